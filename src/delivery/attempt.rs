@@ -133,7 +133,7 @@ fn send_once(
         let request = call.state.deadline();
         check_sendable(worker, call, &bearer, request.remaining(began))?;
         let time = AttemptTime { began, limit: worker.settings.try_timeout, request };
-        let result = forward::send(&upstream.pool, call, &bearer, &worker.timer, &time).await;
+        let result = forward::send(upstream.pool(), call, &bearer, &worker.timer, &time).await;
         let ended = Instant::now();
         let duration = ended.saturating_duration_since(time.began);
         call.state.add_wait(duration);

@@ -34,12 +34,12 @@ impl<'a> Candidates<'a> {
     fn next_admitted(&mut self) -> Option<(&'a Upstream, Permit<'a>)> {
         let (worker, role, class) = (self.worker, self.role, self.class);
         self.order.by_ref().find_map(|index| {
-            let upstream = worker.upstreams.get(index)?;
-            let endpoint = upstream.endpoint();
+            let endpoint = worker.endpoint(index)?;
             if role.is_some_and(|role| role != endpoint.settings().role) {
                 return None;
             }
-            Some((upstream, endpoint.health().try_acquire(class)?))
+            let permit = endpoint.health().try_acquire(class)?;
+            Some((worker.upstream(index)?, permit))
         })
     }
 }
@@ -61,7 +61,7 @@ impl<'a> Iterator for Candidates<'a> {
         }
         // All circuits are open, and the route is configured to send anyway.
         self.order = self.choice.order();
-        let upstream = self.worker.upstreams.get(self.order.next()?)?;
+        let upstream = self.worker.upstream(self.order.next()?)?;
         Some((upstream, upstream.endpoint().health().acquire_anyway(self.class)))
     }
 }

@@ -53,7 +53,7 @@ pub(super) async fn fan_out<'a>(
         },
         None => None,
     };
-    let upstreams: Vec<&Upstream> = choice.endpoint_indexes().filter_map(|index| worker.upstreams.get(index)).collect();
+    let upstreams: Vec<&Upstream> = choice.endpoint_indexes().filter_map(|index| worker.upstream(index)).collect();
     let accepted_before = |upstream: &&Upstream| {
         let endpoint = upstream.endpoint();
         accepted.as_ref()?.borrow().by(endpoint.name().as_str(), endpoint.origin())
@@ -145,7 +145,7 @@ fn outcomes(
         if let Some(outcome) = result {
             outcome.discard();
         }
-        EndpointOutcome { endpoint: upstream.name.to_string(), outcome: fan_out_outcome(*leg).label(), status }
+        EndpointOutcome { endpoint: upstream.name().to_string(), outcome: fan_out_outcome(*leg).label(), status }
     };
     upstreams.iter().zip(legs).zip(results).map(outcome).collect()
 }

@@ -37,13 +37,13 @@ pub(super) async fn list<'a>(
     let query = call.uri.query().unwrap_or_default();
     let given = query_value(query, "continuationToken").unwrap_or_default();
     let resumed = given.strip_prefix(MARK).and_then(|rest| rest.split_once(MARK));
-    let upstreams = || choice.endpoint_indexes().filter_map(|index| worker.upstreams.get(index));
+    let mut upstreams = choice.endpoint_indexes().filter_map(|index| worker.upstream(index));
     let (upstream, upstream_token) = match resumed {
         Some((name, token)) => {
             let unknown = DeliveryError::UnknownContinuation;
-            (Some(upstreams().find(|upstream| *upstream.name == *name).ok_or(unknown)?), token)
+            (Some(upstreams.find(|upstream| **upstream.name() == *name).ok_or(unknown)?), token)
         }
-        None if matches!(choice.delivery_mode(), DeliveryMode::All(_)) => (upstreams().next(), &*given),
+        None if matches!(choice.delivery_mode(), DeliveryMode::All(_)) => (upstreams.next(), &*given),
         None => (None, &*given),
     };
     let resumed_at;
@@ -99,7 +99,7 @@ pub(super) async fn list<'a>(
 
 /// Returns the continuation token of the next page: of the same endpoint, or the first of the next endpoint.
 fn next_token(worker: &WorkerDelivery, choice: &Choice<'_>, upstream: &Upstream, page: &Value) -> Option<String> {
-    let token = |upstream: &Upstream, token: &str| Some(format!("{MARK}{}{MARK}{token}", upstream.name));
+    let token = |upstream: &Upstream, token: &str| Some(format!("{MARK}{}{MARK}{token}", upstream.name()));
     if let Some(link) = page.get("nextLink").and_then(Value::as_str) {
         let query = link.split_once('?').map_or("", |(_, query)| query);
         return token(upstream, &query_value(query, "continuationToken").unwrap_or_default());
@@ -109,7 +109,7 @@ fn next_token(worker: &WorkerDelivery, choice: &Choice<'_>, upstream: &Upstream,
     }
     let mut indexes = choice.endpoint_indexes();
     indexes.find(|index| *index == upstream.index)?;
-    token(worker.upstreams.get(indexes.next()?)?, "")
+    token(worker.upstream(indexes.next()?)?, "")
 }
 
 /// Returns whether a body has a content coding.

@@ -24,6 +24,7 @@ mod single;
 #[cfg(test)]
 mod tests;
 mod upstream;
+mod upstreams;
 mod worker;
 
 use futures_util::future::Either;

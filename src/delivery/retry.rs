@@ -97,12 +97,12 @@ pub(super) struct RetryBudget {
 }
 
 impl RetryBudget {
-    /// Returns a full budget.
-    pub(super) fn new(share: f32) -> Self {
-        Self { balance: Cell::new(MAX_BUDGET), share: Cell::new(share) }
+    /// Returns a full budget, to which requests deposit nothing.
+    pub(super) fn new() -> Self {
+        Self { balance: Cell::new(MAX_BUDGET), share: Cell::new(0.0) }
     }
 
-    /// Changes the share. The balance stays.
+    /// Sets the share that each request deposits. The balance stays.
     pub(super) fn set_share(&self, share: f32) {
         self.share.set(share);
     }
@@ -184,7 +184,8 @@ mod tests {
 
     #[test]
     fn retries_are_a_share_of_requests_once_the_budget_is_spent() {
-        let budget = RetryBudget::new(0.2);
+        let budget = RetryBudget::new();
+        budget.set_share(0.2);
         let mut retries = 0;
         for _ in 0..1000 {
             budget.deposit();
@@ -203,7 +204,7 @@ mod tests {
 
     #[test]
     fn full_budget_allows_ten_retries() {
-        let budget = RetryBudget::new(0.2);
+        let budget = RetryBudget::new();
         assert_eq!((0..20).filter(|_| budget.withdraw()).count(), 10);
         assert!(budget.level().abs() < f64::EPSILON, "{}", budget.level());
     }

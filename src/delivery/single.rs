@@ -29,9 +29,9 @@ pub(super) async fn deliver<'a>(
     let Some(mut candidate) = candidates.next() else { return Err(circuits_open(worker, choice, call.operation)) };
     loop {
         let (upstream, permit) = candidate;
-        call.state.set_endpoint(&upstream.name);
+        call.state.set_endpoint(upstream.name());
         let retries = {
-            upstream.budget.deposit();
+            upstream.budget().deposit();
             let outcome = attempt(worker, upstream, call, candidates.left()).await;
             let ending = outcome.report(permit);
             if ending.may_fail_over()
@@ -65,7 +65,7 @@ pub(super) async fn deliver_to(
         return AttemptOutcome::unsent(Fault::Endpoint, err);
     };
     let retries = {
-        upstream.budget.deposit();
+        upstream.budget().deposit();
         let outcome = attempt(worker, upstream, call, 0).await;
         match decide(worker, call.operation, outcome.report(permit)) {
             RetryDecision::Final => return outcome,
@@ -148,13 +148,13 @@ fn pause(
     if state.remaining() <= pause {
         return Err(Some(RetryOutcome::Deadline));
     }
-    let is_within_budget = !latest.costs_budget() || upstream.budget.withdraw();
+    let is_within_budget = !latest.costs_budget() || upstream.budget().withdraw();
     if is_within_budget { Ok(pause) } else { Err(Some(RetryOutcome::Budget)) }
 }
 
 fn circuits_open(worker: &WorkerDelivery, choice: &Choice<'_>, operation: Operation) -> DeliveryError {
     let class = CallClass::new(operation.class().index());
-    let upstreams = choice.endpoint_indexes().filter_map(|index| worker.upstreams.get(index));
-    let soonest = upstreams.map(|upstream| upstream.endpoint().health().time_until_trial(class)).min();
+    let endpoints = choice.endpoint_indexes().filter_map(|index| worker.endpoint(index));
+    let soonest = endpoints.map(|endpoint| endpoint.health().time_until_trial(class)).min();
     DeliveryError::CircuitsOpen { retry_after: soonest.unwrap_or_default() }
 }

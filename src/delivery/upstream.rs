@@ -5,57 +5,29 @@ use std::sync::Arc;
 
 use super::body::RequestBody;
 use super::retry::RetryBudget;
-use crate::endpoint::{Endpoint, Pool, Recycler};
+use crate::endpoint::{Endpoint, Pool, WorkerPools};
 use crate::limits::ConcurrencyLimit;
 use crate::metrics::{Label, WorkerMetrics};
-use crate::write_batch::WriteBatch;
 
-/// An endpoint, for one worker.
-#[derive(Clone, Debug)]
+/// An endpoint, for one worker under one configuration.
+#[derive(Debug)]
 pub struct Upstream {
     /// Its index in the configuration.
     pub(super) index: usize,
-    /// Its name, shared with log records.
-    pub(super) name: Rc<str>,
-    pub(super) pool: Pool<RequestBody>,
     /// Shared by all workers; `None` if the endpoint has no limit.
     pub(super) limit: Option<Arc<ConcurrencyLimit>>,
-    pub(super) budget: Rc<RetryBudget>,
+    state: Rc<UpstreamState>,
 }
 
 impl Upstream {
-    /// Returns an endpoint without connections and with a full budget; `share` is the retry budget per request.
-    pub(super) fn new(
-        index: usize,
-        endpoint: &Arc<Endpoint>,
-        share: f32,
-        metrics: &Rc<WorkerMetrics>,
-        write_batch: &WriteBatch,
-        recycler: &Rc<Recycler>,
-    ) -> Self {
-        let pool = Pool::new(Arc::clone(endpoint), Rc::clone(metrics), write_batch.clone(), Rc::clone(recycler));
-        Self {
-            index,
-            name: endpoint.name().as_str().into(),
-            pool,
-            limit: None,
-            budget: Rc::new(RetryBudget::new(share)),
-        }
-    }
-
-    /// Returns the same endpoint at another index of another configuration. It keeps its connections and budget.
-    pub(super) fn moved_to(&self, index: usize) -> Self {
-        Self { index, ..self.clone() }
-    }
-
-    /// Returns the endpoint, with another concurrency limit.
-    pub(super) fn limited(self, limit: Option<&Arc<ConcurrencyLimit>>) -> Self {
-        Self { limit: limit.cloned(), ..self }
+    /// Returns the endpoint at an index of a configuration. `state` may come from an earlier configuration.
+    pub(super) fn new(index: usize, limit: Option<Arc<ConcurrencyLimit>>, state: Rc<UpstreamState>) -> Self {
+        Self { index, limit, state }
     }
 
     /// Returns the endpoint, which all workers share.
     pub fn endpoint(&self) -> &Arc<Endpoint> {
-        self.pool.endpoint()
+        self.state.endpoint()
     }
 
     /// Returns the label of its metrics.
@@ -68,8 +40,47 @@ impl Upstream {
         self.index
     }
 
+    /// Returns its name, shared with log records.
+    pub(super) fn name(&self) -> &Rc<str> {
+        &self.state.name
+    }
+
+    /// Returns its connections.
+    pub(super) fn pool(&self) -> &Pool<RequestBody> {
+        &self.state.pool
+    }
+
+    /// Returns its retry budget.
+    pub(super) fn budget(&self) -> &RetryBudget {
+        &self.state.budget
+    }
+}
+
+/// What a worker keeps of an endpoint from one configuration to the next.
+#[derive(Debug)]
+pub(super) struct UpstreamState {
+    name: Rc<str>,
+    pool: Pool<RequestBody>,
+    budget: RetryBudget,
+}
+
+impl UpstreamState {
+    /// Returns the state of an endpoint that was not used before: no connections and a full budget.
+    pub(super) fn new(endpoint: &Arc<Endpoint>, pools: &Rc<WorkerPools<RequestBody>>) -> Self {
+        let pool = Pool::new(Arc::clone(endpoint), Rc::clone(pools));
+        Self { name: endpoint.name().as_str().into(), pool, budget: RetryBudget::new() }
+    }
+
+    pub(super) fn endpoint(&self) -> &Arc<Endpoint> {
+        self.pool.endpoint()
+    }
+
+    pub(super) fn budget(&self) -> &RetryBudget {
+        &self.budget
+    }
+
     /// Reports its retry budget to the worker's metrics.
     pub(super) fn report_budget(&self, metrics: &WorkerMetrics) {
-        metrics.retry_budget(self.label(), self.budget.level());
+        metrics.retry_budget(self.endpoint().label(), self.budget.level());
     }
 }

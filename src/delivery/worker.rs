@@ -1,5 +1,6 @@
 //! One worker's state for deliveries under one configuration.
 
+use std::cell::OnceCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -8,7 +9,8 @@ use http::HeaderMap;
 use super::idempotency::IdempotencyStore;
 use super::settings::DeliverySettings;
 use super::upstream::Upstream;
-use crate::endpoint::{Endpoint, Recycler};
+use super::upstreams::Upstreams;
+use crate::endpoint::Endpoint;
 use crate::limits::{DeadlineTimer, Limits};
 use crate::metrics::WorkerMetrics;
 use crate::write_batch::WriteBatch;
@@ -18,11 +20,15 @@ use crate::write_batch::WriteBatch;
 pub struct WorkerDelivery {
     pub(super) settings: DeliverySettings,
     /// In configured order.
-    pub(super) upstreams: Vec<Upstream>,
+    endpoints: Arc<[Arc<Endpoint>]>,
+    limits: Arc<Limits>,
+    /// The endpoints that were used under this configuration, by index.
+    used: Box<[OnceCell<Box<Upstream>>]>,
+    /// The state of the endpoints that were used under any configuration.
+    upstreams: Rc<Upstreams>,
     pub(super) idempotency: Arc<IdempotencyStore>,
     pub(super) timer: DeadlineTimer,
     pub(super) metrics: Rc<WorkerMetrics>,
-    recycler: Rc<Recycler>,
 }
 
 /// What all workers share of one configuration.
@@ -31,9 +37,9 @@ pub struct DeliveryParts<'a> {
     /// How calls are delivered.
     pub settings: DeliverySettings,
     /// The endpoints, in configured order.
-    pub endpoints: &'a [Arc<Endpoint>],
+    pub endpoints: &'a Arc<[Arc<Endpoint>]>,
     /// The limits, among them those of the endpoints.
-    pub limits: &'a Limits,
+    pub limits: &'a Arc<Limits>,
     /// The calls that carried an idempotency key.
     pub idempotency: &'a Arc<IdempotencyStore>,
 }
@@ -47,36 +53,55 @@ impl WorkerDelivery {
         before: Option<&Self>,
     ) -> Self {
         let DeliveryParts { settings, endpoints, limits, idempotency } = parts;
-        let recycler = before.map_or_else(Rc::default, |before| Rc::clone(&before.recycler));
-        let share = settings.retry.budget;
-        let upstream = |(index, endpoint): (usize, &Arc<Endpoint>)| {
-            let mut known = before.iter().flat_map(|before| &before.upstreams);
-            let upstream = match known.find(|known| Arc::ptr_eq(known.endpoint(), endpoint)) {
-                Some(known) => {
-                    known.budget.set_share(share);
-                    known.moved_to(index)
-                }
-                None => Upstream::new(index, endpoint, share, metrics, write_batch, &recycler),
-            };
-            upstream.limited(limits.endpoint_concurrency(index))
+        let upstreams = match before {
+            Some(before) => {
+                before.upstreams.drop_retired();
+                Rc::clone(&before.upstreams)
+            }
+            None => Upstreams::start(metrics, write_batch),
         };
         Self {
             settings,
-            upstreams: endpoints.iter().enumerate().map(upstream).collect(),
+            endpoints: Arc::clone(endpoints),
+            limits: Arc::clone(limits),
+            used: endpoints.iter().map(|_| OnceCell::new()).collect(),
+            upstreams,
             idempotency: Arc::clone(idempotency),
             timer: DeadlineTimer::default(),
             metrics: Rc::clone(metrics),
-            recycler,
         }
+    }
+
+    /// Returns the endpoint at an index of the configuration.
+    pub(super) fn endpoint(&self, index: usize) -> Option<&Arc<Endpoint>> {
+        self.endpoints.get(index)
+    }
+
+    /// Returns the endpoint at an index of the configuration, with this worker's connections to it.
+    pub(super) fn upstream(&self, index: usize) -> Option<&Upstream> {
+        let slot = self.used.get(index)?;
+        match slot.get() {
+            Some(upstream) => Some(upstream),
+            None => self.first_use(index, slot),
+        }
+    }
+
+    #[cold]
+    fn first_use<'a>(&self, index: usize, slot: &'a OnceCell<Box<Upstream>>) -> Option<&'a Upstream> {
+        let endpoint = self.endpoints.get(index)?;
+        let state = self.upstreams.state(endpoint);
+        state.budget().set_share(self.settings.retry.budget);
+        let limit = self.limits.endpoint_concurrency(index).cloned();
+        Some(slot.get_or_init(|| Box::new(Upstream::new(index, limit, state))))
     }
 
     /// Keeps the memory of headers for the next response.
     pub fn recycle(&self, headers: HeaderMap) {
-        self.recycler.recycle_map(headers);
+        self.upstreams.pools().recycle(headers);
     }
 
     /// Reports the endpoints' retry budgets to the worker's metrics.
     pub fn report_budgets(&self) {
-        self.upstreams.iter().for_each(|upstream| upstream.report_budget(&self.metrics));
+        self.upstreams.report_budgets(&self.metrics);
     }
 }

@@ -9,24 +9,27 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::mpsc;
 
 use super::http1::{Connection, Http1Error, UploadBody};
-use super::store::Abandoned;
+use super::store::{Abandoned, Finishing};
 
 /// The timeout of the rest of an exchange.
 const TIMEOUT: Duration = Duration::from_secs(2);
 /// The maximum number of bytes that are read of a response body.
 const MAX_BYTES: usize = 64 * 1024;
-/// The maximum number of exchanges of one pool that are finished concurrently; the connections of further exchanges are closed.
+/// The maximum number of exchanges of one pool that are finished concurrently; the connections of further ones are closed. It is
+/// counted for each pool, so that an endpoint that hangs takes nothing from another.
 /// Chosen: the default number of idle connections of a worker.
 const MAX_CONCURRENT: usize = 128;
 
-/// Finishes the exchanges that are received. Returns when the pool that sends them is dropped.
+/// Finishes the exchanges of all pools of a worker. Returns when the last pool is dropped.
 pub(super) async fn finish_all<B: UploadBody>(mut abandoned: mpsc::UnboundedReceiver<Abandoned<B>>) {
     let mut running = FuturesUnordered::new();
     loop {
         tokio::select! {
             next = abandoned.recv() => match next {
-                Some(next) if running.len() < MAX_CONCURRENT => running.push(finish(next)),
-                Some(surplus) => drop(surplus),
+                Some(next) => match next.store.start_finishing(MAX_CONCURRENT) {
+                    Some(finishing) => running.push(finish(next, finishing)),
+                    None => drop(next),
+                },
                 None => return,
             },
             Some(()) = running.next() => {}
@@ -34,7 +37,8 @@ pub(super) async fn finish_all<B: UploadBody>(mut abandoned: mpsc::UnboundedRece
     }
 }
 
-async fn finish<B: UploadBody>(abandoned: Abandoned<B>) {
+/// Holds `_finishing` until the exchange has ended.
+async fn finish<B: UploadBody>(abandoned: Abandoned<B>, _finishing: Finishing<B>) {
     let Abandoned { connection: mut tracked, store, has_head } = abandoned;
     let connection = &mut tracked.connection;
     if !has_head && connection.is_unsent() {

@@ -1,7 +1,7 @@
 //! Endpoints: their origin, connections, health and bearer source.
 //!
-//! All workers share an [`Endpoint`], which is immutable. Each worker has its own [`Pool`] of connections to it. This module
-//! depends on neither operations nor routes.
+//! All workers share an [`Endpoint`], which is immutable. Each worker has its own [`Pool`] of connections to it. A worker creates it when it
+//! first uses the endpoint, and [`WorkerPools`] is what all its pools share. This module depends on neither operations nor routes.
 
 mod abandoned;
 mod connect;
@@ -25,6 +25,7 @@ pub(crate) mod tests;
 mod tls_clients;
 mod unpooled;
 mod waiting;
+mod worker_pools;
 
 pub use error::{ConnectError, EndpointError};
 pub use health::{CallClass, FailureRatio, Health, HealthSettings, Permit};
@@ -35,9 +36,9 @@ pub use lease::{Download, Lease, Sending};
 pub use lookup::localhost_addresses;
 pub use pool::Pool;
 pub use probe::Probes;
-pub use recycler::Recycler;
 pub use running::Endpoint;
 pub use send_error::{Processing, SendError, TransportError};
 pub use settings::{EndpointName, EndpointRole, EndpointSettings, HttpVersion, Origin, PoolSettings};
 pub use tls_clients::TlsClients;
 pub use unpooled::UnpooledError;
+pub use worker_pools::WorkerPools;

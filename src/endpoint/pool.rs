@@ -11,20 +11,19 @@ use std::time::{Duration, Instant};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
-use super::abandoned;
 use super::error::ConnectError;
 use super::http1::{Connection, UploadBody};
 use super::http2::LocalExecutor;
 use super::lease::Lease;
-use super::recycler::Recycler;
 use super::running::Endpoint;
 use super::settings::HttpVersion;
 use super::socket::Socket;
 use super::store::{ConnectionStore, Offer, PoolConnection, TrackedConnection};
-use crate::metrics::{ConnectionGauge, ConnectionState, WorkerMetrics};
-use crate::write_batch::{Batched, WriteBatch};
+use super::worker_pools::WorkerPools;
+use crate::metrics::{ConnectionGauge, ConnectionState};
+use crate::write_batch::Batched;
 
 /// The interval of HTTP/2 keep-alive pings.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
@@ -38,36 +37,19 @@ const LONG_IDLE: Duration = Duration::from_secs(1);
 /// One worker's connections to one endpoint. Clones share the connections.
 pub struct Pool<B> {
     store: ConnectionStore<B>,
-    opener: Rc<Opener>,
-}
-
-/// The parts that a pool opens connections with.
-struct Opener {
-    /// Counts connection attempts by endpoint.
-    metrics: Rc<WorkerMetrics>,
-    recycler: Rc<Recycler>,
-    /// Batches writes to the endpoint.
-    write_batch: WriteBatch,
+    pools: Rc<WorkerPools<B>>,
 }
 
 impl<B: UploadBody> Pool<B> {
-    /// Creates an empty pool.
-    pub fn new(
-        endpoint: Arc<Endpoint>,
-        metrics: Rc<WorkerMetrics>,
-        write_batch: WriteBatch,
-        recycler: Rc<Recycler>,
-    ) -> Self {
-        let (abandoned, received) = mpsc::unbounded_channel();
-        // The task ends with the pool or with the worker.
-        tokio::task::spawn_local(abandoned::finish_all(received));
+    /// Creates an empty pool, which has no task and no timer.
+    pub fn new(endpoint: Arc<Endpoint>, pools: Rc<WorkerPools<B>>) -> Self {
         let max_opening = match endpoint.settings().http_version {
             HttpVersion::Http1 => MAX_OPENING,
             HttpVersion::Http2 => 1,
         };
-        let gauge = metrics.connections(endpoint.label());
-        let store = ConnectionStore::new(endpoint, gauge, max_opening, abandoned);
-        Self { store, opener: Rc::new(Opener { metrics, recycler, write_batch }) }
+        let gauge = pools.metrics.connections(endpoint.label());
+        let store = ConnectionStore::new(endpoint, gauge, max_opening, pools.abandoned.clone());
+        Self { store, pools }
     }
 
     /// Returns the endpoint of the pool.
@@ -145,7 +127,7 @@ impl<B: UploadBody> Pool<B> {
             // The task ends within twice the endpoint's `connect_timeout`, or with the worker.
             tokio::task::spawn_local(async move {
                 let opened = pool.open().await;
-                pool.opener.metrics.upstream_connected(pool.endpoint().label(), opened.is_ok());
+                pool.pools.metrics.upstream_connected(pool.endpoint().label(), opened.is_ok());
                 pool.store.waiting().finish_opening();
                 match (opened, pool.endpoint().settings().http_version) {
                     (Ok(PoolConnection::Http1(tracked)), _) => pool.store.offer(tracked, false),
@@ -168,11 +150,11 @@ impl<B: UploadBody> Pool<B> {
         let socket = self
             .endpoint()
             .connector()
-            .connect(version, |stream| Batched::new(stream, &self.opener.write_batch))
+            .connect(version, |stream| Batched::new(stream, &self.pools.write_batch))
             .await?;
         match version {
             HttpVersion::Http1 => {
-                let connection = Box::new(Connection::new(socket, Rc::clone(&self.opener.recycler)));
+                let connection = Box::new(Connection::new(socket, Rc::clone(&self.pools.recycler)));
                 let count = self.gauge().count(ConnectionState::Active);
                 Ok(PoolConnection::Http1(TrackedConnection { connection, count, used: Instant::now() }))
             }
@@ -200,7 +182,7 @@ impl<B: UploadBody> Pool<B> {
 
 impl<B> Clone for Pool<B> {
     fn clone(&self) -> Self {
-        Self { store: self.store.clone(), opener: Rc::clone(&self.opener) }
+        Self { store: self.store.clone(), pools: Rc::clone(&self.pools) }
     }
 }
 

@@ -19,7 +19,7 @@ const MAP_CAPACITY: usize = 6;
 
 /// Reusable memory for message heads.
 #[derive(Default)]
-pub struct Recycler {
+pub(super) struct Recycler {
     head: Cell<Vec<u8>>,
     /// The header maps of finished requests, for new responses. hyper itself reuses the map of a response for the next request.
     maps: RefCell<Vec<HeaderMap>>,
@@ -46,7 +46,7 @@ impl Recycler {
     }
 
     /// Keeps a header map for later use, unless it has grown large.
-    pub fn recycle_map(&self, mut map: HeaderMap) {
+    pub(super) fn recycle_map(&self, mut map: HeaderMap) {
         let mut maps = self.maps.borrow_mut();
         if maps.len() < MAX_MAPS && (1..=MAX_MAP_CAPACITY).contains(&map.capacity()) {
             map.clear();

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -29,6 +30,8 @@ pub struct Endpoint {
     health: Arc<Health>,
     label: Label,
     settings: EndpointSettings,
+    /// Whether the configuration in force no longer has it.
+    is_retired: AtomicBool,
 }
 
 impl Endpoint {
@@ -58,6 +61,7 @@ impl Endpoint {
             health,
             label,
             settings: settings.clone(),
+            is_retired: AtomicBool::new(false),
         })
     }
 
@@ -76,6 +80,16 @@ impl Endpoint {
     /// Returns `scheme://host[:port]`.
     pub fn origin(&self) -> &str {
         &self.origin
+    }
+
+    /// Marks the endpoint as one that the configuration in force no longer has. Workers then drop their connections to it.
+    pub fn retire(&self) {
+        self.is_retired.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns whether the configuration in force no longer has the endpoint.
+    pub fn is_retired(&self) -> bool {
+        self.is_retired.load(Ordering::Relaxed)
     }
 
     /// Returns the connector, which opens connections to the endpoint.

@@ -73,6 +73,8 @@ struct Inner<B> {
     next_number: Cell<u64>,
     waiting: WaitQueue<Offer<B>>,
     abandoned: mpsc::UnboundedSender<Abandoned<B>>,
+    /// The number of abandoned exchanges that are being finished.
+    finishing: Cell<usize>,
     /// The task that closes connections after the idle timeout.
     sweeper: RefCell<Option<tokio::task::JoinHandle<()>>>,
     gauge: ConnectionGauge,
@@ -95,6 +97,7 @@ impl<B: UploadBody> ConnectionStore<B> {
             next_number: Cell::default(),
             waiting: WaitQueue::new(max_opening),
             abandoned,
+            finishing: Cell::default(),
             sweeper: RefCell::default(),
             gauge,
         }))
@@ -232,6 +235,25 @@ impl<B> ConnectionStore<B> {
         let abandoned = Abandoned { connection, store: self.clone(), has_head };
         // There is no receiver after the worker has ended; dropping the exchange closes its connection.
         let _closed = self.0.abandoned.send(abandoned);
+    }
+
+    /// Counts an abandoned exchange that is being finished until the guard is dropped; `None` if there are `limit` of them.
+    pub(super) fn start_finishing(&self, limit: usize) -> Option<Finishing<B>> {
+        let finishing = self.0.finishing.get();
+        (finishing < limit).then(|| {
+            self.0.finishing.set(finishing + 1);
+            Finishing(self.clone())
+        })
+    }
+}
+
+/// An abandoned exchange that is being finished.
+pub(super) struct Finishing<B>(ConnectionStore<B>);
+
+impl<B> Drop for Finishing<B> {
+    fn drop(&mut self) {
+        let finishing = &self.0.0.finishing;
+        finishing.set(finishing.get().saturating_sub(1));
     }
 }
 

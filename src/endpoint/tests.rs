@@ -48,7 +48,7 @@ pub(super) fn endpoint(settings: &EndpointSettings) -> Arc<Endpoint> {
 /// Returns an empty pool of connections to an endpoint.
 pub(super) fn pool<B: UploadBody>(settings: &EndpointSettings) -> Pool<B> {
     let metrics = Rc::new(WorkerMetrics::new(&Metrics::new().unwrap(), []));
-    Pool::new(endpoint(settings), metrics, WriteBatch::start(), Rc::default())
+    Pool::new(endpoint(settings), WorkerPools::start(&metrics, &WriteBatch::start()))
 }
 
 /// Starts an HTTP/2 endpoint that responds with the URI of the request. Returns its settings.

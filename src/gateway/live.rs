@@ -4,6 +4,7 @@
 //! watches no file. [`Prepared::warm_up`] then obtains the tokens of new credentials, and [`Live::commit`] registers the parts
 //! and swaps them in; neither can fail.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -112,6 +113,9 @@ impl Live {
         for change in changes(&self.parts.settings, &parts.settings) {
             tracing::info!(change, "the configuration changed");
         }
+        let kept: HashSet<_> = parts.snapshot.endpoints().iter().map(Arc::as_ptr).collect();
+        let is_gone = |endpoint: &&Arc<Endpoint>| !kept.contains(&Arc::as_ptr(endpoint));
+        self.parts.snapshot.endpoints().iter().filter(is_gone).for_each(|endpoint| endpoint.retire());
         // First: workers must know a new listener before its first connection.
         self.latest.store(Arc::clone(&parts.snapshot));
         self.probes.set_endpoints(parts.snapshot.endpoints());

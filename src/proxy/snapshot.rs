@@ -22,8 +22,8 @@ pub struct Snapshot {
     pub(super) routes: Table,
     /// The labels of the routes' metrics, by route.
     pub(super) route_labels: Vec<Label>,
-    pub(super) endpoints: Vec<Arc<Endpoint>>,
-    pub(super) limits: Limits,
+    pub(super) endpoints: Arc<[Arc<Endpoint>]>,
+    pub(super) limits: Arc<Limits>,
     pub(super) idempotency: Arc<IdempotencyStore>,
 }
 
@@ -49,8 +49,8 @@ impl Snapshot {
             route_labels: routes.routes().iter().map(|route| route_labels.get(route.name().as_str()).clone()).collect(),
             settings,
             routes,
-            endpoints,
-            limits,
+            endpoints: endpoints.into(),
+            limits: Arc::new(limits),
             idempotency,
         }
     }
@@ -88,5 +88,5 @@ fn limits(
         name: endpoint.name().as_str(),
         max_requests: endpoint.settings().max_requests,
     });
-    Limits::new(listeners, routes, endpoints, before.map(|before| &before.limits))
+    Limits::new(listeners, routes, endpoints, before.map(|before| &*before.limits))
 }

@@ -43,7 +43,7 @@ fn retries_cost_budget_only_if_the_endpoint_received_something() {
             let fixture = Fixture::new(&[endpoint], Setup::default()).await;
             let result = fixture.deliver(Method::HEAD, "/api/hubs/chat/users/ann").await;
             assert_eq!(result.map_or_else(|err| err.status(), |(_, response)| response.status()), status);
-            let found = fixture.worker.upstreams[0].budget.level();
+            let found = fixture.worker.upstream(0).unwrap().budget().level();
             assert!((found - level).abs() < 0.01, "{status}: {found}");
         }
     });

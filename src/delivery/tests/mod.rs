@@ -108,7 +108,7 @@ impl Default for Setup {
 struct Fixture {
     worker: WorkerDelivery,
     routes: Table,
-    limits: Limits,
+    limits: Arc<Limits>,
     _credentials: Credentials,
     _folder: TempDir,
 }
@@ -133,9 +133,9 @@ impl Fixture {
             let tls = &mut TlsClients::default();
             Arc::new(Endpoint::build(&settings, Arc::clone(&bearer), Label::other(), tls).unwrap())
         };
-        let built: Vec<_> = endpoints.iter().map(build).collect();
+        let built: Arc<[_]> = endpoints.iter().map(build).collect();
         let limit = |endpoint: &TestEndpoint| EndpointLimits { name: endpoint.name, max_requests: setup.max_requests };
-        let limits = Limits::new([], [], endpoints.iter().map(limit), None);
+        let limits = Arc::new(Limits::new([], [], endpoints.iter().map(limit), None));
         let worker_metrics = Rc::new(WorkerMetrics::new(&metrics, Operation::ALL.map(Operation::name)));
         let settings = DeliverySettings {
             max_header_bytes: setup.max_header_bytes,
