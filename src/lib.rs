@@ -54,7 +54,7 @@
 //! limits            →  metrics
 //! tls               →  files
 //! credential        →  files, metrics, redact, tls
-//! endpoint          →  credential, descriptors, metrics, write_batch, tls
+//! endpoint          →  credential, descriptors, limits, metrics, write_batch, tls
 //! route             →  endpoint, limits, signalr
 //! serve             →  descriptors, files, metrics, write_batch
 //! delivery          →  route, endpoint, credential, signalr, serve, limits, metrics, write_batch

@@ -14,7 +14,7 @@ use super::upstream::Upstream;
 use super::worker::WorkerDelivery;
 use crate::credential::{Bearer, RequestUrl, in_one_line};
 use crate::endpoint::Endpoint;
-use crate::limits::{ConcurrencyPermit, Queued};
+use crate::limits::{ConcurrencyPermit, Queued, RateExceeded};
 use crate::metrics::{RetryOutcome, UnauthorizedAction, UpstreamResponse};
 
 /// A response, and the bearer that its request carried.
@@ -41,6 +41,11 @@ pub(super) fn attempt(
     others: usize,
 ) -> impl Future<Output = AttemptOutcome> {
     async move {
+        if let Some(rate) = &upstream.rate
+            && let Err(exceeded) = rate.check()
+        {
+            return rate_limited(worker, upstream, exceeded);
+        }
         // Held until the head of the response arrives.
         let _permit = match endpoint_permit(worker, upstream, call.state).await {
             Ok(permit) => permit,
@@ -63,6 +68,14 @@ pub(super) fn attempt(
         };
         resend.await
     }
+}
+
+/// Returns the outcome of an attempt beyond the rate of its endpoint. The next endpoint of the route may take the call.
+#[cold]
+fn rate_limited(worker: &WorkerDelivery, upstream: &Upstream, exceeded: RateExceeded) -> AttemptOutcome {
+    worker.metrics.rate_limited_at_endpoint(upstream.label());
+    let RateExceeded { retry_after } = exceeded;
+    AttemptOutcome::unsent(Fault::Gateway, DeliveryError::RateLimited { retry_after })
 }
 
 /// Returns the permit of the endpoint's concurrency limit, if it has one.

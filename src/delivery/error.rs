@@ -67,6 +67,14 @@ pub enum DeliveryError {
         /// When the caller may try again.
         retry_after: Duration,
     },
+    /// The rate limit of the endpoint is exceeded.
+    #[error(
+        "the rate limit of the endpoint is exceeded; nothing was processed; try again later, or have the operator raise the limit"
+    )]
+    RateLimited {
+        /// How long until the next call may pass.
+        retry_after: Duration,
+    },
     /// There is no memory to keep the body, or a part of it was sent and not kept.
     #[error("the gateway has no memory for the request body; nothing was processed, so it is safe to try again")]
     NoBodyMemory,
@@ -132,6 +140,7 @@ impl DeliveryError {
             Self::HeadersTooLarge { .. } => ErrorKind::HeadersTooLarge,
             Self::TokenUnavailable(_) => ErrorKind::TokenUnavailable,
             Self::EndpointUnavailable(_) | Self::CircuitsOpen { .. } => ErrorKind::EndpointUnavailable,
+            Self::RateLimited { .. } => ErrorKind::RateLimited,
             Self::Overload { .. } | Self::NoBodyMemory | Self::Shortage(_) => ErrorKind::Overload,
             Self::UpstreamBroken(_)
             | Self::ResponseUnreadable(_)
@@ -161,6 +170,7 @@ impl DeliveryError {
             | Self::Overload { .. }
             | Self::NoBodyMemory
             | Self::Shortage(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::Deadline { .. } => StatusCode::GATEWAY_TIMEOUT,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -178,6 +188,7 @@ impl DeliveryError {
             Self::EndpointUnavailable(_) => "Endpoint not reachable",
             Self::CircuitsOpen { .. } => "All circuits open",
             Self::Overload { .. } => "Too many calls at once",
+            Self::RateLimited { .. } => "Too many calls",
             Self::NoBodyMemory => "No memory for the body",
             Self::Shortage(_) => "Gateway short of resources",
             Self::SomeUnreached => "Some endpoints not reachable",
@@ -193,7 +204,9 @@ impl DeliveryError {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::TokenUnavailable(Some(unavailable)) => Some(unavailable.retry_after),
-            Self::CircuitsOpen { retry_after } | Self::Overload { retry_after } => Some(*retry_after),
+            Self::CircuitsOpen { retry_after } | Self::Overload { retry_after } | Self::RateLimited { retry_after } => {
+                Some(*retry_after)
+            }
             Self::TokenUnavailable(None) | Self::EndpointUnavailable(_) | Self::NoBodyMemory | Self::Shortage(_) => {
                 Some(Duration::from_secs(1))
             }

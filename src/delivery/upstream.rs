@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::body::RequestBody;
 use super::retry::RetryBudget;
 use crate::endpoint::{Endpoint, Pool, WorkerPools};
-use crate::limits::ConcurrencyLimit;
+use crate::limits::{ConcurrencyLimit, Limits, RateLimit};
 use crate::metrics::{Label, WorkerMetrics};
 
 /// An endpoint, for one worker under one configuration.
@@ -16,13 +16,16 @@ pub struct Upstream {
     pub(super) index: usize,
     /// Shared by all workers; `None` if the endpoint has no limit.
     pub(super) limit: Option<Arc<ConcurrencyLimit>>,
+    /// Shared by all workers; `None` if the endpoint has no limit.
+    pub(super) rate: Option<Arc<RateLimit>>,
     state: Rc<UpstreamState>,
 }
 
 impl Upstream {
     /// Returns the endpoint at an index of a configuration. `state` may come from an earlier configuration.
-    pub(super) fn new(index: usize, limit: Option<Arc<ConcurrencyLimit>>, state: Rc<UpstreamState>) -> Self {
-        Self { index, limit, state }
+    pub(super) fn new(index: usize, limits: &Limits, state: Rc<UpstreamState>) -> Self {
+        let (limit, rate) = (limits.endpoint_concurrency(index).cloned(), limits.endpoint_rate(index).cloned());
+        Self { index, limit, rate, state }
     }
 
     /// Returns the endpoint, which all workers share.

@@ -91,8 +91,7 @@ impl WorkerDelivery {
         let endpoint = self.endpoints.get(index)?;
         let state = self.upstreams.state(endpoint);
         state.budget().set_share(self.settings.retry.budget);
-        let limit = self.limits.endpoint_concurrency(index).cloned();
-        Some(slot.get_or_init(|| Box::new(Upstream::new(index, limit, state))))
+        Some(slot.get_or_init(|| Box::new(Upstream::new(index, &self.limits, state))))
     }
 
     /// Keeps the memory of headers for the next response.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::HealthSettings;
 use crate::credential::CredentialId;
+use crate::limits::RateSettings;
 
 /// The configured name of an endpoint. It is a metric label, a log field and the key of an `[endpoints.*]` table.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -56,6 +57,8 @@ pub struct EndpointSettings {
     pub http_version: HttpVersion,
     /// The maximum number of concurrent calls; `None` for no limit.
     pub max_requests: Option<usize>,
+    /// The rate of calls; `None` for no limit.
+    pub rate: Option<RateSettings>,
     /// The limits of its idle connections.
     pub pool: PoolSettings,
     /// The thresholds of its circuit breaker.

@@ -29,6 +29,7 @@ pub(crate) fn settings(port: u16) -> EndpointSettings {
         connect_timeout: Duration::from_secs(5),
         http_version: HttpVersion::Http1,
         max_requests: None,
+        rate: None,
         pool: PoolSettings { max_idle_per_worker: 8, idle_timeout: MINUTE },
         health: HealthSettings {
             failures: 5,

@@ -10,6 +10,6 @@ mod timer;
 
 pub use concurrency::{ConcurrencyLimit, ConcurrencyPermit, QueueSettings, Queued};
 pub use deadline::RequestDeadline;
-pub use rate::{ClientRateSettings, RateExceeded, RateSettings};
+pub use rate::{ClientRateSettings, RateExceeded, RateLimit, RateSettings};
 pub use table::{EndpointLimits, Limits, ListenerLimits, RouteLimits};
 pub use timer::{DeadlineTimer, Until};

@@ -1,4 +1,4 @@
-//! How many calls per second a route takes, and how many from one network of callers.
+//! How many calls per second a route or an endpoint takes, and how many from one network of callers.
 //!
 //! All workers share a rate. It is one number that is replaced atomically (GCRA, by the `governor` crate): no lock, no
 //! task, no timer.
@@ -46,8 +46,8 @@ pub struct RateExceeded {
     pub retry_after: Duration,
 }
 
-/// One rate for all calls of a route.
-pub(super) struct RateLimit {
+/// One rate for all calls of a route or to an endpoint. Shared by all workers.
+pub struct RateLimit {
     settings: RateSettings,
     limiter: RateLimiter<NotKeyed, InMemoryState, DefaultClock>,
 }
@@ -88,7 +88,10 @@ impl RateLimit {
     }
 
     /// Checks that a call may pass now, and counts it.
-    pub(super) fn check(&self) -> Result<(), RateExceeded> {
+    ///
+    /// # Errors
+    /// [`RateExceeded`] if the call comes too early. It is not counted then.
+    pub fn check(&self) -> Result<(), RateExceeded> {
         self.limiter.check().map_err(|not_until| exceeded(&not_until))
     }
 }

@@ -1,5 +1,6 @@
 //! All rates and concurrency limits of one configuration, by listener, route and endpoint.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -33,80 +34,89 @@ pub struct EndpointLimits<'a> {
     pub name: &'a str,
     /// The maximum number of attempts in progress; no limit if `None`.
     pub max_requests: Option<usize>,
+    /// The rate of attempts; no limit if `None`.
+    pub rate: Option<RateSettings>,
 }
 
-/// The limits of one configuration, in the order of its listeners, routes and endpoints.
+/// The limits of one configuration, in the order of its listeners, routes and endpoints. What has no limit takes no memory.
 #[derive(Debug)]
 pub struct Limits {
-    listeners: Vec<Listener>,
-    routes: Vec<Named<RateLimit>>,
-    endpoints: Vec<Named<ConcurrencyLimit>>,
+    listener_concurrency: Table<ConcurrencyLimit>,
+    client_rates: Table<ClientRateLimits>,
+    route_rates: Table<RateLimit>,
+    endpoint_concurrency: Table<ConcurrencyLimit>,
+    endpoint_rates: Table<RateLimit>,
 }
 
+/// Limits of one kind.
 #[derive(Debug)]
-struct Listener {
-    concurrency: Named<ConcurrencyLimit>,
-    client_rate: Option<Arc<ClientRateLimits>>,
+struct Table<T> {
+    /// By index of the listener, route or endpoint, up to the last one that has a limit.
+    by_index: Vec<Option<Arc<T>>>,
+    /// By name, which stays the same over a reload.
+    by_name: HashMap<Box<str>, Arc<T>>,
 }
 
-/// A limit, and the name of the listener, route or endpoint that it applies to.
-#[derive(Debug)]
-struct Named<T> {
-    name: Box<str>,
-    limit: Option<Arc<T>>,
-}
-
-impl<T> Named<T> {
-    fn new(name: &str, limit: Option<Arc<T>>) -> Self {
-        Self { name: name.into(), limit }
+impl<T> Table<T> {
+    fn new<'a>(limits: impl Iterator<Item = (&'a str, Option<Arc<T>>)>) -> Self {
+        let (mut by_index, mut by_name) = (Vec::new(), HashMap::new());
+        for (index, (name, limit)) in limits.enumerate() {
+            let Some(limit) = limit else { continue };
+            by_index.resize(index, None);
+            by_index.push(Some(Arc::clone(&limit)));
+            by_name.insert(name.into(), limit);
+        }
+        by_index.shrink_to_fit();
+        Self { by_index, by_name }
     }
 
-    /// Returns the limit with this name.
-    fn find<'a>(limits: &'a [Self], name: &str) -> Option<&'a Arc<T>> {
-        limits.iter().find(|limit| *limit.name == *name)?.limit.as_ref()
+    fn get(&self, index: usize) -> Option<&Arc<T>> {
+        self.by_index.get(index)?.as_ref()
     }
 }
 
 impl Limits {
     /// Creates the limits. Those with the same settings as in `before` keep their state.
-    pub fn new<'a>(
-        listeners: impl IntoIterator<Item = ListenerLimits<'a>>,
-        routes: impl IntoIterator<Item = RouteLimits<'a>>,
-        endpoints: impl IntoIterator<Item = EndpointLimits<'a>>,
+    pub fn new(
+        listeners: &[ListenerLimits<'_>],
+        routes: &[RouteLimits<'_>],
+        endpoints: &[EndpointLimits<'_>],
         before: Option<&Self>,
     ) -> Self {
-        let concurrency = |limit: Option<usize>, old: Option<&Arc<ConcurrencyLimit>>| {
-            let limit = limit?;
-            let same = old.filter(|old| old.limit() == limit).cloned();
-            Some(same.unwrap_or_else(|| Arc::new(ConcurrencyLimit::new(limit))))
+        let concurrency = |old: Option<&Table<ConcurrencyLimit>>, name: &str, limit: usize| {
+            let old = old.and_then(|old| old.by_name.get(name)).filter(|old| old.limit() == limit);
+            old.map_or_else(|| Arc::new(ConcurrencyLimit::new(limit)), Arc::clone)
         };
-        let listener = |listener: ListenerLimits<'_>| {
-            let old = before.and_then(|old| old.listeners.iter().find(|old| *old.concurrency.name == *listener.name));
-            let old_rate = old.and_then(|old| old.client_rate.as_ref());
-            let client_rate = listener.client_rate.map(|settings| {
-                let same = old_rate.filter(|old| old.settings() == settings).cloned();
-                same.unwrap_or_else(|| Arc::new(ClientRateLimits::new(settings)))
-            });
-            let old_limit = old.and_then(|old| old.concurrency.limit.as_ref());
-            let concurrency = Named::new(listener.name, concurrency(listener.max_requests, old_limit));
-            Listener { concurrency, client_rate }
+        let rate = |old: Option<&Table<RateLimit>>, name: &str, settings: RateSettings| {
+            let old = old.and_then(|old| old.by_name.get(name)).filter(|old| old.settings() == settings);
+            old.map_or_else(|| Arc::new(RateLimit::new(settings)), Arc::clone)
         };
-        let route = |route: RouteLimits<'_>| {
-            let old = before.and_then(|old| Named::find(&old.routes, route.name));
-            let limit = route.rate.map(|settings| {
-                let same = old.filter(|old| old.settings() == settings).cloned();
-                same.unwrap_or_else(|| Arc::new(RateLimit::new(settings)))
-            });
-            Named::new(route.name, limit)
+        let client_rate = |name: &str, settings: ClientRateSettings| {
+            let old = before.and_then(|old| old.client_rates.by_name.get(name));
+            let old = old.filter(|old| old.settings() == settings);
+            old.map_or_else(|| Arc::new(ClientRateLimits::new(settings)), Arc::clone)
         };
-        let endpoint = |endpoint: EndpointLimits<'_>| {
-            let old = before.and_then(|old| Named::find(&old.endpoints, endpoint.name));
-            Named::new(endpoint.name, concurrency(endpoint.max_requests, old))
+        let listener_concurrency = |one: &ListenerLimits<'_>| {
+            let old = before.map(|old| &old.listener_concurrency);
+            one.max_requests.map(|limit| concurrency(old, one.name, limit))
         };
+        let endpoint_concurrency = |one: &EndpointLimits<'_>| {
+            let old = before.map(|old| &old.endpoint_concurrency);
+            one.max_requests.map(|limit| concurrency(old, one.name, limit))
+        };
+        let route_rate = |one: &RouteLimits<'_>| {
+            one.rate.map(|settings| rate(before.map(|old| &old.route_rates), one.name, settings))
+        };
+        let endpoint_rate = |one: &EndpointLimits<'_>| {
+            one.rate.map(|settings| rate(before.map(|old| &old.endpoint_rates), one.name, settings))
+        };
+        let client_rates = |one: &ListenerLimits<'_>| one.client_rate.map(|settings| client_rate(one.name, settings));
         Self {
-            listeners: listeners.into_iter().map(listener).collect(),
-            routes: routes.into_iter().map(route).collect(),
-            endpoints: endpoints.into_iter().map(endpoint).collect(),
+            listener_concurrency: Table::new(listeners.iter().map(|one| (one.name, listener_concurrency(one)))),
+            client_rates: Table::new(listeners.iter().map(|one| (one.name, client_rates(one)))),
+            route_rates: Table::new(routes.iter().map(|one| (one.name, route_rate(one)))),
+            endpoint_concurrency: Table::new(endpoints.iter().map(|one| (one.name, endpoint_concurrency(one)))),
+            endpoint_rates: Table::new(endpoints.iter().map(|one| (one.name, endpoint_rate(one)))),
         }
     }
 
@@ -115,8 +125,7 @@ impl Limits {
     /// # Errors
     /// [`RateExceeded`] if the call comes too early.
     pub fn check_client_rate(&self, listener: usize, client: Option<IpAddr>) -> Result<(), RateExceeded> {
-        let rate = self.listeners.get(listener).and_then(|listener| listener.client_rate.as_ref());
-        match (rate, client) {
+        match (self.client_rates.get(listener), client) {
             (Some(rate), Some(client)) => rate.check(client),
             (None, _) | (_, None) => Ok(()),
         }
@@ -127,18 +136,22 @@ impl Limits {
     /// # Errors
     /// [`RateExceeded`] if the call comes too early.
     pub fn check_route_rate(&self, route: usize) -> Result<(), RateExceeded> {
-        let rate = self.routes.get(route).and_then(|route| route.limit.as_ref());
-        rate.map_or(Ok(()), |rate| rate.check())
+        self.route_rates.get(route).map_or(Ok(()), |rate| rate.check())
     }
 
     /// Returns the concurrency limit of a listener, if it has one.
     pub fn listener_concurrency(&self, listener: usize) -> Option<&Arc<ConcurrencyLimit>> {
-        self.listeners.get(listener)?.concurrency.limit.as_ref()
+        self.listener_concurrency.get(listener)
     }
 
     /// Returns the concurrency limit of an endpoint, if it has one.
     pub fn endpoint_concurrency(&self, endpoint: usize) -> Option<&Arc<ConcurrencyLimit>> {
-        self.endpoints.get(endpoint)?.limit.as_ref()
+        self.endpoint_concurrency.get(endpoint)
+    }
+
+    /// Returns the rate of an endpoint, if it has one.
+    pub fn endpoint_rate(&self, endpoint: usize) -> Option<&Arc<RateLimit>> {
+        self.endpoint_rates.get(endpoint)
     }
 }
 
@@ -156,8 +169,8 @@ mod tests {
         let listener =
             ListenerLimits { name: "inside", max_requests: Some(max_requests), client_rate: Some(client_rate) };
         let route = RouteLimits { name: "all", rate: Some(rate) };
-        let endpoint = EndpointLimits { name: "east", max_requests: Some(max_requests) };
-        Limits::new([listener], [route], [endpoint], before)
+        let endpoint = EndpointLimits { name: "east", max_requests: Some(max_requests), rate: Some(rate) };
+        Limits::new(&[listener], &[route], &[endpoint], before)
     }
 
     #[test]
@@ -165,6 +178,8 @@ mod tests {
         let client = Some("10.0.0.1".parse().unwrap());
         let before = limits(1, 1, None);
         assert!(before.check_client_rate(0, client).is_ok() && before.check_route_rate(0).is_ok());
+        let endpoint_rate = |limits: &Limits| limits.endpoint_rate(0).unwrap().check();
+        assert!(endpoint_rate(&before).is_ok());
         let _permits = (
             before.listener_concurrency(0).unwrap().try_acquire(),
             before.endpoint_concurrency(0).unwrap().try_acquire(),
@@ -172,22 +187,34 @@ mod tests {
         let same = limits(1, 1, Some(&before));
         assert!(same.check_client_rate(0, client).is_err() && same.check_route_rate(0).is_err());
         assert!(same.listener_concurrency(0).unwrap().try_acquire().is_none());
-        assert!(same.endpoint_concurrency(0).unwrap().try_acquire().is_none());
+        assert!(same.endpoint_concurrency(0).unwrap().try_acquire().is_none() && endpoint_rate(&same).is_err());
         let changed = limits(2, 2, Some(&before));
         assert!(changed.check_client_rate(0, client).is_ok() && changed.check_route_rate(0).is_ok());
         assert!(changed.listener_concurrency(0).unwrap().try_acquire().is_some());
-        assert!(changed.endpoint_concurrency(0).unwrap().try_acquire().is_some());
+        assert!(changed.endpoint_concurrency(0).unwrap().try_acquire().is_some() && endpoint_rate(&changed).is_ok());
+    }
+
+    #[test]
+    fn limit_of_an_endpoint_follows_its_name_to_another_index() {
+        let limited = EndpointLimits { name: "west", max_requests: Some(1), rate: None };
+        let free = EndpointLimits { name: "east", max_requests: None, rate: None };
+        let before = Limits::new(&[], &[], &[free, limited], None);
+        let _permit = before.endpoint_concurrency(1).unwrap().try_acquire().unwrap();
+        let after = Limits::new(&[], &[], &[limited, free], Some(&before));
+        assert!(after.endpoint_concurrency(0).unwrap().try_acquire().is_none());
+        assert!(after.endpoint_concurrency(1).is_none() && before.endpoint_concurrency(0).is_none());
     }
 
     #[test]
     fn what_has_no_limit_always_passes() {
         let listener = ListenerLimits { name: "inside", max_requests: None, client_rate: None };
         let route = RouteLimits { name: "all", rate: None };
-        let endpoint = EndpointLimits { name: "east", max_requests: None };
-        let limits = Limits::new([listener], [route], [endpoint], None);
+        let endpoint = EndpointLimits { name: "east", max_requests: None, rate: None };
+        let limits = Limits::new(&[listener], &[route], &[endpoint], None);
         assert_eq!(limits.check_client_rate(0, Some("10.0.0.1".parse().unwrap())), Ok(()));
         assert_eq!(limits.check_route_rate(0), Ok(()));
         assert!(limits.listener_concurrency(0).is_none() && limits.endpoint_concurrency(0).is_none());
+        assert!(limits.endpoint_rate(0).is_none());
     }
 
     #[test]

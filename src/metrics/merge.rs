@@ -23,6 +23,7 @@ pub const MERGES: &[(&str, Merge)] = &[
     ("credential_not_after_timestamp_seconds", Merge::Earliest),
     ("endpoint_cooldown_until_timestamp_seconds", Merge::Latest),
     ("endpoint_queue_total", Merge::Sum),
+    ("endpoint_rate_limited_total", Merge::Sum),
     ("endpoint_up", Merge::Worst),
     ("fanout_legs_total", Merge::Sum),
     ("fanout_partial_total", Merge::Sum),

@@ -35,6 +35,7 @@ pub(super) struct SharedMetrics {
     pub(super) endpoint_queue: IntCounterVec,
     pub(super) rate_limited: IntCounterVec,
     pub(super) client_rate_limited: IntCounterVec,
+    pub(super) endpoint_rate_limited: IntCounterVec,
     pub(super) retry_budgets: Arc<RetryBudgets>,
     labels: LabelsInForce,
 }
@@ -149,6 +150,11 @@ impl SharedMetrics {
                 "client_rate_limited_total",
                 "Calls beyond the rate of their caller's network.",
                 &["listener"],
+            )?,
+            endpoint_rate_limited: registry.counters(
+                "endpoint_rate_limited_total",
+                "Attempts beyond the rate of their endpoint, which sent nothing.",
+                &["endpoint"],
             )?,
             retry_budgets: Arc::default(),
             labels: registry.labels(),

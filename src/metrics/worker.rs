@@ -200,6 +200,11 @@ impl WorkerMetrics {
         self.shared.route(route, |route| self.shared.rate_limited.with_label_values(&[route]).inc());
     }
 
+    /// Counts an attempt beyond the rate of its endpoint.
+    pub fn rate_limited_at_endpoint(&self, endpoint: &Label) {
+        self.shared.endpoint_rate_limited.with_label_values(&[endpoint.name()]).inc();
+    }
+
     /// Counts a call beyond the rate of its caller's network.
     pub fn client_rate_limited(&self, listener: &str) {
         self.shared.client_rate_limited.with_label_values(&[listener]).inc();

@@ -83,10 +83,13 @@ fn limits(
         max_requests: listener.max_requests,
         client_rate: listener.client_rate,
     });
-    let routes = routes.iter().map(|route| RouteLimits { name: route.name().as_str(), rate: route.rate() });
+    let listeners: Vec<_> = listeners.collect();
+    let routes: Vec<_> =
+        routes.iter().map(|route| RouteLimits { name: route.name().as_str(), rate: route.rate() }).collect();
     let endpoints = endpoints.iter().map(|endpoint| EndpointLimits {
         name: endpoint.name().as_str(),
         max_requests: endpoint.settings().max_requests,
+        rate: endpoint.settings().rate,
     });
-    Limits::new(listeners, routes, endpoints, before.map(|before| &*before.limits))
+    Limits::new(&listeners, &routes, &endpoints.collect::<Vec<_>>(), before.map(|before| &*before.limits))
 }

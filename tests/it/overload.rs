@@ -114,6 +114,65 @@ async fn rate_limit_of_a_route_spans_workers_and_does_not_affect_other_routes() 
 }
 
 #[tokio::test]
+async fn calls_beyond_the_rate_of_an_endpoint_get_429_and_calls_to_others_do_not() {
+    let harness = Harness::start(|options| {
+        options.set("limits.endpoint_rate", "{ per_second = 1, burst = 3 }");
+        options.set("endpoints.west.rate", "{ per_second = 1000 }");
+        options.append_toml(
+            "[[routes]]\nname = \"quiet\"\nmatch = { hub = \"quiet\" }\nendpoints = [\"west\"]\n\
+             [[routes]]\nname = \"noisy\"\nendpoints = [\"east\"]\n",
+        );
+    })
+    .await;
+    let responses = join_all((0..20).map(|_| call(&harness))).await;
+    let served = responses.iter().filter(|response| response.status == 202).count();
+    assert!((3..15).contains(&served), "{served} were served");
+    for rejected in responses.iter().filter(|response| response.status != 202) {
+        assert_eq!(rejected.assert_gateway_error(429, "rate_limited").header("retry-after"), Some("1"));
+        assert!(rejected.text().contains("rate limit of the endpoint"), "{}", rejected.text());
+    }
+    assert_eq!(harness.arrivals("east").len(), served);
+    let quiet = "/api/hubs/quiet/:send?api-version=2022-11-01";
+    for _ in 0..10 {
+        harness.caller().await.post(quiet, "application/json", BROADCAST_BODY).await.assert_status(202);
+    }
+    let metrics = harness.metrics().await;
+    assert!(metrics.sum("endpoint_rate_limited_total", &[("endpoint", "east")]) > 4.5);
+    // The endpoint did not fail: its circuit stays closed.
+    let breaker = metrics.sum("breaker_state", &[("endpoint", "east"), ("state", "closed")]);
+    assert!((breaker - 1.0).abs() < f64::EPSILON);
+}
+
+#[tokio::test]
+async fn next_endpoint_of_the_route_takes_calls_beyond_the_rate_of_one() {
+    let harness = Harness::start(|options| {
+        options.set("endpoints.east.rate", "{ per_second = 1, burst = 1 }");
+    })
+    .await;
+    for response in join_all((0..10).map(|_| call(&harness))).await {
+        response.assert_status(202);
+    }
+    assert!(!harness.arrivals("east").is_empty() && !harness.arrivals("west").is_empty());
+}
+
+#[tokio::test]
+async fn fan_out_leaves_out_an_endpoint_beyond_its_rate() {
+    let harness = Harness::start(|options| {
+        options.set("endpoints.east.rate", "{ per_second = 1, burst = 1 }");
+        options.append_toml("[[routes]]\nname = \"both\"\npick = \"all\"\nendpoints = [\"east\", \"west\"]\n");
+    })
+    .await;
+    let responses = join_all((0..10).map(|_| call(&harness))).await;
+    let partial: Vec<_> = responses.iter().filter(|response| response.status != 202).collect();
+    assert!(!partial.is_empty());
+    for response in partial {
+        response.assert_gateway_error(502, "partial_delivery");
+        assert!(response.text().contains("not_sent"), "{}", response.text());
+    }
+    assert_eq!(harness.arrivals("west").len(), 10);
+}
+
+#[tokio::test]
 async fn rate_limit_of_a_network_spans_its_connections() {
     let harness = Harness::start(|options| {
         options.set("listeners.default.client_rate", "{ per_second = 1, burst = 2 }");

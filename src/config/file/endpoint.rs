@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::rate::RateFile;
+
 /// An endpoint.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -36,9 +38,12 @@ pub(crate) struct EndpointFile {
     /// The HTTP version: `"1.1"` (default) or `"2"`.
     #[serde(default)]
     pub(crate) http_version: HttpVersionFile,
-    /// The maximum number of calls in flight to it. Default: no limit.
+    /// The maximum number of calls in flight to it. Default: `limits.endpoint_max_requests`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) max_requests: Option<u32>,
+    /// The maximum rate of calls to it. Default: `limits.endpoint_rate`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) rate: Option<RateFile>,
     /// The pool of connections to it.
     #[serde(default)]
     pub(crate) pool: PoolFile,

@@ -6,6 +6,7 @@ mod endpoint;
 mod listener;
 mod one_or_many;
 mod process;
+mod rate;
 mod request;
 mod route;
 

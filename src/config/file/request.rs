@@ -3,6 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::rate::RateFile;
+
 /// Limits on what callers may send.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -21,6 +23,12 @@ pub(crate) struct LimitsFile {
     pub(crate) queue: u32,
     /// The maximum time that each of them waits.
     pub(crate) queue_time: String,
+    /// The maximum number of calls in flight to each endpoint that has no `max_requests` of its own. Default: no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) endpoint_max_requests: Option<u32>,
+    /// The maximum rate of calls to each endpoint that has no `rate` of its own. Default: no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) endpoint_rate: Option<RateFile>,
 }
 
 /// A number of bytes.
@@ -43,6 +51,8 @@ impl Default for LimitsFile {
             max_connections: 10_000,
             queue: 100,
             queue_time: "500ms".to_owned(),
+            endpoint_max_requests: None,
+            endpoint_rate: None,
         }
     }
 }

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::one_or_many::OneOrMany;
+use super::rate::RateFile;
 
 /// A route.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
@@ -57,17 +58,6 @@ impl Default for EndpointHeaderFile {
     fn default() -> Self {
         Self::Allowed(false)
     }
-}
-
-/// The maximum rate of calls of a route.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct RateFile {
-    /// The sustained rate, in calls per second.
-    pub(crate) per_second: u32,
-    /// The maximum burst, in calls. Default: `per_second`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) burst: Option<u32>,
 }
 
 /// The way in which a route picks endpoints.

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use super::context::{Context, below, key};
 use super::values::{self, PlainHttp};
-use crate::config::file::{ConfigFile, EndpointFile, HealthFile, HttpVersionFile, RoleFile};
+use crate::config::file::{ConfigFile, EndpointFile, HealthFile, HttpVersionFile, LimitsFile, RoleFile};
 use crate::credential::{CredentialId, CredentialSettings};
 use crate::endpoint::{
     EndpointName, EndpointRole, EndpointSettings, FailureRatio, HealthSettings, HttpVersion, PoolSettings,
 };
+use crate::limits::RateSettings;
 
 /// Keeps the buckets of a window longer than a millisecond, the resolution of its time.
 const MIN_WINDOW: Duration = Duration::from_secs(1);
@@ -28,10 +29,31 @@ pub(super) fn lower(
         };
         context.problem(&key(&["endpoints"]), "there is no endpoint", fix);
     }
-    let health = health(&file.health, context);
+    let common = Common { health: health(&file.health, context), limits: limits(&file.limits, context) };
     let ids = credentials.iter().map(|credential| &credential.id);
     let ids = ids.map(|id| ((id.name.as_str(), id.tenant.as_deref()), id)).collect();
-    file.endpoints.iter().filter_map(|(name, endpoint)| lower_one(name, endpoint, &ids, health, context)).collect()
+    file.endpoints.iter().filter_map(|(name, endpoint)| lower_one(name, endpoint, &ids, &common, context)).collect()
+}
+
+/// What endpoints share, and the limits of those that have none of their own.
+struct Common {
+    health: HealthSettings,
+    limits: Limits,
+}
+
+#[derive(Clone, Copy)]
+struct Limits {
+    max_requests: Option<usize>,
+    rate: Option<RateSettings>,
+}
+
+fn limits(file: &LimitsFile, context: &mut Context<'_>) -> Limits {
+    let at = |name: &str| key(&["limits", name]);
+    let rate = file.endpoint_rate.as_ref();
+    Limits {
+        max_requests: values::max_requests(&at("endpoint_max_requests"), file.endpoint_max_requests, context),
+        rate: rate.and_then(|rate| values::rate(&at("endpoint_rate"), rate.per_second, rate.burst, context)),
+    }
 }
 
 fn health(file: &HealthFile, context: &mut Context<'_>) -> HealthSettings {
@@ -69,7 +91,7 @@ fn lower_one(
     name: &str,
     file: &EndpointFile,
     ids: &Ids<'_>,
-    health: HealthSettings,
+    common: &Common,
     context: &mut Context<'_>,
 ) -> Option<EndpointSettings> {
     let table = key(&["endpoints", name]);
@@ -100,12 +122,17 @@ fn lower_one(
             HttpVersionFile::Http1 => HttpVersion::Http1,
             HttpVersionFile::Http2 => HttpVersion::Http2,
         },
-        max_requests: values::max_requests(&at("max_requests"), file.max_requests, context),
+        max_requests: values::max_requests(&at("max_requests"), file.max_requests, context)
+            .or(common.limits.max_requests),
+        rate: match &file.rate {
+            Some(rate) => values::rate(&at("rate"), rate.per_second, rate.burst, context),
+            None => common.limits.rate,
+        },
         pool: PoolSettings {
             max_idle_per_worker: file.pool.max_idle_per_worker as usize,
             idle_timeout: values::duration(&below(&at("pool"), "idle_timeout"), &file.pool.idle_timeout, context),
         },
-        health,
+        health: common.health,
         // Last, so that the problems of all other keys are reported as well.
         credential: credential?,
         origin: origin?,

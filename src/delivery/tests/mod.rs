@@ -134,8 +134,12 @@ impl Fixture {
             Arc::new(Endpoint::build(&settings, Arc::clone(&bearer), Label::other(), tls).unwrap())
         };
         let built: Arc<[_]> = endpoints.iter().map(build).collect();
-        let limit = |endpoint: &TestEndpoint| EndpointLimits { name: endpoint.name, max_requests: setup.max_requests };
-        let limits = Arc::new(Limits::new([], [], endpoints.iter().map(limit), None));
+        let limit = |endpoint: &TestEndpoint| EndpointLimits {
+            name: endpoint.name,
+            max_requests: setup.max_requests,
+            rate: None,
+        };
+        let limits = Arc::new(Limits::new(&[], &[], &endpoints.iter().map(limit).collect::<Vec<_>>(), None));
         let worker_metrics = Rc::new(WorkerMetrics::new(&metrics, Operation::ALL.map(Operation::name)));
         let settings = DeliverySettings {
             max_header_bytes: setup.max_header_bytes,
