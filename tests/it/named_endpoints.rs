@@ -17,7 +17,8 @@ async fn harness_with(route: &str) -> Harness {
 /// Sends a call, and returns the response and the number of calls that arrived at `east` and `west`.
 async fn send(harness: &Harness, target: &str, headers: &[(&str, &str)]) -> (Response, (usize, usize)) {
     harness.clear_arrivals();
-    let mut call = request("POST", target).header(CONTENT_TYPE, "application/json");
+    let separator = if target.contains('?') { '&' } else { '?' };
+    let mut call = request("POST", &format!("{target}{separator}api-version=2024-12-01")).header(CONTENT_TYPE, "application/json");
     for (name, value) in headers {
         call = call.header(*name, *value);
     }
