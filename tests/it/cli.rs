@@ -281,6 +281,35 @@ async fn explain_shows_why_each_earlier_route_did_not_match() {
 }
 
 #[tokio::test]
+async fn explain_shows_what_names_the_endpoint_of_a_call() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = routed_config(folder.path());
+    let text = std::fs::read_to_string(&config).unwrap();
+    let tenants = "\n[[routes]]\nname = \"tenants\"\nmatch = { hub = \"{endpoint}_*\" }\n";
+    // Before the other routes, which begin with the first `[[routes]]`.
+    let (before, after) = text.split_once("[[routes]]").unwrap();
+    std::fs::write(&config, format!("{before}{tenants}[[routes]]{after}")).unwrap();
+    let explain = async |hub: &str| {
+        let url = format!("/api/hubs/{hub}/:send");
+        run(&["explain", "--config", &config, "POST", &url]).await
+    };
+    let found = explain("OTHER_chat").await;
+    assert_eq!(found.code, Some(0), "{}", found.stderr);
+    assert!(
+        found.stdout.contains("tenants (the endpoint that the hub names)\nendpoint    other ("),
+        "{}",
+        found.stdout
+    );
+    let unknown = explain("nowhere_chat").await;
+    assert_eq!(unknown.code, Some(1), "{}", unknown.stderr);
+    assert!(
+        unknown.stdout.contains("refused     404 no_endpoint: the hub of the call names `nowhere`"),
+        "{}",
+        unknown.stdout
+    );
+}
+
+#[tokio::test]
 async fn converts_connection_strings_to_a_valid_configuration() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();

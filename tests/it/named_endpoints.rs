@@ -18,7 +18,8 @@ async fn harness_with(route: &str) -> Harness {
 async fn send(harness: &Harness, target: &str, headers: &[(&str, &str)]) -> (Response, (usize, usize)) {
     harness.clear_arrivals();
     let separator = if target.contains('?') { '&' } else { '?' };
-    let mut call = request("POST", &format!("{target}{separator}api-version=2024-12-01")).header(CONTENT_TYPE, "application/json");
+    let mut call =
+        request("POST", &format!("{target}{separator}api-version=2024-12-01")).header(CONTENT_TYPE, "application/json");
     for (name, value) in headers {
         call = call.header(*name, *value);
     }
@@ -93,4 +94,6 @@ async fn unknown_names_are_counted_and_never_become_labels() {
     assert!(!metrics.contains("nosuchtenant"), "{metrics}");
     let status = harness.admin("/status").await.text();
     assert!(status.contains("hub {endpoint}_*"), "{status}");
+    let page = harness.admin("/").await.text();
+    assert!(page.contains("named by hub {endpoint}_*"), "{page}");
 }
