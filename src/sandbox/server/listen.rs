@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -17,24 +17,19 @@ use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
 use super::exchange::{Body, ReceivedRequest, Reply, Service, Upgrade};
 use super::faults::{FaultKind, Faults};
 use super::journal::{Entry, Journal};
+use super::port::{Port, RETRY_PAUSE, listen_again};
 use super::stream::ResettableStream;
-
-/// The length of the accept queue. Chosen: more than any test opens at once.
-const BACKLOG: u32 = 1024;
 
 /// The timeout of a TLS handshake, and of the wait for the header of a request. Chosen: longer than clients keep idle
 /// connections, so that the client closes first.
 pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
-
-/// The pause after a failed accept or bind.
-pub(super) const RETRY_PAUSE: Duration = Duration::from_millis(20);
 
 /// A shared handle to one server of the sandbox: its address, its journal and its faults.
 #[derive(Clone, Debug)]
@@ -49,56 +44,47 @@ struct Inner {
     origin: String,
     faults: Faults,
     journal: Journal,
+    requests: RequestGauge,
 }
 
-/// A bound port that stays reserved while the server does not listen.
-pub(crate) struct Port {
-    address: SocketAddr,
-    listener: TcpListener,
-    // Bound, but not listening. It reserves the port while the listener is closed.
-    _placeholder: Option<TcpSocket>,
+/// How many requests a server handles at once.
+#[derive(Debug, Default)]
+struct RequestGauge {
+    now: AtomicUsize,
+    peak: AtomicUsize,
 }
 
-impl Port {
-    /// Binds an address. Port 0 selects a free port.
-    pub(crate) fn bind(address: SocketAddr) -> io::Result<Self> {
-        let socket = bind_reusable(address)?;
-        let address = socket.local_addr()?;
-        // On systems that do not allow two sockets on one port, the port is not reserved.
-        let placeholder = bind_reusable(address).ok();
-        Ok(Self { address, listener: socket.listen(BACKLOG)?, _placeholder: placeholder })
-    }
+/// One request in a [`RequestGauge`], until it is dropped.
+struct HandledRequest<'a>(&'a RequestGauge);
 
-    /// Returns the bound address.
-    pub(crate) const fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    /// Accepts a connection.
-    pub(super) async fn accept(&self) -> io::Result<TcpStream> {
-        self.listener.accept().await.map(|(stream, _)| stream)
+impl RequestGauge {
+    fn enter(&self) -> HandledRequest<'_> {
+        let now = self.now.fetch_add(1, Ordering::Relaxed) + 1;
+        self.peak.fetch_max(now, Ordering::Relaxed);
+        HandledRequest(self)
     }
 }
 
-/// Binds a socket with `SO_REUSEADDR`.
-fn bind_reusable(address: SocketAddr) -> io::Result<TcpSocket> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    Ok(socket)
+impl Drop for HandledRequest<'_> {
+    fn drop(&mut self) {
+        self.0.now.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Server {
     pub(crate) fn new(name: &str, address: SocketAddr, origin: String, show_bodies: bool) -> Self {
         let journal = Journal::new(show_bodies);
-        let inner = Inner { name: name.to_owned(), address, origin, faults: Faults::new(), journal };
-        Self { inner: Arc::new(inner) }
+        Self::with(name, address, origin, Faults::new(), journal)
     }
 
     /// Creates one of `count` servers that share a port. Each has a host name of its own, which is part of `origin`.
     pub(crate) fn of_shared_port(name: &str, address: SocketAddr, origin: String, count: usize) -> Self {
-        let (faults, journal) = (Faults::of_shared_port(), Journal::of_group(count));
-        Self { inner: Arc::new(Inner { name: name.to_owned(), address, origin, faults, journal }) }
+        Self::with(name, address, origin, Faults::of_shared_port(), Journal::of_group(count))
+    }
+
+    fn with(name: &str, address: SocketAddr, origin: String, faults: Faults, journal: Journal) -> Self {
+        let (name, requests) = (name.to_owned(), RequestGauge::default());
+        Self { inner: Arc::new(Inner { name, address, origin, faults, journal, requests }) }
     }
 
     /// Returns the server's name: `entra`, `imds`, `app_service`, `providers`, `gcp_metadata`, or that of a SignalR endpoint.
@@ -124,6 +110,11 @@ impl Server {
     /// Returns the journal of received requests.
     pub fn journal(&self) -> &Journal {
         &self.inner.journal
+    }
+
+    /// Returns the largest number of requests that the server has handled at once.
+    pub fn peak_requests(&self) -> usize {
+        self.inner.requests.peak.load(Ordering::Relaxed)
     }
 
     /// Accepts and serves connections. Dropping the future closes them.
@@ -162,6 +153,7 @@ impl Server {
         max_body: usize,
         state: &ConnectionState,
     ) -> Result<Response<Body>, Reset> {
+        let _handled = self.inner.requests.enter();
         let upgrade = request.headers().contains_key(UPGRADE).then(|| hyper::upgrade::on(&mut request));
         let (head, body) = request.into_parts();
         let host = host(&head.uri, &head.headers).to_owned();
@@ -227,16 +219,6 @@ impl Server {
         self.journal().end(sequence, None, verdict);
         state.reset.store(true, Ordering::Relaxed);
         Reset
-    }
-}
-
-/// Listens on an address, and retries until the port is free.
-async fn listen_again(address: SocketAddr) -> TcpListener {
-    loop {
-        match bind_reusable(address).and_then(|socket| socket.listen(BACKLOG)) {
-            Ok(listener) => return listener,
-            Err(_) => tokio::time::sleep(RETRY_PAUSE).await,
-        }
     }
 }
 

@@ -5,5 +5,6 @@ pub(super) mod exchange;
 pub(super) mod faults;
 pub(super) mod journal;
 pub(super) mod listen;
+pub(super) mod port;
 pub(super) mod shared;
 mod stream;

@@ -9,7 +9,8 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
 use super::exchange::{DEFAULT_WRITE_TIMEOUT, Service};
-use super::listen::{ConnectionState, IDLE_TIMEOUT, Port, RETRY_PAUSE, Server, serve_http};
+use super::listen::{ConnectionState, IDLE_TIMEOUT, Server, serve_http};
+use super::port::{Port, RETRY_PAUSE};
 use super::stream::ResettableStream;
 
 /// Servers with their services, by host name in lower case.
