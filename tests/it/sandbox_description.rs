@@ -52,6 +52,31 @@ async fn sandbox_of_a_description_file_serves_with_a_gateway_in_front() {
     assert!(folder.path().join("files/ca.pem").exists());
 }
 
+#[tokio::test]
+async fn example_of_many_tenants_in_the_readme_answers_as_it_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let (_, example) = readme.split_once("```toml\n# customers.toml\n").unwrap();
+    let file = path(folder.path(), "customers.toml");
+    std::fs::write(&file, example.split_once("```").unwrap().0).unwrap();
+    let free = "127.0.0.1:0";
+    let sandbox =
+        Process::start(&["sandbox", "--config", &file, "--listen", free, "--admin", free], &[], folder.path()).await;
+    assert_eq!(sandbox.ready["endpoints"].as_object().unwrap().len(), 1000);
+    let mut caller = Caller::connect(authority(&sandbox.ready, "gateway")).await;
+    for (name, status, kind) in [
+        ("customer1", 202, None),
+        ("customer1000", 202, None),
+        ("customer7", 503, Some("token_unavailable")),
+        ("customer8", 503, Some("token_unavailable")),
+        ("nobody", 404, Some("no_endpoint")),
+    ] {
+        let target = format!("/api/hubs/{name}_chat/:send?api-version=2022-11-01");
+        let response = caller.post(&target, "application/json", BROADCAST_BODY).await;
+        assert_eq!((response.status.as_u16(), response.header("signalr-gateway-error")), (status, kind), "{name}");
+    }
+}
+
 /// Connects a WebSocket client. URL and token come from a negotiation.
 async fn client(sandbox: &Process, user: &str) -> WebSocketStream<TcpStream> {
     let control = authority(&sandbox.ready, "control");

@@ -77,8 +77,7 @@ pub(super) fn groups(
 /// Reads one group. `taken` are the names, ids and domains that others have.
 fn group(table: &Reader<'_>, names: &Names, taken: &mut HashSet<String>, bind: IpAddr) -> Group {
     let count = count(table);
-    let name = Pattern::read(table, "name", || format!("{}{{n}}", table.name()));
-    let id = Pattern::read(table, "id", || format!("{}-0000-4000-8000-{{n}}", fingerprint(table.name())));
+    let (name, id) = (Pattern::of_names(table), Pattern::of_ids(table));
     let domain = table.text("domain").unwrap_or_else(|| String::from("{name}.onmicrosoft.com"));
     if !domain.contains("{name}") && !domain.contains("{n}") {
         table.problem("domain", "must contain {name} or {n}, so that each tenant has its own");
@@ -179,16 +178,27 @@ fn numbers(table: &Reader<'_>, key: &'static str, count: usize) -> HashSet<usize
 }
 
 impl Pattern {
-    /// Reads a pattern of letters, digits, `-` and the placeholder.
-    fn read(table: &Reader<'_>, key: &'static str, default: impl FnOnce() -> String) -> Self {
-        let pattern = table.text(key).unwrap_or_else(default);
+    /// Reads the pattern of the names. A hub names its endpoint, so names have the letters of hubs.
+    fn of_names(table: &Reader<'_>) -> Self {
+        let pattern = table.text("name").unwrap_or_else(|| format!("{}{{n}}", table.name()));
         let rest = pattern.replacen("{n}", "", 1);
-        if rest.len() == pattern.len() || !rest.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
-            table.problem(key, "must contain {n} once, and besides it letters, digits and `-`, which host names have");
-        } else if key == "id" && !is_guid(&Self(pattern.clone()).expand_guid(1)) {
-            table.problem(key, "must be a GUID with {n} for some of its last digits");
+        let begins_with_letter = pattern.starts_with(|first: char| first.is_ascii_alphabetic());
+        let is_name = rest.len() < pattern.len() && rest.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        if !begins_with_letter || !is_name {
+            let rule = "must contain {n} once, begin with a letter, and have only letters and digits, as the hubs that name endpoints";
+            table.problem("name", &format!("`{pattern}` {rule}"));
         }
         Self(pattern)
+    }
+
+    /// Reads the pattern of the ids of tenants.
+    fn of_ids(table: &Reader<'_>) -> Self {
+        let default = || format!("{}-0000-4000-8000-{{n}}", fingerprint(table.name()));
+        let pattern = Self(table.text("id").unwrap_or_else(default));
+        if !pattern.0.contains("{n}") || !is_guid(&pattern.expand_guid(1)) {
+            table.problem("id", "must be a GUID with {n} for some of its digits");
+        }
+        pattern
     }
 
     fn expand(&self, number: usize) -> String {
