@@ -41,6 +41,7 @@ mod sandbox_description;
 mod sdk;
 mod secrets;
 mod slow_callers;
+mod tenants;
 mod token_faults;
 mod token_lifetime;
 mod token_reports;
