@@ -1,23 +1,32 @@
 //! `doctor`: finds the broken step of the cross-tenant setup and prints the remediation.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::io::IsTerminal as _;
 
 use anyhow::anyhow;
 use clap::Args;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 
+use super::finding::{checks_to_text, head_line, summary, to_json};
 use super::options::ConfigOptions;
-use super::output::{Outcome, eprint, print, problems_to_json, usage};
+use super::output::{Outcome, print, problems_to_json, usage};
 use super::runtime::block_on;
-use crate::diagnosis::{self, BrokenStep, Check, Finding, Progress, Verdict};
+use crate::diagnosis::{self, Examination, Progress, SharedCause, shared_causes};
+use crate::endpoint::EndpointSettings;
 use crate::metrics::Metrics;
+use crate::route::{Case, Pattern};
+
+/// The number of endpoints up to which each has its own report. Beyond it, there is one report for each cause.
+const REPORTED_ONE_BY_ONE: usize = 10;
+/// The number of names that a list shows before it counts the rest.
+const NAMES: usize = 3;
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
     #[command(flatten)]
     config: ConfigOptions,
-    /// An endpoint to examine. May be repeated. Default: all of them.
+    /// An endpoint to examine, or a pattern with `*` for several. May be repeated. Default: all of them.
     #[arg(long = "endpoint", value_name = "ENDPOINT")]
     endpoints: Vec<String>,
     /// Print JSON.
@@ -31,144 +40,158 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
         Err(err) if options.json => return problems_to_json(&err),
         Err(err) => return Err(err.into()),
     };
-    for wanted in &options.endpoints {
-        if !settings.endpoints.iter().any(|endpoint| endpoint.name.as_str() == wanted) {
-            return Err(usage(no_such_endpoint(wanted)));
-        }
-    }
-    if !options.endpoints.is_empty() {
-        settings.endpoints.retain(|endpoint| options.endpoints.iter().any(|name| name == endpoint.name.as_str()));
-    }
-    settings
-        .credentials
-        .retain(|credential| settings.endpoints.iter().any(|endpoint| endpoint.credential == credential.id));
+    retain(&mut settings.endpoints, &options.endpoints)?;
     let metrics = Metrics::new()?;
-    let shows_progress = std::io::stderr().is_terminal();
-    let progress = |progress: Progress<'_>| {
-        if shows_progress {
-            eprint(format_args!("{}", progress_line(progress)));
+    let bar = progress_bar(settings.endpoints.len());
+    let progress = |progress: Progress<'_>| match progress {
+        Progress::Trying { endpoint, what } => bar.set_message(format!("{endpoint}: {what}")),
+        Progress::Ended(finding) => {
+            bar.set_message(format!("{}: {}", finding.endpoint, summary(finding)));
+            bar.inc(1);
         }
     };
     let examination = diagnosis::examine(&settings.credentials, &settings.endpoints, &metrics, progress);
-    let findings = block_on(Box::pin(examination))?;
-    let all_passed = findings.iter().all(|finding| finding.broken.is_none());
+    let examination = block_on(Box::pin(examination))?;
+    bar.finish_and_clear();
+    let has_passed =
+        examination.not_reached.is_empty() && examination.findings.iter().all(|finding| finding.broken.is_none());
     if options.json {
-        let endpoints: Vec<Value> = findings.iter().map(to_json).collect();
-        print(format_args!("{:#}", json!({ "ok": all_passed, "endpoints": endpoints })))?;
+        print(format_args!("{:#}", examination_to_json(&examination, has_passed)))?;
     } else {
-        let text: Vec<String> = findings.iter().map(to_text).collect();
-        print(format_args!("{}", text.join("\n").trim_end()))?;
+        print(format_args!("{}", examination_to_text(&examination).trim_end()))?;
     }
-    Ok(if all_passed { Outcome::Success } else { Outcome::ProblemFound })
+    Ok(if has_passed { Outcome::Success } else { Outcome::ProblemFound })
+}
+
+/// Removes the endpoints that none of the names and patterns matches, unless there are none.
+fn retain(endpoints: &mut Vec<EndpointSettings>, wanted: &[String]) -> anyhow::Result<()> {
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    let mut patterns: Vec<_> = wanted.iter().map(|text| (Pattern::new(text, Case::Sensitive), false)).collect();
+    endpoints.retain(|endpoint| {
+        let mut is_wanted = false;
+        for (pattern, has_matched) in &mut patterns {
+            if pattern.matches(endpoint.name.as_str()) {
+                (is_wanted, *has_matched) = (true, true);
+            }
+        }
+        is_wanted
+    });
+    match patterns.iter().zip(wanted).find(|((_, has_matched), _)| !has_matched) {
+        Some((_, wanted)) => Err(usage(no_such_endpoint(wanted))),
+        None => Ok(()),
+    }
 }
 
 pub(super) fn no_such_endpoint(wanted: &str) -> anyhow::Error {
-    anyhow!("there is no endpoint `{wanted}` in the configuration")
-}
-
-fn progress_line(progress: Progress<'_>) -> String {
-    match progress {
-        Progress::Trying { endpoint, what } => format!("{endpoint}: {what} ..."),
-        Progress::Ended(finding) => format!("{}: {}", finding.endpoint, summary(finding)),
+    if wanted.contains('*') {
+        anyhow!("no endpoint in the configuration matches `{wanted}`")
+    } else {
+        anyhow!("there is no endpoint `{wanted}` in the configuration")
     }
 }
 
-fn summary(finding: &Finding) -> String {
-    finding
-        .broken
-        .as_ref()
-        .map_or_else(|| "all checks passed".to_owned(), |broken| format!("broken at {}", broken.step))
+/// Returns the progress bar, which draws nothing unless stderr is a terminal.
+fn progress_bar(endpoints: usize) -> ProgressBar {
+    let style = ProgressStyle::with_template("{pos} of {len} endpoints, {elapsed}  {wide_msg}");
+    let bar = ProgressBar::with_draw_target(Some(endpoints as u64), ProgressDrawTarget::stderr());
+    bar.with_style(style.unwrap_or_else(|_invalid| ProgressStyle::default_bar()))
 }
 
-fn to_text(finding: &Finding) -> String {
-    let head = format!(
-        "endpoint {} ({}), credential {}: {}\n",
-        finding.endpoint,
-        finding.url,
-        finding.credential,
-        summary(finding)
-    );
-    head + &checks_to_text(finding)
+/// Formats the causes that several endpoints have, then the reports.
+fn examination_to_text(examination: &Examination) -> String {
+    let Examination { findings, not_reached } = examination;
+    let (mut text, causes) = (String::new(), shared_causes(findings));
+    for cause in causes.iter().filter(|cause| cause.findings.len() > 1) {
+        let _infallible = writeln!(text, "{}", cause_to_text(cause));
+    }
+    if !not_reached.is_empty() {
+        let names = list(not_reached.iter().map(ToString::to_string));
+        let fix = "examine them with --endpoint, which takes patterns such as 'a*'";
+        let _infallible =
+            writeln!(text, "{} not reached in time: {names}; {fix}", count(not_reached.len(), "endpoint"));
+    }
+    if !text.is_empty() {
+        text.push('\n');
+    }
+    let first: HashMap<&str, &str> = causes.iter().flat_map(|cause| first_of(cause)).collect();
+    let is_one_by_one = findings.len() <= REPORTED_ONE_BY_ONE;
+    let mut reports = Vec::new();
+    for finding in findings {
+        match first.get(finding.endpoint.as_str()) {
+            Some(first) if *first != finding.endpoint => {
+                if is_one_by_one {
+                    reports.push(format!("{}  same      as at endpoint {first}\n", head_line(finding)));
+                }
+            }
+            None if !is_one_by_one => {}
+            Some(_) | None => reports.push(head_line(finding) + &checks_to_text(finding)),
+        }
+    }
+    let passed: Vec<String> =
+        findings.iter().filter(|finding| finding.broken.is_none()).map(|finding| finding.endpoint.clone()).collect();
+    if !is_one_by_one && !passed.is_empty() {
+        let number = count(passed.len(), "endpoint");
+        reports.push(format!("all checks passed at {number}: {}\n", list(passed.into_iter())));
+    }
+    text + &reports.join("\n")
 }
 
-/// Formats the checks in order, then the broken step with its remediation.
-pub(super) fn checks_to_text(finding: &Finding) -> String {
-    let mut text = String::new();
-    let mut line = |label: &str, content: &str| {
-        // Writing to a string cannot fail.
-        let _infallible = writeln!(text, "  {label:<9} {content}");
+/// Returns for each endpoint with a cause the first endpoint that has it.
+fn first_of<'a>(cause: &SharedCause<'a>) -> Vec<(&'a str, &'a str)> {
+    let first = cause.findings.first().map_or("", |first| first.endpoint.as_str());
+    cause.findings.iter().map(|finding| (finding.endpoint.as_str(), first)).collect()
+}
+
+fn cause_to_text(cause: &SharedCause<'_>) -> String {
+    let place = if cause.codes.is_empty() {
+        format!("at {}", count(cause.findings.len(), "endpoint"))
+    } else {
+        format!("in {}", count(cause.tenants(), "tenant"))
     };
-    for check in &finding.checks {
-        let expected = match (&check.expected, check.verdict) {
-            (None, _) => String::new(),
-            (Some(_), Verdict::Good) => ", as expected".to_owned(),
-            (Some(expected), _) => format!(", expected {expected}"),
-        };
-        line(label(check.verdict), &format!("{}: {}{expected}", check.what, check.result));
-    }
-    let Some(broken) = &finding.broken else { return text };
-    line("broken", &broken.step.to_string());
-    line("tried", &broken.tried);
-    line("result", &broken.result);
-    if let Some(description) = &broken.description {
-        line("Entra", description);
-    }
-    for remediation in &broken.remediation {
-        if !remediation.note.is_empty() {
-            line("fix", &remediation.note);
-        }
-        if let Some(command) = &remediation.command {
-            line("", &format!("$ {command}"));
-        }
-    }
-    if let Some(delay) = broken.delay {
-        line("then", &format!("wait: {delay}"));
-    }
-    text
+    format!("{} {place}: {}", cause.cause, list(cause.findings.iter().map(|finding| finding.endpoint.clone())))
 }
 
-const fn label(verdict: Verdict) -> &'static str {
-    match verdict {
-        Verdict::Good => "ok",
-        Verdict::Shown => "-",
-        Verdict::Warning => "warning",
-        Verdict::Wrong => "wrong",
-    }
+fn count(number: usize, what: &str) -> String {
+    if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
 }
 
-fn to_json(finding: &Finding) -> Value {
+/// Lists names, the first few if there are many.
+fn list(names: impl ExactSizeIterator<Item = String>) -> String {
+    let number = names.len();
+    let shown = if number > NAMES + 1 { NAMES } else { number };
+    let text = names.take(shown).collect::<Vec<_>>().join(", ");
+    if shown < number { format!("{text} and {} more", number - shown) } else { text }
+}
+
+fn examination_to_json(examination: &Examination, has_passed: bool) -> Value {
+    let Examination { findings, not_reached } = examination;
+    let endpoints: Vec<Value> = findings.iter().map(to_json).collect();
+    let causes: Vec<Value> = shared_causes(findings).iter().map(cause_to_json).collect();
+    let not_reached: Vec<&str> = not_reached.iter().map(|name| name.as_str()).collect();
+    json!({ "ok": has_passed, "endpoints": endpoints, "causes": causes, "not_reached": not_reached })
+}
+
+fn cause_to_json(cause: &SharedCause<'_>) -> Value {
+    let endpoints: Vec<&str> = cause.findings.iter().map(|finding| finding.endpoint.as_str()).collect();
     json!({
-        "endpoint": finding.endpoint,
-        "url": finding.url,
-        "credential": finding.credential,
-        "ok": finding.broken.is_none(),
-        "checks": finding.checks.iter().map(check_to_json).collect::<Vec<_>>(),
-        "broken": finding.broken.as_ref().map(broken_to_json),
+        "cause": cause.cause,
+        "step": cause.step.name(),
+        "codes": cause.codes,
+        "tenants": cause.tenants(),
+        "endpoints": endpoints,
     })
 }
 
-fn check_to_json(check: &Check) -> Value {
-    let verdict = match check.verdict {
-        Verdict::Good => "good",
-        Verdict::Shown => "shown",
-        Verdict::Warning => "odd",
-        Verdict::Wrong => "wrong",
-    };
-    json!({ "what": check.what, "result": check.result, "expected": check.expected, "verdict": verdict })
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn broken_to_json(broken: &BrokenStep) -> Value {
-    let steps = broken.remediation.iter();
-    let remediation: Vec<Value> = steps.map(|step| json!({ "note": step.note, "command": step.command })).collect();
-    json!({
-        "step": { "number": broken.step.number(), "name": broken.step.name(), "title": broken.step.title() },
-        "tried": broken.tried,
-        "came_back": broken.result,
-        "description": broken.description,
-        "codes": broken.codes,
-        "correlation_id": broken.correlation_id,
-        "trace_id": broken.trace_id,
-        "mend": remediation,
-        "delay": broken.delay,
-    })
+    #[test]
+    fn long_lists_of_names_end_with_a_count() {
+        let names = |number: usize| list((0..number).map(|number| format!("t{number}")));
+        assert_eq!(names(4), "t0, t1, t2, t3");
+        assert_eq!(names(37), "t0, t1, t2 and 34 more");
+    }
 }

@@ -6,6 +6,7 @@ mod check;
 mod convert;
 mod doctor;
 mod explain;
+mod finding;
 mod health;
 mod logging;
 mod memory;

@@ -3,7 +3,8 @@
 
 use clap::Args;
 
-use super::doctor::{checks_to_text, no_such_endpoint};
+use super::doctor::no_such_endpoint;
+use super::finding::checks_to_text;
 use super::options::ConfigOptions;
 use super::output::{Outcome, eprint, print, usage};
 use super::runtime::block_on;

@@ -107,7 +107,7 @@ mod transport;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 pub use crate::files::Secret;
 pub(crate) use bearer::NoBearer;
@@ -272,8 +272,8 @@ impl Credentials {
         let outcome = tokio::time::timeout(timeout, source.acquirer.acquire(&record)).await;
         let outcome = outcome.unwrap_or(Err(CredentialError::Deadline(timeout)));
         let outcome = outcome.map(|acquired| match acquired.token_or_key {
-            TokenOrKey::Bearer(bearer) => Some(bearer),
-            TokenOrKey::AccessKey(_) => None,
+            TokenOrKey::Bearer(bearer) => Authorization::Bearer(bearer),
+            TokenOrKey::AccessKey(key) => Authorization::Key(SigningKey(key)),
         });
         Some(AcquisitionReport { warnings: record.take_warnings(), steps: record.take_steps(), outcome })
     }
@@ -295,8 +295,28 @@ pub struct AcquisitionReport {
     pub steps: Vec<AcquisitionStep>,
     /// Warnings about the files that were read.
     pub warnings: Vec<String>,
-    /// The bearer, or the error. `None` for an access key, which signs each request.
-    pub outcome: Result<Option<Bearer>, CredentialError>,
+    /// What was obtained, or the error.
+    pub outcome: Result<Authorization, CredentialError>,
+}
+
+/// What authorizes requests.
+#[derive(Clone, Debug)]
+pub enum Authorization {
+    /// A token.
+    Bearer(Bearer),
+    /// An access key, which signs each request.
+    Key(SigningKey),
+}
+
+/// An access key.
+#[derive(Clone, Debug)]
+pub struct SigningKey(access_key::AccessKey);
+
+impl SigningKey {
+    /// Signs a token for a request; `None` if it cannot be sent in a header.
+    pub fn sign(&self, url: RequestUrl<'_>) -> Option<Bearer> {
+        self.0.sign(url, SystemTime::now())
+    }
 }
 
 /// The error when credentials cannot be built.

@@ -155,7 +155,8 @@ async fn acquire_once_returns_its_steps_and_puts_nothing_in_service() {
     let gateway = gateway(&[token_file("file", &path), app]);
     let report =
         gateway.credentials.acquire_once(&CredentialId::without_tenant("file"), Duration::from_secs(15)).await.unwrap();
-    assert_eq!(report.outcome.unwrap().unwrap().header(), "Bearer token");
+    let Authorization::Bearer(bearer) = report.outcome.unwrap() else { panic!("a token file has no key") };
+    assert_eq!(bearer.header(), "Bearer token");
     assert_eq!(report.steps.len(), 1);
     assert!(gateway.source("file").current(URL).is_none());
     let report =

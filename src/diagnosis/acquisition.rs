@@ -12,8 +12,8 @@ use super::claims::{self, check_claims, is_guid};
 use super::connectivity::{Connectivity, Layer, SERVER_TIMEOUT, Server};
 use super::finding::{Check, Verdict};
 use crate::credential::{
-    AcquisitionReport, AcquisitionStep, Bearer, Claims, CredentialError, CredentialKind, CredentialSettings,
-    Credentials, IdentityEndpointKind, NotAfter, SetupStep, StepOutcome, in_one_line,
+    AcquisitionReport, AcquisitionStep, Authorization, Bearer, Claims, CredentialError, CredentialKind,
+    CredentialSettings, Credentials, IdentityEndpointKind, NotAfter, SetupStep, SigningKey, StepOutcome, in_one_line,
 };
 use crate::metrics::{TokenMetrics, TokenStage};
 use crate::tls::Trust;
@@ -33,6 +33,8 @@ const EXPIRY_WARNING: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 pub struct Acquisition {
     /// The token. `None` if a step is broken, or if an access key signs each request.
     pub bearer: Option<Bearer>,
+    /// The access key, if the credential is one.
+    pub(super) key: Option<SigningKey>,
     pub(super) checks: Vec<Check>,
     pub(super) failure: Option<Failure>,
     /// The claims of the assertion, for the remediation.
@@ -81,6 +83,7 @@ impl Acquisition {
     pub(super) async fn make(settings: &CredentialSettings, metrics: &TokenMetrics) -> Self {
         let mut this = Self {
             bearer: None,
+            key: None,
             checks: Vec::new(),
             failure: None,
             assertion: None,
@@ -120,7 +123,11 @@ impl Acquisition {
         if let Some(failure) = failure {
             return Err(failure);
         }
-        self.bearer = report.outcome.as_ref().ok().cloned().flatten();
+        match &report.outcome {
+            Ok(Authorization::Bearer(bearer)) => self.bearer = Some(bearer.clone()),
+            Ok(Authorization::Key(key)) => self.key = Some(key.clone()),
+            Err(_) => {}
+        }
         self.add_claims(&report.steps, settings, now)
     }
 
@@ -218,7 +225,7 @@ fn entra_server(kind: &CredentialKind) -> Option<Server> {
 }
 
 /// Returns whether Entra responded with an error.
-fn is_response_of_entra(outcome: &Result<Option<Bearer>, CredentialError>) -> bool {
+fn is_response_of_entra(outcome: &Result<Authorization, CredentialError>) -> bool {
     let response = outcome.as_ref().err().and_then(CredentialError::response);
     response.is_some_and(|response| response.endpoint.kind == IdentityEndpointKind::Entra)
 }

@@ -6,16 +6,15 @@ use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, SERVER, WWW_AUTHENTICATE};
 use http::{HeaderName, Method, Request, Response};
 use http_body_util::Empty;
-use tokio::time::timeout;
 
 use super::acquisition::{Acquisition, Failure};
 use super::cause::{self, ReadResponse};
 use super::connectivity::{SERVER_TIMEOUT, Server};
 use super::finding::{BrokenStep, Check, Finding, Progress};
 use super::remediation::{self, Facts};
-use crate::credential::{Bearer, CredentialSettings, Credentials, NoBearer, RequestUrl, SetupStep, in_one_line};
+use crate::credential::{Bearer, CredentialSettings, NoBearer, RequestUrl, SetupStep, in_one_line};
 use crate::endpoint::{Endpoint, EndpointSettings, TlsClients};
-use crate::metrics::{Label, Metrics};
+use crate::metrics::Label;
 use crate::tls::Trust;
 
 /// The header with SignalR's error code. A 404 without it is not from a SignalR resource.
@@ -74,10 +73,10 @@ impl<'a, P: Fn(Progress<'_>)> Chain<'a, P> {
     }
 
     /// Runs the checks up to the first failure.
-    pub(super) async fn run(mut self, metrics: &Metrics) -> Finding {
+    pub(super) async fn run(mut self) -> Finding {
         let failure = match &self.acquisition.failure {
             Some(failure) => Some(failure.clone()),
-            None => self.check_endpoint(metrics).await.err().map(|failure| *failure),
+            None => self.check_endpoint().await.err().map(|failure| *failure),
         };
         self.finish(failure)
     }
@@ -93,14 +92,14 @@ impl<'a, P: Fn(Progress<'_>)> Chain<'a, P> {
         finding(self.endpoint, self.checks, broken)
     }
 
-    async fn check_endpoint(&mut self, metrics: &Metrics) -> Result<(), Box<Failure>> {
+    async fn check_endpoint(&mut self) -> Result<(), Box<Failure>> {
         self.check_connectivity().await?;
         let endpoint = Endpoint::build(self.endpoint, Arc::new(NoBearer), Label::other(), &mut TlsClients::default())
             .map_err(|err| {
             Box::new(Failure::new(SetupStep::Configuration, "build the endpoint", in_one_line(&err)))
         })?;
         self.check_health(&endpoint).await?;
-        self.check_read(&endpoint, metrics).await
+        self.check_read(&endpoint).await
     }
 
     async fn check_connectivity(&mut self) -> Result<(), Box<Failure>> {
@@ -135,12 +134,11 @@ impl<'a, P: Fn(Progress<'_>)> Chain<'a, P> {
     }
 
     /// Requests [`READ`], with the bearer.
-    async fn check_read(&mut self, endpoint: &Endpoint, metrics: &Metrics) -> Result<(), Box<Failure>> {
+    async fn check_read(&mut self, endpoint: &Endpoint) -> Result<(), Box<Failure>> {
         let tried = format!("HEAD {}{READ}", endpoint.origin());
-        let bearer = match &self.acquisition.bearer {
-            Some(bearer) => Some(bearer.clone()),
-            None => self.sign(endpoint.origin(), metrics).await,
-        };
+        let url = RequestUrl { origin: endpoint.origin(), path: READ };
+        let signed = || self.acquisition.key.as_ref().and_then(|key| key.sign(url));
+        let bearer = self.acquisition.bearer.clone().or_else(signed);
         let Some(bearer) = bearer else {
             return Err(Box::new(Failure::new(SetupStep::Proof, tried, "there is no bearer to send")));
         };
@@ -164,15 +162,6 @@ impl<'a, P: Fn(Progress<'_>)> Chain<'a, P> {
                 Err(Box::new(Failure::new(cause, tried, format!("{meaning} ({}{challenge})", response.status()))))
             }
         }
-    }
-
-    /// Returns the token that an access key signs for [`READ`].
-    async fn sign(&self, origin: &str, metrics: &Metrics) -> Option<Bearer> {
-        let settings = std::slice::from_ref(self.credential);
-        let credentials = Credentials::build(settings, metrics.token(), &tokio::runtime::Handle::current()).ok()?;
-        let source = credentials.get(&self.credential.id)?;
-        timeout(SERVER_TIMEOUT, source.acquire()).await.ok()?.ok()?;
-        source.current(RequestUrl { origin, path: READ })
     }
 
     async fn request(

@@ -15,11 +15,13 @@
 //! | `cause.rs` | the map from a failure to the step of the setup that caused it |
 //! | `remediation/` | what to do about a broken step |
 //! | `finding.rs` | the report |
+//! | `causes.rs` | endpoints that have the same cause |
 //!
 //! Prints nothing, reads no configuration file and changes nothing.
 
 mod acquisition;
 mod cause;
+mod causes;
 mod chain;
 mod claims;
 mod connectivity;
@@ -28,19 +30,36 @@ mod finding;
 pub(crate) mod fuzzing;
 mod remediation;
 
+use std::cell::RefCell;
 use std::collections::HashMap;
+use std::time::Duration;
 
-use futures_util::FutureExt as _;
-use futures_util::future::join_all;
+use futures_util::{FutureExt as _, StreamExt as _, stream};
+use tokio::time::{Instant, timeout_at};
 
 pub use acquisition::Acquisition;
+pub use causes::{SharedCause, shared_causes};
 pub use finding::{BrokenStep, Check, Finding, Progress, Remediation, Verdict};
 
 use crate::credential::CredentialSettings;
-use crate::endpoint::EndpointSettings;
+use crate::endpoint::{EndpointName, EndpointSettings};
 use crate::metrics::{Metrics, TokenMetrics};
 
-/// Examines endpoints concurrently, each chain up to its first broken step, within fifteen seconds.
+/// How many endpoints are examined at once. Chosen: as many as a gateway's token requests to one authority at once, by default.
+const SIDE_BY_SIDE: usize = 16;
+/// How long an examination takes at most. One endpoint takes up to 14.8 seconds, see `connectivity.rs`.
+const TIME_LIMIT: Duration = Duration::from_millis(14_900);
+
+/// The result of an examination.
+#[derive(Clone, Debug, Default)]
+pub struct Examination {
+    /// The findings, in the order of the configuration.
+    pub findings: Vec<Finding>,
+    /// The endpoints whose examination did not end in time, in the same order.
+    pub not_reached: Vec<EndpointName>,
+}
+
+/// Examines endpoints, each chain up to its first broken step, a bounded number side by side and within fifteen seconds.
 ///
 /// # Cancel safety
 /// Safe: requests in flight are cancelled. None of them changes anything.
@@ -49,31 +68,37 @@ pub async fn examine(
     endpoints: &[EndpointSettings],
     metrics: &Metrics,
     progress: impl Fn(Progress<'_>),
-) -> Vec<Finding> {
+) -> Examination {
+    let deadline = Instant::now() + TIME_LIMIT;
+    let settings: HashMap<_, _> = credentials.iter().map(|settings| (&settings.id, settings)).collect();
     // Each credential is built separately, so that one that cannot be built does not affect others.
-    let acquisitions: HashMap<_, _> = credentials
-        .iter()
-        .map(|settings| (&settings.id, Acquisition::make(settings, metrics.token()).boxed_local().shared()))
-        .collect();
-    let chains = endpoints.iter().map(|endpoint| {
-        let settings = credentials.iter().find(|credential| credential.id == endpoint.credential);
-        let acquisition = acquisitions.get(&endpoint.credential).cloned();
-        let progress = &progress;
-        async move {
-            let finding = match (settings, acquisition) {
-                (Some(credential), Some(acquisition)) => {
-                    let name = endpoint.name.as_str();
-                    progress(Progress::Trying { endpoint: name, what: "obtain a token" });
-                    let acquisition = acquisition.await;
-                    chain::Chain::new(endpoint, credential, &acquisition, progress).run(metrics).await
-                }
-                _ => chain::no_credential(endpoint),
-            };
-            progress(Progress::Ended(&finding));
-            finding
+    let acquisitions = RefCell::new(HashMap::new());
+    let (settings, acquisitions, progress) = (&settings, &acquisitions, &progress);
+    let chain = |(index, endpoint)| async move {
+        let endpoint: &EndpointSettings = endpoint;
+        let finding = match settings.get(&endpoint.credential) {
+            Some(credential) => {
+                let make = || Acquisition::make(credential, metrics.token()).boxed_local().shared();
+                let acquisition = acquisitions.borrow_mut().entry(&credential.id).or_insert_with(make).clone();
+                progress(Progress::Trying { endpoint: endpoint.name.as_str(), what: "obtain a token" });
+                let acquisition = acquisition.await;
+                chain::Chain::new(endpoint, credential, &acquisition, progress).run().await
+            }
+            None => chain::no_credential(endpoint),
+        };
+        progress(Progress::Ended(&finding));
+        (index, finding)
+    };
+    let mut ended: Vec<Option<Finding>> = endpoints.iter().map(|_| None).collect();
+    let mut chains = Box::pin(stream::iter(endpoints.iter().enumerate()).map(chain).buffer_unordered(SIDE_BY_SIDE));
+    while let Ok(Some((index, finding))) = timeout_at(deadline, chains.next()).await {
+        if let Some(ended) = ended.get_mut(index) {
+            *ended = Some(finding);
         }
-    });
-    join_all(chains).await
+    }
+    let missing = endpoints.iter().zip(&ended).filter(|(_, finding)| finding.is_none());
+    let not_reached = missing.map(|(endpoint, _)| endpoint.name.clone()).collect();
+    Examination { findings: ended.into_iter().flatten().collect(), not_reached }
 }
 
 /// Obtains one token with a new credential, as [`examine`] does, without contacting the endpoint.

@@ -67,6 +67,75 @@ async fn doctor_examines_every_endpoint_and_reports_the_same_as_json() {
 }
 
 #[tokio::test]
+async fn doctor_groups_endpoints_with_the_same_cause_and_takes_patterns() {
+    let setup = Setup::new(CredentialChoice::ClientSecret).await;
+    let text = std::fs::read_to_string(&setup.files.config).unwrap();
+    let [east, west] = ["east", "west"].map(|name| {
+        let table = text.split(&format!("[endpoints.{name}]\n")).nth(1).unwrap();
+        table.split("\n[").next().unwrap().trim_end().to_owned()
+    });
+    let more = |name: &str, table: &str| format!("\n[endpoints.{name}]\n{table}\n");
+    let broken: String = (0..12).map(|number| more(&format!("tenant{number:02}"), &east)).collect();
+    let working: String = (0..12).map(|number| more(&format!("works{number:02}"), &west)).collect();
+    let routes =
+        if text.contains("[[routes]]") { "" } else { "\n[[routes]]\nname = \"all\"\nendpoints = [\"east\"]\n" };
+    std::fs::write(&setup.files.config, format!("{text}{broken}{working}{routes}")).unwrap();
+    let body =
+        r#"{"error":"unauthorized_client","error_description":"AADSTS7000229: no principal","error_codes":[7000229]}"#;
+    let no_principal = Fault::always(FaultKind::json(400, body)).on_path(&format!("/{TENANT_B}"));
+    setup.sandbox.entra().faults().set(no_principal);
+
+    let ran = run(&["doctor"], &setup.files.config).await;
+    assert_eq!(ran.code, Some(1), "{}", ran.stderr);
+    let first = ran.stdout.lines().next().unwrap();
+    assert_eq!(first, "AADSTS7000229 in 1 tenant: east, tenant00, tenant01 and 10 more");
+    assert_eq!(ran.stdout.matches("  broken  ").count(), 1, "one report for the cause: {}", ran.stdout);
+    assert!(
+        ran.stdout.contains("all checks passed at 13 endpoints: west, works00, works01 and 10 more"),
+        "{}",
+        ran.stdout
+    );
+    assert_eq!(ran.stderr, "", "no progress unless stderr is a terminal");
+
+    let some = run(&["doctor", "--json", "--endpoint", "tenant0*", "--endpoint", "west"], &setup.files.config).await;
+    let report: Value = serde_json::from_str(&some.stdout).unwrap();
+    assert_eq!(report["endpoints"].as_array().unwrap().len(), 11);
+    assert_eq!(report["causes"].as_array().unwrap().len(), 1);
+    assert_eq!(report["causes"][0]["codes"], serde_json::json!([7_000_229]));
+    assert_eq!(report["causes"][0]["endpoints"].as_array().unwrap().len(), 10);
+    assert_eq!(report["not_reached"], serde_json::json!([]));
+    let none = run(&["doctor", "--endpoint", "north*"], &setup.files.config).await;
+    assert!(none.code == Some(2) && none.stderr.contains("no endpoint in the configuration matches `north*`"));
+}
+
+#[tokio::test]
+async fn doctor_says_which_endpoints_it_did_not_reach_in_time() {
+    let setup = Setup::new(CredentialChoice::ClientSecret).await;
+    let text = std::fs::read_to_string(&setup.files.config).unwrap();
+    let table = |kind: &str| {
+        let table = text.split(&format!("[{kind}.east]\n")).nth(1).unwrap();
+        table.split("\n[").next().unwrap().trim_end().to_owned()
+    };
+    let more: String = (0..24)
+        .map(|number| {
+            let endpoint = table("endpoints").replace("\"east\"", &format!("\"tenant{number:02}\""));
+            format!(
+                "\n[credentials.tenant{number:02}]\n{}\n[endpoints.tenant{number:02}]\n{endpoint}\n",
+                table("credentials")
+            )
+        })
+        .collect();
+    let routes =
+        if text.contains("[[routes]]") { "" } else { "\n[[routes]]\nname = \"all\"\nendpoints = [\"east\"]\n" };
+    std::fs::write(&setup.files.config, format!("{text}{more}{routes}")).unwrap();
+    setup.sandbox.entra().faults().set(Fault::always(FaultKind::Hang).on_path(&format!("/{TENANT_B}")));
+    let ran = run(&["doctor", "--json", "--endpoint", "tenant*"], &setup.files.config).await;
+    let report: Value = serde_json::from_str(&ran.stdout).unwrap();
+    let length = |key: &str| report[key].as_array().unwrap().len();
+    assert_eq!((ran.code, length("endpoints"), length("not_reached")), (Some(1), 16, 8), "{report:#}");
+}
+
+#[tokio::test]
 async fn reports_an_invalid_configuration_as_json() {
     let setup = Setup::new(CredentialChoice::ClientSecret).await;
     setup.rewrite("[credentials.east]", "[credentials.east]\nobjct_id = \"x\"");

@@ -63,7 +63,8 @@ impl Setup {
         settings.credentials.retain(|credential| credential.id.name.as_str() == "east");
         let metrics = Metrics::new().unwrap();
         let examination = diagnosis::examine(&settings.credentials, &settings.endpoints, &metrics, |_| ());
-        let mut findings = tokio::time::timeout(Duration::from_secs(15), Box::pin(examination)).await.unwrap();
+        let examination = tokio::time::timeout(Duration::from_secs(15), Box::pin(examination)).await.unwrap();
+        let mut findings = examination.findings;
         assert_eq!(findings.len(), 1);
         findings.remove(0)
     }
