@@ -16,6 +16,8 @@ pub struct DeliverySettings {
     pub try_timeout: Duration,
     /// The queue of calls beyond a concurrency limit.
     pub queue: QueueSettings,
+    /// The maximum number of idle connections to endpoints, over all endpoints and workers.
+    pub max_idle_connections: usize,
     /// How attempts are retried.
     pub retry: RetrySettings,
     /// How long calls that carry an `Idempotency-Key` are remembered.

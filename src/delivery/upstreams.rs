@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::body::RequestBody;
 use super::upstream::UpstreamState;
-use crate::endpoint::{Endpoint, WorkerPools};
+use crate::endpoint::{Endpoint, IdleLimit, WorkerPools};
 use crate::metrics::WorkerMetrics;
 use crate::write_batch::WriteBatch;
 
@@ -27,8 +27,12 @@ pub(super) struct Upstreams {
 
 impl Upstreams {
     /// Starts without any state. Must be called on the worker's thread, inside its runtime.
-    pub(super) fn start(metrics: &Rc<WorkerMetrics>, write_batch: &WriteBatch) -> Rc<Self> {
-        Rc::new(Self { pools: WorkerPools::start(metrics, write_batch), used: RefCell::default() })
+    pub(super) fn start(
+        metrics: &Rc<WorkerMetrics>,
+        write_batch: &WriteBatch,
+        idle_limit: &Arc<IdleLimit>,
+    ) -> Rc<Self> {
+        Rc::new(Self { pools: WorkerPools::start(metrics, write_batch, idle_limit), used: RefCell::default() })
     }
 
     /// Returns what the pools of the worker share.

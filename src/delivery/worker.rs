@@ -10,7 +10,7 @@ use super::idempotency::IdempotencyStore;
 use super::settings::DeliverySettings;
 use super::upstream::Upstream;
 use super::upstreams::Upstreams;
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, IdleLimit};
 use crate::limits::{DeadlineTimer, Limits};
 use crate::metrics::WorkerMetrics;
 use crate::write_batch::WriteBatch;
@@ -40,6 +40,8 @@ pub struct DeliveryParts<'a> {
     pub endpoints: &'a Arc<[Arc<Endpoint>]>,
     /// The limits, among them those of the endpoints.
     pub limits: &'a Arc<Limits>,
+    /// The maximum number of idle connections to endpoints, the same for all configurations.
+    pub idle_limit: &'a Arc<IdleLimit>,
     /// The calls that carried an idempotency key.
     pub idempotency: &'a Arc<IdempotencyStore>,
 }
@@ -52,13 +54,14 @@ impl WorkerDelivery {
         write_batch: &WriteBatch,
         before: Option<&Self>,
     ) -> Self {
-        let DeliveryParts { settings, endpoints, limits, idempotency } = parts;
+        let DeliveryParts { settings, endpoints, limits, idle_limit, idempotency } = parts;
+        idle_limit.set(settings.max_idle_connections);
         let upstreams = match before {
             Some(before) => {
                 before.upstreams.drop_retired();
                 Rc::clone(&before.upstreams)
             }
-            None => Upstreams::start(metrics, write_batch),
+            None => Upstreams::start(metrics, write_batch, idle_limit),
         };
         Self {
             settings,

@@ -9,6 +9,9 @@ mod error;
 mod health;
 mod http1;
 mod http2;
+mod idle;
+mod idle_limit;
+mod idle_order;
 mod lease;
 mod lookup;
 mod pool;
@@ -32,6 +35,7 @@ pub use health::{CallClass, FailureRatio, Health, HealthSettings, Permit};
 #[cfg(any(test, fuzzing))]
 pub(crate) use http1::fuzzing;
 pub use http1::{HeaderVisitor, Http1Error, RequestHead, UploadBody};
+pub use idle_limit::IdleLimit;
 pub use lease::{Download, Lease, Sending};
 pub use lookup::localhost_addresses;
 pub use pool::Pool;

@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 use super::error::ConnectError;
 use super::http1::{Connection, UploadBody};
 use super::http2::LocalExecutor;
+use super::idle_order::Position;
 use super::lease::Lease;
 use super::running::Endpoint;
 use super::settings::HttpVersion;
@@ -48,7 +49,7 @@ impl<B: UploadBody> Pool<B> {
             HttpVersion::Http2 => 1,
         };
         let gauge = pools.metrics.connections(endpoint.label());
-        let store = ConnectionStore::new(endpoint, gauge, max_opening, pools.abandoned.clone());
+        let store = ConnectionStore::new(endpoint, gauge, max_opening, pools.abandoned.clone(), Rc::clone(&pools.idle));
         Self { store, pools }
     }
 
@@ -156,7 +157,12 @@ impl<B: UploadBody> Pool<B> {
             HttpVersion::Http1 => {
                 let connection = Box::new(Connection::new(socket, Rc::clone(&self.pools.recycler)));
                 let count = self.gauge().count(ConnectionState::Active);
-                Ok(PoolConnection::Http1(TrackedConnection { connection, count, used: Instant::now() }))
+                Ok(PoolConnection::Http1(TrackedConnection {
+                    connection,
+                    count,
+                    used: Instant::now(),
+                    position: Position::NONE,
+                }))
             }
             HttpVersion::Http2 => self.start_http2(socket).await,
         }

@@ -4,7 +4,7 @@
 //! Requests take the most recently used idle connection, so surplus connections reach the idle timeout and are closed.
 
 use std::cell::{Cell, RefCell};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,13 +12,12 @@ use hyper::client::conn::http2::SendRequest;
 use tokio::sync::mpsc;
 
 use super::http1::{Connection, UploadBody};
+use super::idle::{IdleConnections, IdleStore};
+use super::idle_order::Position;
 use super::running::Endpoint;
 use super::settings::PoolSettings;
 use super::waiting::WaitQueue;
 use crate::metrics::{ConnectionCount, ConnectionGauge, ConnectionState};
-
-/// The interval at which idle connections are checked for the idle timeout.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 
 /// A connection to an endpoint on which a request can be sent.
 pub(super) enum PoolConnection<B> {
@@ -35,6 +34,8 @@ pub(super) struct TrackedConnection<B> {
     pub(super) count: ConnectionCount,
     /// When its last request began. The idle time is measured from here, so it is never underestimated.
     pub(super) used: Instant,
+    /// Its position among the worker's idle connections while it is idle.
+    pub(super) position: Position,
 }
 
 /// A connection that is handed to a waiting request.
@@ -57,6 +58,8 @@ struct Shared<B> {
     sender: SendRequest<B>,
     number: u64,
     used: Instant,
+    /// Its position among the worker's idle connections.
+    position: Position,
 }
 
 /// One worker's open connections to one endpoint. Clones share the connections.
@@ -75,8 +78,10 @@ struct Inner<B> {
     abandoned: mpsc::UnboundedSender<Abandoned<B>>,
     /// The number of abandoned exchanges that are being finished.
     finishing: Cell<usize>,
-    /// The task that closes connections after the idle timeout.
-    sweeper: RefCell<Option<tokio::task::JoinHandle<()>>>,
+    /// The idle connections of all pools of the worker.
+    all_idle: Rc<IdleConnections>,
+    /// The round in which the connections were last checked for the idle timeout.
+    swept: Cell<u64>,
     gauge: ConnectionGauge,
 }
 
@@ -88,6 +93,7 @@ impl<B: UploadBody> ConnectionStore<B> {
         gauge: ConnectionGauge,
         max_opening: usize,
         abandoned: mpsc::UnboundedSender<Abandoned<B>>,
+        all_idle: Rc<IdleConnections>,
     ) -> Self {
         Self(Rc::new(Inner {
             settings: endpoint.settings().pool,
@@ -98,7 +104,8 @@ impl<B: UploadBody> ConnectionStore<B> {
             waiting: WaitQueue::new(max_opening),
             abandoned,
             finishing: Cell::default(),
-            sweeper: RefCell::default(),
+            all_idle,
+            swept: Cell::default(),
             gauge,
         }))
     }
@@ -132,6 +139,7 @@ impl<B: UploadBody> ConnectionStore<B> {
                 idle.push(tracked);
                 return None;
             }
+            self.0.all_idle.remove(tracked.position);
             // A connection that carried a long request may be older than the next one.
             let is_fresh = unused < self.0.settings.idle_timeout;
             if is_fresh && tracked.connection.is_usable() {
@@ -153,21 +161,26 @@ impl<B: UploadBody> ConnectionStore<B> {
         let mut shared = self.0.shared.borrow_mut();
         let shared = shared.as_mut().filter(|shared| !shared.sender.is_closed())?;
         shared.used = now;
+        shared.position = self.0.all_idle.touch(shared.position, now);
         Some(PoolConnection::Http2(shared.sender.clone(), shared.number))
     }
 
-    /// Shares a new HTTP/2 connection among later requests. Returns the connection's number.
+    /// Shares a new HTTP/2 connection among later requests, if there is room for it. Returns the connection's number.
     pub(super) fn set_shared(&self, sender: SendRequest<B>) -> u64 {
         let number = self.0.next_number.get();
         self.0.next_number.set(number + 1);
-        self.0.shared.replace(Some(Shared { sender, number, used: Instant::now() }));
-        self.start_sweeper();
+        let used = Instant::now();
+        if let Some(position) = self.0.all_idle.add(self.as_idle_store(), used) {
+            self.0.replace_shared(Some(Shared { sender, number, used, position }));
+        }
         number
     }
 
     /// Removes an HTTP/2 connection from use for new requests. Its open streams continue.
     pub(super) fn retire(&self, number: u64) {
-        self.0.shared.borrow_mut().take_if(|shared| shared.number == number);
+        if self.0.shared.borrow().as_ref().is_some_and(|shared| shared.number == number) {
+            self.0.replace_shared(None);
+        }
     }
 
     /// Takes back a connection after an exchange. Closes it if it cannot carry another request.
@@ -191,41 +204,55 @@ impl<B: UploadBody> ConnectionStore<B> {
     }
 
     fn keep(&self, mut tracked: TrackedConnection<B>) {
-        let mut idle = self.0.idle.borrow_mut();
-        if idle.len() >= self.0.settings.max_idle_per_worker {
+        if self.0.idle.borrow().len() >= self.0.settings.max_idle_per_worker {
             return;
         }
+        let Some(position) = self.0.all_idle.add(self.as_idle_store(), tracked.used) else { return };
+        tracked.position = position;
         tracked.count.set(ConnectionState::Idle);
-        idle.push(tracked);
-        drop(idle);
-        self.start_sweeper();
+        self.0.idle.borrow_mut().push(tracked);
     }
 
-    /// Starts the task that closes connections after the idle timeout, unless it is running.
-    fn start_sweeper(&self) {
-        let mut sweeper = self.0.sweeper.borrow_mut();
-        if sweeper.as_ref().is_some_and(|task| !task.is_finished()) {
+    fn as_idle_store(&self) -> Weak<dyn IdleStore> {
+        let store: Weak<Inner<B>> = Rc::downgrade(&self.0);
+        store
+    }
+}
+
+impl<B: UploadBody> IdleStore for Inner<B> {
+    fn close_idle(&self, position: Position) {
+        let mut idle = self.idle.borrow_mut();
+        if let Some(index) = idle.iter().position(|tracked| tracked.position == position) {
+            idle.remove(index);
+        }
+        self.shared.borrow_mut().take_if(|shared| shared.position == position);
+    }
+
+    fn sweep(&self, now: Instant, round: u64) {
+        if self.swept.replace(round) == round {
             return;
         }
-        let store = Rc::downgrade(&self.0);
-        *sweeper = Some(tokio::task::spawn_local(async move {
-            loop {
-                tokio::time::sleep(SWEEP_INTERVAL).await;
-                let Some(store) = store.upgrade() else { return };
-                let mut idle = store.idle.borrow_mut();
-                idle.retain_mut(|idle| {
-                    idle.used.elapsed() < store.settings.idle_timeout && idle.connection.is_usable()
-                });
-                let mut shared = store.shared.borrow_mut();
-                // Open streams keep the connection open.
-                shared.take_if(|shared| {
-                    shared.used.elapsed() >= store.settings.idle_timeout || shared.sender.is_closed()
-                });
-                if idle.is_empty() && shared.is_none() {
-                    return;
-                }
+        let is_expired = |used: Instant| now.saturating_duration_since(used) >= self.settings.idle_timeout;
+        self.idle.borrow_mut().retain_mut(|tracked| {
+            let is_kept = !is_expired(tracked.used) && tracked.connection.is_usable();
+            if !is_kept {
+                self.all_idle.remove(tracked.position);
             }
-        }));
+            is_kept
+        });
+        // Open streams keep the connection open.
+        let is_over = |shared: &Shared<B>| is_expired(shared.used) || shared.sender.is_closed();
+        if self.shared.borrow().as_ref().is_some_and(is_over) {
+            self.replace_shared(None);
+        }
+    }
+}
+
+impl<B> Inner<B> {
+    fn replace_shared(&self, shared: Option<Shared<B>>) {
+        if let Some(replaced) = self.shared.replace(shared) {
+            self.all_idle.remove(replaced.position);
+        }
     }
 }
 
@@ -265,8 +292,9 @@ impl<B> Clone for ConnectionStore<B> {
 
 impl<B> Drop for Inner<B> {
     fn drop(&mut self) {
-        if let Some(task) = self.sweeper.take() {
-            task.abort();
+        for tracked in self.idle.take() {
+            self.all_idle.remove(tracked.position);
         }
+        self.replace_shared(None);
     }
 }

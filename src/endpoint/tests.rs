@@ -49,7 +49,7 @@ pub(super) fn endpoint(settings: &EndpointSettings) -> Arc<Endpoint> {
 /// Returns an empty pool of connections to an endpoint.
 pub(super) fn pool<B: UploadBody>(settings: &EndpointSettings) -> Pool<B> {
     let metrics = Rc::new(WorkerMetrics::new(&Metrics::new().unwrap(), []));
-    Pool::new(endpoint(settings), WorkerPools::start(&metrics, &WriteBatch::start()))
+    Pool::new(endpoint(settings), WorkerPools::start(&metrics, &WriteBatch::start(), &Arc::default()))
 }
 
 /// Starts an HTTP/2 endpoint that responds with the URI of the request. Returns its settings.

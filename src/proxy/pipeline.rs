@@ -77,6 +77,7 @@ impl Proxy {
             settings: snapshot.settings.delivery,
             endpoints: &snapshot.endpoints,
             limits: &snapshot.limits,
+            idle_limit: &snapshot.idle_limit,
             idempotency: &snapshot.idempotency,
         };
         let delivery = WorkerDelivery::new(parts, worker_metrics, write_batch, before.map(|before| &before.delivery));

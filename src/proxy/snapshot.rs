@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::admission::Admission;
 use super::settings::{AdmissionSettings, ProxySettings};
 use crate::delivery::IdempotencyStore;
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, IdleLimit};
 use crate::limits::{EndpointLimits, Limits, ListenerLimits, RouteLimits};
 use crate::metrics::{Label, LabelTable};
 use crate::route::{Route, Table};
@@ -24,6 +24,7 @@ pub struct Snapshot {
     pub(super) route_labels: Vec<Label>,
     pub(super) endpoints: Arc<[Arc<Endpoint>]>,
     pub(super) limits: Arc<Limits>,
+    pub(super) idle_limit: Arc<IdleLimit>,
     pub(super) idempotency: Arc<IdempotencyStore>,
 }
 
@@ -42,6 +43,7 @@ impl Snapshot {
         let admission =
             |admission| Admission::new(admission, settings.delivery.max_header_bytes, settings.max_body_bytes);
         let limits = limits(&admissions, routes.routes(), &endpoints, before);
+        let idle_limit = before.map(|before| Arc::clone(&before.idle_limit)).unwrap_or_default();
         let idempotency = before.map(|before| Arc::clone(&before.idempotency)).unwrap_or_default();
         Self {
             listeners,
@@ -51,6 +53,7 @@ impl Snapshot {
             routes,
             endpoints: endpoints.into(),
             limits: Arc::new(limits),
+            idle_limit,
             idempotency,
         }
     }

@@ -118,3 +118,46 @@ async fn requests_lists_that_it_rewrites_without_content_coding() {
     let head = endpoint.heads().pop().unwrap();
     assert!(head.contains("accept-encoding: gzip, br;q=0.5"), "{head}");
 }
+
+/// Returns the number of idle connections to an endpoint.
+async fn idle(harness: &Harness, endpoint: &str) -> f64 {
+    harness.metrics().await.sum("upstream_connections", &[("endpoint", endpoint), ("state", "idle")])
+}
+
+#[tokio::test]
+async fn connection_that_has_been_idle_longest_closes_when_too_many_are_kept() {
+    let harness = Harness::start(|options| {
+        options.set("limits.max_idle_connections", "1").set("process.workers", "1");
+        options.append_toml(
+            "[[routes]]\nname = \"west\"\nmatch = { hub = \"west\" }\nendpoints = [\"west\"]\n\
+             [[routes]]\nname = \"east\"\nendpoints = [\"east\"]\n",
+        );
+    })
+    .await;
+    let mut caller = harness.caller().await;
+    let (to_east, to_west) =
+        ("/api/hubs/chat/:send?api-version=2022-11-01", "/api/hubs/west/:send?api-version=2022-11-01");
+    for (target, kept, closed) in [(to_east, "east", "west"), (to_west, "west", "east"), (to_east, "east", "west")] {
+        caller.post(target, "application/json", BROADCAST_BODY).await.assert_status(202);
+        wait_until("one connection is kept, the latest", async || {
+            (idle(&harness, kept).await > 0.5 && idle(&harness, closed).await < 0.5).then_some(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn workers_share_the_maximum_of_idle_connections() {
+    let harness = Harness::start(|options| {
+        options.set("limits.max_idle_connections", "3").set("process.workers", "4");
+    })
+    .await;
+    for _ in 0..5 {
+        let calls = (0..20).map(async |_| harness.caller().await.send(broadcast_request(), BROADCAST_BODY).await);
+        for response in futures_util::future::join_all(calls).await {
+            response.assert_status(202);
+        }
+        let kept = idle(&harness, "east").await;
+        assert!(kept < 3.5, "{kept}");
+    }
+}

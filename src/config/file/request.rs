@@ -23,6 +23,9 @@ pub(crate) struct LimitsFile {
     pub(crate) queue: u32,
     /// The maximum time that each of them waits.
     pub(crate) queue_time: String,
+    /// The maximum number of idle connections that are kept to endpoints, over all endpoints and workers. Beyond it, the one that
+    /// has been idle longest is closed.
+    pub(crate) max_idle_connections: u32,
     /// The maximum number of calls in flight to each endpoint that has no `max_requests` of its own. Default: no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) endpoint_max_requests: Option<u32>,
@@ -51,6 +54,7 @@ impl Default for LimitsFile {
             max_connections: 10_000,
             queue: 100,
             queue_time: "500ms".to_owned(),
+            max_idle_connections: 4096,
             endpoint_max_requests: None,
             endpoint_rate: None,
         }

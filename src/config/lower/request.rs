@@ -16,6 +16,8 @@ const SERVICE_MAX_BODY: u64 = 1024 * 1024;
 const MAX_BODY: u64 = 64 * 1024 * 1024;
 /// Chosen: more memory than any machine has.
 const MAX_BODY_MEMORY: u64 = 1 << 40;
+/// Chosen: more connections than any process has descriptors for.
+const MAX_IDLE_CONNECTIONS: u32 = 1_000_000;
 /// Chosen: more attempts than any caller waits for.
 const MAX_ATTEMPTS: u32 = 10;
 /// Bounds memory.
@@ -60,12 +62,22 @@ pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> ProxySettin
                 length: limits.queue as usize,
                 max_wait: values::duration(&key(&["limits", "queue_time"]), &limits.queue_time, context),
             },
+            max_idle_connections: max_idle_connections(limits.max_idle_connections, context),
             retry: retry(file, context),
             idempotency: idempotency(&file.idempotency, context),
         },
         forward_client_address: file.forwarding.client_address,
         access_log: access_log(file, context),
     }
+}
+
+fn max_idle_connections(number: u32, context: &mut Context<'_>) -> usize {
+    if !(1..=MAX_IDLE_CONNECTIONS).contains(&number) {
+        let fact = format!("is {number}, must be 1 to {MAX_IDLE_CONNECTIONS}");
+        let fix = format!("write a number from 1 to {MAX_IDLE_CONNECTIONS}");
+        context.problem(&key(&["limits", "max_idle_connections"]), fact, fix);
+    }
+    number as usize
 }
 
 fn access_log(file: &ConfigFile, context: &mut Context<'_>) -> AccessLog {

@@ -145,10 +145,17 @@ impl Fixture {
             max_header_bytes: setup.max_header_bytes,
             try_timeout: Duration::from_secs(20),
             queue: QueueSettings { length: 0, max_wait: Duration::ZERO },
+            max_idle_connections: 16,
             retry: RetrySettings { messages: MessageRetry::Never, attempts: 3, budget: 0.2 },
             idempotency: IdempotencySettings { keep: Duration::from_secs(60), keys: 1 },
         };
-        let parts = DeliveryParts { settings, endpoints: &built, limits: &limits, idempotency: &Arc::default() };
+        let parts = DeliveryParts {
+            settings,
+            endpoints: &built,
+            limits: &limits,
+            idle_limit: &Arc::default(),
+            idempotency: &Arc::default(),
+        };
         let worker = WorkerDelivery::new(parts, &worker_metrics, &WriteBatch::start(), None);
         Self { worker, routes: routes(endpoints, setup.pick), limits, _credentials: credentials, _folder: folder }
     }
