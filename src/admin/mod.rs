@@ -39,7 +39,7 @@ use tower_http::compression::CompressionLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
 use tower_http::timeout::TimeoutLayer;
 
-pub use status::{CredentialView, EndpointStatus, EndpointView, RouteView, Status, View};
+pub use status::{CredentialView, DisabledView, EndpointStatus, EndpointView, RouteView, Status, View};
 
 use crate::metrics::{Exposition, Metrics};
 use crate::serve::{is_allowed_host, page_header};

@@ -62,6 +62,9 @@ pub(super) fn render(status: &Status) -> String {
             state,
         ]);
     }
+    for endpoint in &status.disabled_endpoints {
+        page.row(&[&endpoint.name, &endpoint.url, "", "", "", "disabled"]);
+    }
     page.raw("</table>").table("Routes, in the order in which they are matched", &["name", "pick", "endpoints"]);
     for route in &status.routes {
         let named_by = route.named_by.as_ref().map(|by| format!("named by {by}"));
@@ -149,6 +152,7 @@ mod tests {
             listeners: vec![],
             refused_reload: None,
             endpoints: vec![],
+            disabled_endpoints: vec![],
             credentials: vec![CredentialView {
                 name: "fabrikam".into(),
                 tenant: None,

@@ -24,8 +24,19 @@ pub struct View {
     pub credentials: Vec<(CredentialId, Arc<dyn BearerSource>)>,
     /// The endpoints.
     pub endpoints: Vec<EndpointView>,
+    /// The endpoints that are not in use.
+    pub disabled: Vec<DisabledView>,
     /// The routes, in the order in which they are matched.
     pub routes: Vec<RouteView>,
+}
+
+/// An endpoint that is not in use.
+#[derive(Clone, Debug, Serialize)]
+pub struct DisabledView {
+    /// The configured name.
+    pub name: String,
+    /// `scheme://host[:port]`.
+    pub url: String,
 }
 
 /// An endpoint of the running configuration.
@@ -97,6 +108,9 @@ pub struct Status {
     pub refused_reload: Option<String>,
     /// The endpoints.
     pub endpoints: Vec<EndpointStatus>,
+    /// The endpoints that are not in use (`enabled = false`).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub disabled_endpoints: Vec<DisabledView>,
     /// The credentials.
     pub credentials: Vec<CredentialView>,
     /// The routes.
@@ -154,6 +168,7 @@ impl View {
                 .collect(),
             refused_reload: refused_reload.cloned(),
             endpoints: self.endpoints.iter().map(EndpointStatus::of).collect(),
+            disabled_endpoints: self.disabled.clone(),
             credentials,
             routes: self.routes.clone(),
         }

@@ -103,7 +103,7 @@ impl Explanation<'_> {
             Ok(Destination::Gateway) => {
                 set("answered_by", "the gateway itself".into());
             }
-            Ok(Destination::Endpoints { pick, named_by, endpoints, in_any_order }) => {
+            Ok(Destination::Endpoints { pick, named_by, endpoints, disabled, in_any_order }) => {
                 set("pick", pick.as_str().into());
                 if let Pick::Hash(by) = pick {
                     set("hash_by", hash_by(by).into());
@@ -115,6 +115,9 @@ impl Explanation<'_> {
                 set("in_any_order", (*in_any_order).into());
                 let to_json = |(name, weight): &(EndpointName, u32)| json!({ "endpoint": name.as_str(), "url": self.url(name), "weight": weight });
                 set("endpoints", endpoints.iter().map(to_json).collect());
+                if !disabled.is_empty() {
+                    set("disabled", disabled.iter().map(EndpointName::as_str).collect());
+                }
                 set("retry", self.retry().into());
             }
             Err(err) => {
@@ -211,7 +214,7 @@ impl Display for Explanation<'_> {
         }
         match outcome {
             Ok(Destination::Gateway) => line("answered by", &"the gateway itself"),
-            Ok(Destination::Endpoints { pick, endpoints, .. }) => {
+            Ok(Destination::Endpoints { pick, endpoints, disabled, .. }) => {
                 for (name, weight) in endpoints {
                     let url = self.url(name);
                     match pick {
@@ -220,6 +223,9 @@ impl Display for Explanation<'_> {
                         }
                         Pick::First | Pick::All(_) => line("endpoint", &format_args!("{name} ({url})"))?,
                     }
+                }
+                for name in disabled {
+                    line("left out", &format_args!("{name}: it is disabled"))?;
                 }
                 line("retry", &self.retry())
             }

@@ -11,7 +11,7 @@ use super::document::Document;
 use super::file::ConfigFile;
 use super::included::{Draft, FilePattern, Fragment, IncludedSchema, Scan};
 use super::loaded::{Loaded, Values};
-use super::lower;
+use super::lower::{self, Memo};
 use super::merged::{Merged, Override};
 use super::problem::{ConfigError, Problem};
 use super::sources::{IncludedNames, Overrides, Sources, read_included};
@@ -39,6 +39,8 @@ pub struct Loader {
     doubtful: Vec<PathBuf>,
     /// The folders of `include` that had files. One that vanishes is an error: an unmounted volume must remove no endpoint.
     folders: HashSet<PathBuf>,
+    /// What the last load that had no problem found out.
+    memo: Memo,
     seen: Seen,
 }
 
@@ -71,6 +73,7 @@ impl Loader {
             cache: HashMap::new(),
             doubtful: Vec::new(),
             folders: HashSet::new(),
+            memo: Memo::default(),
             seen: Seen::default(),
         }
     }
@@ -102,6 +105,7 @@ impl Loader {
         if is_requested {
             self.cache.clear();
             self.folders.clear();
+            self.memo = Memo::default();
             return Some(self.load_text(text));
         }
         let scan = self.scan(&self.seen.patterns);
@@ -144,6 +148,9 @@ impl Loader {
     /// # Errors
     /// [`ConfigError`] with every problem of every source.
     pub(super) fn load_text(&mut self, text: Option<String>) -> Result<Loaded, ConfigError> {
+        if text != self.seen.text {
+            self.memo = Memo::default();
+        }
         self.seen = Seen { text: text.clone(), ..Seen::default() };
         let document = match (&self.sources.file, text) {
             (Some(path), Some(text)) => Some(Document::parse(path, text).map_err(ConfigError::single)?),
@@ -187,7 +194,13 @@ impl Loader {
                 return Err(ConfigError { problems });
             }
         };
-        let mut context = lower::Context::new(&tree, placeholders, &self.sources.environment, self.sources.folder());
+        let mut context = lower::Context::new(
+            &tree,
+            placeholders,
+            &self.sources.environment,
+            self.sources.folder(),
+            std::mem::take(&mut self.memo),
+        );
         let (settings, tests) = lower::lower(&file, &mut context);
         problems.append(&mut context.problems);
         if problems.is_empty() {
@@ -197,11 +210,15 @@ impl Loader {
         warnings.append(&mut context.warnings);
         if problems.is_empty() {
             let displayed = std::mem::take(&mut context.displayed_values);
+            self.memo = std::mem::take(&mut context.memo);
             let parents = tree.fragments().iter().filter_map(|fragment| fragment.path.parent());
             self.folders = parents.map(Path::to_owned).collect();
             let values = Values::new(tree, root, displayed, Arc::clone(&self.schema));
             return Ok(Loaded { settings, warnings, values });
         }
+        // The next load continues from here.
+        self.memo = std::mem::take(&mut context.memo);
+        self.memo.add(std::mem::take(&mut context.last));
         problems.sort_by(|one, other| (&one.origin, &one.key).cmp(&(&other.origin, &other.key)));
         problems.dedup();
         Err(ConfigError { problems })

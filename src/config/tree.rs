@@ -105,6 +105,15 @@ impl Tree {
         }
     }
 
+    /// Returns whether the value of a key is in a file.
+    pub(super) fn is_in_file(&self, key: &[String]) -> bool {
+        // Without overrides, the file need not be parsed again.
+        let (fragment, _) = self.locate(key);
+        let fragment = fragment.and_then(|index| self.fragments.get(index));
+        fragment.is_some_and(|fragment| fragment.has_overrides(&[]))
+            || matches!(self.origin_of(key), Some(Origin::File(..)))
+    }
+
     /// Returns the fragment that a key is in, or `None` for the main file, and the key with the index within that file.
     fn locate(&self, key: &[String]) -> (Option<usize>, Vec<String>) {
         let mut key = key.to_vec();

@@ -42,7 +42,7 @@ pub use pool::Pool;
 pub use probe::Probes;
 pub use running::Endpoint;
 pub use send_error::{Processing, SendError, TransportError};
-pub use settings::{EndpointName, EndpointRole, EndpointSettings, HttpVersion, Origin, PoolSettings};
+pub use settings::{DisabledEndpoint, EndpointName, EndpointRole, EndpointSettings, HttpVersion, Origin, PoolSettings};
 pub use tls_clients::TlsClients;
 pub use unpooled::UnpooledError;
 pub use worker_pools::WorkerPools;

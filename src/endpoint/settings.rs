@@ -65,6 +65,15 @@ pub struct EndpointSettings {
     pub health: HealthSettings,
 }
 
+/// A configured endpoint that is not in use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DisabledEndpoint {
+    /// The configured name.
+    pub name: EndpointName,
+    /// Its scheme, host and port.
+    pub origin: Origin,
+}
+
 /// Scheme, host and port of an endpoint. Configuration allows `http` for loopback hosts only.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Origin {

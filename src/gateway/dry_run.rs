@@ -90,6 +90,8 @@ pub enum Destination {
         named_by: Option<NamedBy>,
         /// The endpoints and their weights, in the order in which they are tried unless `in_any_order`.
         endpoints: Vec<(EndpointName, u32)>,
+        /// The endpoints of the route that are left out because they are disabled.
+        disabled: Vec<EndpointName>,
         /// Whether the order has no meaning: the call goes to all of them, or to one at random.
         in_any_order: bool,
     },
@@ -117,11 +119,12 @@ impl<'s> DryRun<'s> {
         let proxy = &settings.proxy;
         let admission = |admission| Admission::new(admission, proxy.delivery.max_header_bytes, proxy.max_body_bytes);
         let endpoints: Vec<_> = settings.endpoints.iter().map(|endpoint| endpoint.name.clone()).collect();
+        let disabled: Vec<_> = settings.disabled.iter().map(|endpoint| endpoint.name.clone()).collect();
         let listeners: Vec<_> = settings.listeners.iter().map(|(listener, _)| listener.name.as_str()).collect();
         Ok(Self {
             settings,
             admissions: settings.listeners.iter().map(|(_, rules)| admission(rules.clone())).collect(),
-            table: Table::build(&settings.routes, &endpoints, &listeners)?,
+            table: Table::build_with_disabled(&settings.routes, &endpoints, &disabled, &listeners)?,
         })
     }
 
@@ -207,6 +210,11 @@ impl<'s> DryRun<'s> {
             pick: choice.route().pick().clone(),
             named_by: choice.named_by().cloned(),
             endpoints: indexes.into_iter().filter_map(name_and_weight).collect(),
+            disabled: if choice.named_by().is_some() {
+                Vec::new()
+            } else {
+                choice.route().disabled().iter().map(|target| target.name().clone()).collect()
+            },
             in_any_order: is_fan_out || is_random,
         }
     }

@@ -17,9 +17,9 @@ use super::detached::run_detached;
 use super::error::GatewayError;
 use super::parts::{Parts, Prepared};
 use super::settings::Settings;
-use crate::admin::{Admin, EndpointView, RouteView, View};
+use crate::admin::{Admin, DisabledView, EndpointView, RouteView, View};
 use crate::credential::{CredentialSettings, in_one_line};
-use crate::endpoint::{Endpoint, EndpointRole, Probes};
+use crate::endpoint::{DisabledEndpoint, Endpoint, EndpointRole, Probes};
 use crate::metrics::{EndpointState, Label, Metrics, StateSource};
 use crate::proxy::Snapshot;
 use crate::route::RouteSettings;
@@ -159,6 +159,10 @@ impl Live {
                 health: Arc::clone(endpoint.health()),
             }
         };
+        let disabled = |endpoint: &DisabledEndpoint| DisabledView {
+            name: endpoint.name.to_string(),
+            url: endpoint.origin.to_string(),
+        };
         let route = |route: &RouteSettings| RouteView {
             name: route.name.to_string(),
             pick: route.pick.as_str(),
@@ -173,6 +177,7 @@ impl Live {
             listeners: listeners.map(|(name, address)| (name.clone(), address.to_string())).collect(),
             credentials: self.parts.settings.credentials.iter().filter_map(source).collect(),
             endpoints: self.parts.snapshot.endpoints().iter().map(endpoint).collect(),
+            disabled: self.parts.settings.disabled.iter().map(disabled).collect(),
             routes: self.parts.settings.routes.iter().map(route).collect(),
         }
     }

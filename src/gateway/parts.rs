@@ -29,7 +29,7 @@ const WARM_UP_INTERVAL: Duration = Duration::from_millis(20);
 /// The parts of one configuration, without its sockets.
 #[derive(Clone, Debug)]
 pub(super) struct Parts {
-    pub(super) settings: Settings,
+    pub(super) settings: Arc<Settings>,
     pub(super) credentials: Arc<Credentials>,
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) labels: Arc<Labels>,
@@ -56,7 +56,7 @@ impl Parts {
         let MetricsSettings { max_endpoints, max_routes, max_credentials } = settings.metrics;
         let labels = labels(&settings, &Labels::new(max_endpoints, max_routes, max_credentials));
         let snapshot = snapshot(&settings, listeners, &credentials, &labels, None)?;
-        let (credentials, snapshot) = (Arc::new(credentials), Arc::new(snapshot));
+        let (settings, credentials, snapshot) = (Arc::new(settings), Arc::new(credentials), Arc::new(snapshot));
         Ok(Self { settings, credentials, snapshot, labels: Arc::new(labels) })
     }
 
@@ -74,7 +74,7 @@ impl Parts {
         let labels = labels(&settings, &self.labels);
         let snapshot = snapshot(&settings, &listeners.ids(), &credentials, &labels, Some(&self.snapshot))?;
         let listeners = listeners.bind(settings.serve.workers)?;
-        let (credentials, snapshot) = (Arc::new(credentials), Arc::new(snapshot));
+        let (settings, credentials, snapshot) = (Arc::new(settings), Arc::new(credentials), Arc::new(snapshot));
         let parts = Self { settings, credentials, snapshot, labels: Arc::new(labels) };
         Ok(Prepared { parts, listeners, after_restart })
     }
@@ -185,7 +185,8 @@ fn snapshot(
     let endpoints = settings.endpoints.iter().map(&mut build).collect::<Result<Vec<_>, _>>()?;
     let endpoint_names: Vec<_> = settings.endpoints.iter().map(|endpoint| endpoint.name.clone()).collect();
     let listener_names: Vec<_> = settings.listeners.iter().map(|(listener, _)| listener.name.as_str()).collect();
-    let routes = Table::build(&settings.routes, &endpoint_names, &listener_names)?;
+    let disabled: Vec<_> = settings.disabled.iter().map(|endpoint| endpoint.name.clone()).collect();
+    let routes = Table::build_with_disabled(&settings.routes, &endpoint_names, &disabled, &listener_names)?;
     let admissions = settings.listeners.iter().map(|(_, admission)| admission.clone());
     let listeners = listeners.iter().copied().zip(admissions).collect();
     Ok(Snapshot::new(settings.proxy.clone(), listeners, routes, endpoints, &labels.routes, previous))

@@ -4,7 +4,7 @@ use aws_lc_rs::digest;
 
 use crate::admin::AdminSettings;
 use crate::credential::CredentialSettings;
-use crate::endpoint::EndpointSettings;
+use crate::endpoint::{DisabledEndpoint, EndpointSettings};
 use crate::proxy::{AdmissionSettings, ProxySettings};
 use crate::route::RouteSettings;
 use crate::serve::{ListenerSettings, ServeSettings};
@@ -18,8 +18,10 @@ pub struct Settings {
     pub admin: Option<AdminSettings>,
     /// The credentials that endpoints use.
     pub credentials: Vec<CredentialSettings>,
-    /// The endpoints. Never empty.
+    /// The endpoints that are in use.
     pub endpoints: Vec<EndpointSettings>,
+    /// The endpoints that are not in use. Routes may name them.
+    pub disabled: Vec<DisabledEndpoint>,
     /// The routes, in the order in which they are tried.
     pub routes: Vec<RouteSettings>,
     /// The limits and deadlines of requests.

@@ -38,6 +38,8 @@ label_enum! {
         NoRoute = "no_route",
         /// The call names an endpoint that does not exist or that its route does not let calls name.
         NoEndpoint = "no_endpoint",
+        /// No endpoint that the call could be sent to is in use.
+        EndpointDisabled = "endpoint_disabled",
         /// The path does not support the method.
         MethodNotAllowed = "method_not_allowed",
         /// The caller sent the request too slowly.

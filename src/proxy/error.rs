@@ -144,6 +144,7 @@ impl ProxyError {
             Self::NamedEndpoint(NamedEndpointError::NotAllowed | NamedEndpointError::Unknown { .. }) => {
                 ErrorKind::NoEndpoint
             }
+            Self::NamedEndpoint(NamedEndpointError::Disabled) => ErrorKind::EndpointDisabled,
             Self::HeaderRequired { .. } | Self::NamedEndpoint(NamedEndpointError::HeaderMissing { .. }) => {
                 ErrorKind::HeaderRequired
             }
@@ -174,7 +175,7 @@ impl ProxyError {
             Self::TooManyHeaders { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::UnknownCoding => StatusCode::NOT_IMPLEMENTED,
             Self::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
-            Self::Draining => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Draining | Self::NamedEndpoint(NamedEndpointError::Disabled) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Delivery(err) => err.status(),
         }
     }
@@ -193,6 +194,7 @@ impl ProxyError {
             Self::HeaderRequired { .. } | Self::NamedEndpoint(NamedEndpointError::HeaderMissing { .. }) => {
                 "Required header missing"
             }
+            Self::NamedEndpoint(NamedEndpointError::Disabled) => "Endpoint disabled",
             Self::NamedEndpoint(_) => "No such endpoint",
             Self::TooManyHeaders { .. } => "Headers too large",
             Self::RateLimited { .. } => "Too many calls",

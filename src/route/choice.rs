@@ -13,7 +13,7 @@ use crate::signalr::{Name, Policy};
 /// The header in which a caller may name one of a route's endpoints, if the route has `endpoint_header`. It is not forwarded.
 pub const ENDPOINT_HEADER: HeaderName = HeaderName::from_static("signalr-gateway-endpoint");
 
-/// Error of a call that names no endpoint that it may be sent to.
+/// Error of a call that has no endpoint that it may be sent to.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NamedEndpointError {
     /// The route does not let callers name an endpoint in [`ENDPOINT_HEADER`].
@@ -34,6 +34,12 @@ pub enum NamedEndpointError {
         /// The name; `None` if the call does not have it in the form that the route expects.
         name: Option<String>,
     },
+    /// No endpoint that the call could be sent to is in use.
+    #[error(
+        "the operator of the gateway has disabled the endpoint of this call (`enabled = false`); nothing was sent; ask the \
+         operator when it will be enabled again"
+    )]
+    Disabled,
     /// A header that must name the endpoint is missing.
     #[error("calls of this route must name their endpoint in the header {header}, and this one has no such header")]
     HeaderMissing {
@@ -79,7 +85,7 @@ impl<'a> Choice<'a> {
     /// Chooses among the endpoints of `route`, which matches the call.
     ///
     /// # Errors
-    /// [`NamedEndpointError`] if the call names no endpoint that it may be sent to.
+    /// [`NamedEndpointError`] if there is no endpoint that the call may be sent to.
     pub fn new(route: &'a Route, input: &RouteInput<'_>) -> Result<Self, NamedEndpointError> {
         let key = match route.pick() {
             Pick::Hash(by) => by.hash(input.call, input.headers),
@@ -87,6 +93,9 @@ impl<'a> Choice<'a> {
         };
         let may_be_named = route.named_by().is_some() || input.may_have_endpoint_header;
         let named = if may_be_named { named_target(route, input)? } else { None };
+        if named.map_or(route.targets().is_empty(), |named| !named.is_enabled()) {
+            return Err(NamedEndpointError::Disabled);
+        }
         Ok(Self { route, key, named })
     }
 

@@ -89,7 +89,10 @@ pub struct Route {
     named_by: Option<NamedBy>,
     /// All endpoints, if calls may name any of them.
     directory: Option<Arc<Directory>>,
+    /// The endpoints that are in use.
     targets: Vec<Target>,
+    /// The endpoints that are not in use.
+    disabled: Vec<Target>,
 }
 
 impl Route {
@@ -122,7 +125,11 @@ impl Route {
     pub(super) fn target_named(&self, name: &[u8], case: Case) -> Option<&Target> {
         match &self.directory {
             Some(all) => all.find(name, case),
-            None => self.targets.iter().find(|target| case.is_same(target.name().as_str().as_bytes(), name)),
+            None => self
+                .targets
+                .iter()
+                .chain(&self.disabled)
+                .find(|target| case.is_same(target.name().as_str().as_bytes(), name)),
         }
     }
 
@@ -136,9 +143,14 @@ impl Route {
         self.when_unavailable
     }
 
-    /// Returns the endpoints, in configured order. Empty if each call names its endpoint, which may be any.
+    /// Returns the endpoints that are in use, in configured order. Empty if each call names its endpoint, which may be any.
     pub fn targets(&self) -> &[Target] {
         &self.targets
+    }
+
+    /// Returns the endpoints that are not in use, in configured order.
+    pub fn disabled(&self) -> &[Target] {
+        &self.disabled
     }
 
     /// Returns the first condition that the call does not meet, if any.
@@ -240,8 +252,22 @@ impl Table {
         endpoints: &[EndpointName],
         listeners: &[&str],
     ) -> Result<Self, TableError> {
-        let indexes: HashMap<&EndpointName, usize> = endpoints.iter().zip(0..).collect();
-        let directory = directory(settings, endpoints)?;
+        Self::build_with_disabled(settings, endpoints, &[], listeners)
+    }
+
+    /// Builds the table of a configuration with endpoints that are not in use. Routes may name these, but no call is sent there.
+    ///
+    /// # Errors
+    /// [`TableError`] for the first name that does not resolve.
+    pub fn build_with_disabled(
+        settings: &[RouteSettings],
+        endpoints: &[EndpointName],
+        disabled: &[EndpointName],
+        listeners: &[&str],
+    ) -> Result<Self, TableError> {
+        let mut indexes: HashMap<&EndpointName, usize> = endpoints.iter().zip(0..).collect();
+        indexes.extend(disabled.iter().map(|name| (name, Target::DISABLED)));
+        let directory = directory(settings, endpoints, disabled)?;
         let resolve = |route: &RouteSettings| {
             let endpoint = |wanted: &RouteEndpoint| {
                 let (name, seed) = (wanted.endpoint.clone(), hash::seed(wanted.endpoint.as_str()));
@@ -265,11 +291,14 @@ impl Table {
                 return Err(TableError::TooManyTargets(route.name.clone()));
             }
             check_case(&targets, named_by.as_ref())?;
+            let names_any = targets.is_empty();
+            let (targets, disabled) = targets.into_iter().partition(Target::is_enabled);
             Ok(Route {
                 name: route.name.clone(),
                 listeners: route.matches.listeners.try_map(listener)?,
-                directory: directory.clone().filter(|_| targets.is_empty()),
+                directory: directory.clone().filter(|_| names_any),
                 targets,
+                disabled,
                 matches: route.matches.clone(),
                 pick: route.pick.clone(),
                 named_by,
@@ -316,14 +345,19 @@ impl Table {
 }
 
 /// Builds the directory of all endpoints, if there is a route whose calls may name any of them.
-fn directory(routes: &[RouteSettings], endpoints: &[EndpointName]) -> Result<Option<Arc<Directory>>, TableError> {
+fn directory(
+    routes: &[RouteSettings],
+    endpoints: &[EndpointName],
+    disabled: &[EndpointName],
+) -> Result<Option<Arc<Directory>>, TableError> {
     let routes = routes.iter().filter(|route| route.endpoints.is_empty());
     let cases: Vec<Case> = routes.filter_map(|route| Some(route.named_by()?.case())).collect();
     if cases.is_empty() {
         return Ok(None);
     }
     let target = |(name, index): (&EndpointName, usize)| Target::new(name.clone(), index, 1, 0);
-    let targets = endpoints.iter().zip(0..).map(target).collect();
+    let disabled = disabled.iter().map(|name| (name, Target::DISABLED));
+    let targets = endpoints.iter().zip(0..).chain(disabled).map(target).collect();
     Directory::build(targets, &cases).map(|built| Some(Arc::new(built))).map_err(ambiguous)
 }
 

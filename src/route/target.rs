@@ -12,6 +12,9 @@ pub struct Target {
 }
 
 impl Target {
+    /// The index of endpoints that are not in use.
+    pub(super) const DISABLED: usize = usize::MAX;
+
     pub(super) fn new(name: EndpointName, endpoint_index: usize, weight: u32, seed: u64) -> Self {
         Self { name, endpoint_index, weight, seed }
     }
@@ -21,7 +24,12 @@ impl Target {
         &self.name
     }
 
-    /// Returns its index among all endpoints.
+    /// Returns whether it is in use.
+    pub(super) fn is_enabled(&self) -> bool {
+        self.endpoint_index != Self::DISABLED
+    }
+
+    /// Returns its index among all endpoints that are in use.
     pub fn endpoint_index(&self) -> usize {
         self.endpoint_index
     }

@@ -72,3 +72,34 @@ async fn a_tenant_is_added_and_removed_by_a_file_and_the_others_keep_their_conne
     assert_eq!(metrics.sum("upstream_connects_total", &[("endpoint", "east")]), connections);
     assert_eq!(metrics.sum("upstream_connects_total", &[("endpoint", "west")]), 0.0);
 }
+
+#[tokio::test]
+async fn a_disabled_endpoint_lets_go_of_its_token_and_its_calls_are_answered_503() {
+    let builder = HarnessBuilder::start().await;
+    let (process, _files, folder, west_file) = start(&builder).await;
+    let west = &builder.sandbox.endpoint("west").unwrap().server;
+    write(&folder, "west.toml", &west_file);
+    wait_for_reloads(&process, "success", 1.0).await;
+    let mut caller = Caller::connect(process.listener()).await;
+    caller.send(broadcast_request(), BROADCAST_BODY).await.assert_status(202);
+    west.journal().wait_for(1, |entry| entry.target.contains(":send")).await;
+
+    let disabled = west_file.replacen("[endpoints.west]\n", "[endpoints.west]\nenabled = false\n", 1);
+    assert_ne!(disabled, west_file);
+    write(&folder, "west.toml", &disabled);
+    wait_for_reloads(&process, "success", 2.0).await;
+    let response = caller.send(broadcast_request(), BROADCAST_BODY).await;
+    response.assert_gateway_error(503, "endpoint_disabled");
+    let status = Caller::connect(process.admin()).await.call("GET", "/status").await.json();
+    assert_eq!(status["disabled_endpoints"][0]["name"], "west");
+    assert!(!status["credentials"].to_string().contains("west"), "{status}");
+    let metrics = process.metrics().await;
+    assert_eq!(metrics.sum("rejected_total", &[("reason", "endpoint_disabled")]), 1.0);
+    assert_eq!(metrics.sum("upstream_connections", &[("endpoint", "west")]), 0.0);
+
+    write(&folder, "west.toml", &west_file);
+    wait_for_reloads(&process, "success", 3.0).await;
+    process.wait_until_credentials_are("ready").await;
+    caller.send(broadcast_request(), BROADCAST_BODY).await.assert_status(202);
+    west.journal().wait_for(2, |entry| entry.target.contains(":send")).await;
+}

@@ -26,6 +26,10 @@ pub(crate) struct EndpointFile {
     /// its name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) metrics_label: Option<String>,
+    /// Whether it is in use. Default: true. If not, it has no token and no connection; calls that only it could answer are
+    /// answered 503 `endpoint_disabled`, and routes with other endpoints use those.
+    #[serde(default = "enabled")]
+    pub(crate) enabled: bool,
     /// `primary` (default) or `secondary`: client tokens come from a primary while one is healthy.
     #[serde(default)]
     pub(crate) role: RoleFile,
@@ -47,6 +51,10 @@ pub(crate) struct EndpointFile {
     /// The pool of connections to it.
     #[serde(default)]
     pub(crate) pool: PoolFile,
+}
+
+fn enabled() -> bool {
+    true
 }
 
 /// The role of an endpoint in issuing client tokens.

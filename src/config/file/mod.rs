@@ -41,7 +41,7 @@ pub(crate) struct IncludedFile {
     /// SignalR resources, by name.
     pub(crate) endpoints: BTreeMap<String, Arc<EndpointFile>>,
     /// Routes, which stand before those of the main file.
-    pub(crate) routes: Vec<RouteFile>,
+    pub(crate) routes: Vec<Arc<RouteFile>>,
     /// Routing tests.
     pub(crate) tests: Vec<TestFile>,
 }
@@ -68,7 +68,7 @@ pub(crate) struct ConfigFile {
     /// The routes of calls to endpoints; the first one that matches applies. Default: one that sends every call to the first
     /// available endpoint.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(crate) routes: Vec<RouteFile>,
+    pub(crate) routes: Vec<Arc<RouteFile>>,
     /// Routing tests: calls and their expected routes. `check`, `run` and a reload evaluate them without sending a call.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) tests: Vec<TestFile>,

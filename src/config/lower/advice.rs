@@ -42,7 +42,7 @@ fn routes_without_execute(file: &ConfigFile, settings: &Settings, context: &mut 
         names.iter().filter_map(|name| OperationSet::from_name(name)).fold(OperationSet::EMPTY, OperationSet::union)
     };
     let matches_execute = |route: &RouteFile| operations(route).contains(Operation::HubExecute);
-    let has_route = file.routes.iter().any(matches_execute);
+    let has_route = file.routes.iter().any(|route| matches_execute(route));
     let is_allowed =
         settings.listeners.iter().any(|(_, admission)| admission.operations.contains(Operation::HubExecute));
     for (index, route) in file.routes.iter().enumerate() {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 
+use super::memo::Memo;
 use crate::config::problem::{Origin, Problem, did_you_mean};
 use crate::config::tree::Tree;
 use crate::redact;
@@ -21,6 +22,10 @@ pub(in crate::config) struct Context<'a> {
     folder: PathBuf,
     /// The paths of invalid values, which are already reported.
     invalid: BTreeSet<Key>,
+    /// The results of the last load.
+    pub(in crate::config) last: Memo,
+    /// The results for the next load.
+    pub(in crate::config) memo: Memo,
     /// The number of suggestions that may still be searched for.
     suggestions: usize,
     pub(in crate::config) problems: Vec<Problem>,
@@ -36,10 +41,12 @@ impl<'a> Context<'a> {
         invalid: BTreeSet<Key>,
         environment: &'a BTreeMap<String, String>,
         folder: PathBuf,
+        last: Memo,
     ) -> Self {
         let (problems, warnings, displayed_values) = (Vec::new(), Vec::new(), Vec::new());
         let suggestions = MAX_SUGGESTIONS;
-        Self { merged, environment, folder, invalid, suggestions, problems, warnings, displayed_values }
+        let memo = Memo::default();
+        Self { merged, environment, folder, invalid, last, memo, suggestions, problems, warnings, displayed_values }
     }
 
     /// Returns whether the value of a key, or a table that contains it, is a placeholder.
@@ -69,6 +76,11 @@ impl<'a> Context<'a> {
         Problem { key: key.join("."), fact, origin: self.origin_of(key), fix: fix.into() }
     }
 
+    /// Returns the number of problems and warnings so far.
+    pub(super) fn reports(&self) -> (usize, usize) {
+        (self.problems.len(), self.warnings.len())
+    }
+
     /// Reports a problem of a key, unless its value is a placeholder.
     pub(super) fn problem(&mut self, key: &[String], fact: impl Into<String>, fix: impl Into<String>) {
         if !self.is_invalid(key) {
@@ -85,10 +97,7 @@ impl<'a> Context<'a> {
 
     /// Resolves a path. A relative one in the file is relative to the file's folder.
     pub(super) fn path(&self, key: &[String], path: &Path) -> PathBuf {
-        match self.origin_of(key) {
-            Some(Origin::File(..)) => self.folder.join(path),
-            Some(Origin::Variable(_) | Origin::Flag(_) | Origin::Default) | None => path.to_owned(),
-        }
+        if self.merged.is_in_file(key) { self.folder.join(path) } else { path.to_owned() }
     }
 
     /// Returns the names in a table, including those of invalid entries, so that a reference to one is not reported.

@@ -1,11 +1,12 @@
 //! Lowers credentials. Checks that files exist but reads no secret.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::assertion;
 use super::context::{Context, Key, below, key};
+use super::digest::Digest;
 use super::identity::{managed_identity, secret_source, token_file};
 use super::tenant::{self, Lowered, Source, Tenant, lower_object_id, lower_tenant};
 use super::values::{self, PlainHttp};
@@ -43,6 +44,22 @@ impl<'f> From<&'f AppFile> for App<'f> {
         let AppFile { tenant: _, client_id, cloud, optional } = file;
         Self { client_id, cloud: *cloud, authority: optional.authority.as_deref(), optional }
     }
+}
+
+/// Returns the digest of each credential. Those of one app share the digest of what they have in common.
+pub(super) fn digests(credentials: &[CredentialSettings]) -> Vec<Digest> {
+    let mut apps: HashMap<*const AppSettings, Digest> = HashMap::new();
+    let digest = |credential: &CredentialSettings| match &credential.kind {
+        CredentialKind::App { app, tenant } => {
+            let app = *apps.entry(Arc::as_ptr(app)).or_insert_with(|| Digest::of(app));
+            Digest::of(&(&credential.id, tenant, &credential.object_id, app))
+        }
+        CredentialKind::AzureCli { .. }
+        | CredentialKind::ManagedIdentity { .. }
+        | CredentialKind::AccessKey { .. }
+        | CredentialKind::TokenFile { .. } => Digest::of(credential),
+    };
+    credentials.iter().map(digest).collect()
 }
 
 pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> Vec<CredentialSettings> {

@@ -4,24 +4,30 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::context::{Context, below, key};
+use super::digest::Digest;
 use super::values::{self, PlainHttp};
 use crate::config::file::{ConfigFile, EndpointFile, HealthFile, HttpVersionFile, LimitsFile, RoleFile};
 use crate::credential::{CredentialId, CredentialSettings};
 use crate::endpoint::{
-    EndpointName, EndpointRole, EndpointSettings, FailureRatio, HealthSettings, HttpVersion, PoolSettings,
+    DisabledEndpoint, EndpointName, EndpointRole, EndpointSettings, FailureRatio, HealthSettings, HttpVersion,
+    PoolSettings,
 };
 use crate::limits::RateSettings;
 
 /// Keeps the buckets of a window longer than a millisecond, the resolution of its time.
 const MIN_WINDOW: Duration = Duration::from_secs(1);
 
-pub(super) fn lower(
-    file: &ConfigFile,
-    credentials: &[CredentialSettings],
-    context: &mut Context<'_>,
-) -> Vec<EndpointSettings> {
-    let names = context.names("endpoints");
-    if names.is_empty() {
+/// The lowered endpoints.
+#[derive(Default)]
+pub(super) struct Endpoints {
+    pub(super) enabled: Vec<EndpointSettings>,
+    pub(super) disabled: Vec<DisabledEndpoint>,
+    /// The digests of `enabled`, in the same order.
+    pub(super) digests: Vec<Digest>,
+}
+
+pub(super) fn lower(file: &ConfigFile, credentials: &[CredentialSettings], context: &mut Context<'_>) -> Endpoints {
+    if file.endpoints.is_empty() && context.names("endpoints").is_empty() {
         let fix = if context.merged.has_file() {
             "define at least one as [endpoints.NAME]"
         } else {
@@ -31,8 +37,39 @@ pub(super) fn lower(
     }
     let common = Common { health: health(&file.health, context), limits: limits(&file.limits, context) };
     let ids = credentials.iter().map(|credential| &credential.id);
-    let ids = ids.map(|id| ((id.name.as_str(), id.tenant.as_deref()), id)).collect();
-    file.endpoints.iter().filter_map(|(name, endpoint)| lower_one(name, endpoint, &ids, &common, context)).collect()
+    let ids: Ids<'_> = ids.map(|id| ((id.name.as_str(), id.tenant.as_deref()), id)).collect();
+    let mut endpoints = Endpoints::default();
+    for (name, file) in &file.endpoints {
+        // A token life that does not exist has a problem that is reported.
+        let credential = ids.get(&(file.credential.as_str(), file.tenant.as_deref())).copied();
+        let kept = context.last.endpoints.take(file).filter(|(kept, _)| Some(&kept.credential) == credential);
+        let (settings, digest) = if let Some(kept) = kept {
+            context.memo.endpoints.insert(file, kept.clone());
+            kept
+        } else {
+            let reports = context.reports();
+            match lower_one(name, file, credential, &common, context) {
+                None => continue,
+                Some(Lowered::Disabled(disabled)) => {
+                    endpoints.disabled.push(disabled);
+                    continue;
+                }
+                Some(Lowered::Enabled(settings, digest)) => {
+                    if context.reports() == reports {
+                        context.memo.endpoints.insert(file, (settings.clone(), digest));
+                    }
+                    (settings, digest)
+                }
+            }
+        };
+        endpoints.enabled.push(settings);
+        endpoints.digests.push(digest);
+    }
+    if endpoints.enabled.is_empty() && !endpoints.disabled.is_empty() {
+        let fix = "set enabled = true for those that calls may go to";
+        context.warning(&key(&["endpoints"]), "all endpoints are disabled, so no call can be served", fix);
+    }
+    endpoints
 }
 
 /// What endpoints share, and the limits of those that have none of their own.
@@ -83,17 +120,23 @@ fn health(file: &HealthFile, context: &mut Context<'_>) -> HealthSettings {
     }
 }
 
+/// A lowered endpoint.
+enum Lowered {
+    Enabled(EndpointSettings, Digest),
+    Disabled(DisabledEndpoint),
+}
+
 /// The token lives, by the names of the credential and the tenant.
 type Ids<'c> = HashMap<(&'c str, Option<&'c str>), &'c CredentialId>;
 
-/// Lowers one endpoint. A new key needs a line here.
+/// Lowers one endpoint with its credential's id, if that exists. A new key needs a line here.
 fn lower_one(
     name: &str,
     file: &EndpointFile,
-    ids: &Ids<'_>,
+    credential: Option<&CredentialId>,
     common: &Common,
     context: &mut Context<'_>,
-) -> Option<EndpointSettings> {
+) -> Option<Lowered> {
     let table = key(&["endpoints", name]);
     let at = |name: &str| below(&table, name);
     values::check_name(&table, name, context);
@@ -101,40 +144,41 @@ fn lower_one(
     if let Some(label) = &file.metrics_label {
         values::check_name(&at("metrics_label"), label, context);
     }
-    // A token life that does not exist has a problem that is reported.
-    let credential = ids.get(&(file.credential.as_str(), file.tenant.as_deref())).map(|id| (*id).clone());
     let origin = values::origin(&at("url"), &file.url, PlainHttp::Loopback, context);
-    let name = EndpointName::new(name);
-    Some(EndpointSettings {
+    let ca_file = file.ca_file.as_ref().map(|path| values::existing_file(&at("ca_file"), path, context));
+    let connect_timeout = file.connect_timeout.as_deref().unwrap_or("2s");
+    let connect_timeout = values::duration(&at("connect_timeout"), connect_timeout, context);
+    let max_requests = values::max_requests(&at("max_requests"), file.max_requests, context);
+    let rate = match &file.rate {
+        Some(rate) => values::rate(&at("rate"), rate.per_second, rate.burst, context),
+        None => common.limits.rate,
+    };
+    let idle_timeout = values::duration(&below(&at("pool"), "idle_timeout"), &file.pool.idle_timeout, context);
+    // Last, so that the problems of all keys are reported.
+    let (name, origin) = (EndpointName::new(name), origin?);
+    if !file.enabled {
+        return Some(Lowered::Disabled(DisabledEndpoint { name, origin }));
+    }
+    let settings = EndpointSettings {
         metrics_label: file.metrics_label.as_deref().map_or_else(|| name.shared(), Into::into),
         name,
+        origin,
+        credential: credential?.clone(),
         role: match file.role {
             RoleFile::Primary => EndpointRole::Primary,
             RoleFile::Secondary => EndpointRole::Secondary,
         },
-        ca_file: file.ca_file.as_ref().map(|path| values::existing_file(&at("ca_file"), path, context)),
-        connect_timeout: values::duration(
-            &at("connect_timeout"),
-            file.connect_timeout.as_deref().unwrap_or("2s"),
-            context,
-        ),
+        ca_file,
+        connect_timeout,
         http_version: match file.http_version {
             HttpVersionFile::Http1 => HttpVersion::Http1,
             HttpVersionFile::Http2 => HttpVersion::Http2,
         },
-        max_requests: values::max_requests(&at("max_requests"), file.max_requests, context)
-            .or(common.limits.max_requests),
-        rate: match &file.rate {
-            Some(rate) => values::rate(&at("rate"), rate.per_second, rate.burst, context),
-            None => common.limits.rate,
-        },
-        pool: PoolSettings {
-            max_idle_per_worker: file.pool.max_idle_per_worker as usize,
-            idle_timeout: values::duration(&below(&at("pool"), "idle_timeout"), &file.pool.idle_timeout, context),
-        },
+        max_requests: max_requests.or(common.limits.max_requests),
+        rate,
+        pool: PoolSettings { max_idle_per_worker: file.pool.max_idle_per_worker as usize, idle_timeout },
         health: common.health,
-        // Last, so that the problems of all other keys are reported as well.
-        credential: credential?,
-        origin: origin?,
-    })
+    };
+    let digest = Digest::of(&settings);
+    Some(Lowered::Enabled(settings, digest))
 }

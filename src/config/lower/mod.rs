@@ -5,9 +5,11 @@ mod advice;
 mod assertion;
 mod context;
 mod credential;
+mod digest;
 mod endpoint;
 mod identity;
 mod listener;
+mod memo;
 mod named_endpoint;
 mod process;
 mod request;
@@ -20,8 +22,10 @@ use std::num::NonZero;
 
 use super::file::ConfigFile;
 use crate::gateway::{Settings, short_hash};
+use endpoint::Endpoints;
 
 pub(super) use context::Context;
+pub(super) use memo::Memo;
 pub(super) use test::{Test, run as run_tests};
 pub(super) use values::parse_host;
 
@@ -30,36 +34,27 @@ pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> (Settings, 
     let listeners = listener::lower(file, context);
     let admin = listener::lower_admin(&file.admin, &listeners, context);
     let credentials = credential::lower(file, context);
-    let endpoints = endpoint::lower(file, &credentials, context);
-    let routes = route::lower(file, context);
+    let Endpoints { enabled: endpoints, disabled, digests: endpoint_digests } =
+        endpoint::lower(file, &credentials, context);
+    let (routes, route_digests) = route::lower(file, context);
     let tests = test::lower(file, context);
     let proxy = request::lower(file, context);
     let serve = process::lower_serve(file, context);
     let metrics = process::lower_metrics(file, context);
     let logging = process::lower_logging(file, context);
-    let mut settings = Settings {
-        listeners,
-        admin,
-        credentials,
-        endpoints,
-        routes,
-        proxy,
-        serve,
-        metrics,
-        logging,
-        hash: String::new(),
-    };
-    settings.hash = hash(&settings);
+    // Settings contain no secrets, so a new secret does not change the hash. Large parts have digests, which are kept if the part
+    // is the same as in the last load.
+    let credential_digests = credential::digests(&credentials);
+    let digests = (endpoint_digests, route_digests, credential_digests);
+    let hash = short_hash(&format!(
+        "{listeners:?} {admin:?} {disabled:?} {proxy:?} {serve:?} {metrics:?} {logging:?} {digests:?}"
+    ));
+    let mut settings =
+        Settings { listeners, admin, credentials, endpoints, disabled, routes, proxy, serve, metrics, logging, hash };
     advice::warn(file, &settings, context);
     // After the hash: replicas with different numbers of cores must have the same hash.
     if settings.serve.workers == 0 {
         settings.serve.workers = std::thread::available_parallelism().map_or(1, NonZero::get);
     }
     (settings, tests)
-}
-
-/// Returns the hash of the settings, by which replicas with different configurations are found. Settings contain no secrets, so
-/// a new secret does not change it.
-fn hash(settings: &Settings) -> String {
-    short_hash(&format!("{settings:?}"))
 }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::context::{Context, Key, key};
+use super::digest::Digest;
 use super::listener::operations;
 use super::{named_endpoint, values};
 use crate::config::file::{
@@ -23,16 +24,38 @@ const CAPTURE: &str = "{endpoint}";
 /// Keeps the sum of a route's weights within 32 bits.
 const MAX_WEIGHT: u32 = 1_000_000;
 
-pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> Vec<RouteSettings> {
+/// Lowers all routes. Also returns their digests, in the same order.
+pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> (Vec<RouteSettings>, Vec<Digest>) {
     if file.routes.is_empty() && context.merged.main_items("routes") == 0 {
-        return vec![default_route(file, context)];
+        let route = default_route(file, context);
+        let digest = Digest::of(&route);
+        return (vec![route], vec![digest]);
     }
-    let routes: Vec<_> =
-        file.routes.iter().enumerate().map(|(index, route)| lower_one(index, route, context)).collect();
+    let (mut routes, mut digests) = (Vec::with_capacity(file.routes.len()), Vec::with_capacity(file.routes.len()));
+    for (index, file) in file.routes.iter().enumerate() {
+        let kept = context.last.routes.take(file).filter(|(kept, _)| {
+            // An endpoint may have been in a file that is gone.
+            kept.endpoints.iter().all(|named| context.defines("endpoints", named.endpoint.as_str()))
+        });
+        let (route, digest) = if let Some(kept) = kept {
+            context.memo.routes.insert(file, kept.clone());
+            kept
+        } else {
+            let reports = context.reports();
+            let route = lower_one(index, file, context);
+            let digest = Digest::of(&route);
+            if context.reports() == reports {
+                context.memo.routes.insert(file, (route.clone(), digest));
+            }
+            (route, digest)
+        };
+        routes.push(route);
+        digests.push(digest);
+    }
     check_order(file, &routes, context);
     named_endpoint::check_names(file, &routes, context);
     named_endpoint::check_unused(file, &routes, context);
-    routes
+    (routes, digests)
 }
 
 /// Returns the route of a configuration that has none.

@@ -16,6 +16,7 @@ pub(super) type Uses<'f> = HashMap<&'f str, Vec<Use<'f>>>;
 #[derive(Clone, Copy)]
 pub(super) struct Use<'f> {
     endpoint: &'f str,
+    is_enabled: bool,
     tenant: Option<&'f str>,
     object_id: Option<&'f str>,
 }
@@ -89,7 +90,12 @@ pub(super) fn uses(file: &ConfigFile) -> Uses<'_> {
     let mut uses = Uses::new();
     for (endpoint, of) in &file.endpoints {
         let (tenant, object_id) = (of.tenant.as_deref(), of.object_id.as_deref());
-        uses.entry(of.credential.as_str()).or_default().push(Use { endpoint, tenant, object_id });
+        uses.entry(of.credential.as_str()).or_default().push(Use {
+            endpoint,
+            is_enabled: of.enabled,
+            tenant,
+            object_id,
+        });
     }
     uses
 }
@@ -134,6 +140,10 @@ pub(super) fn token_lives(
                 Source::WithoutTenant(kind) => kind.clone(),
             })
         });
+        if !uses.iter().any(|one| one.is_enabled) {
+            // Nobody needs its tokens.
+            continue;
+        }
         let id = CredentialId { name: name.clone(), tenant: of_endpoint };
         settings.extend(kind.map(|kind| CredentialSettings { id, kind, object_id }));
     }

@@ -28,6 +28,10 @@ pub(super) fn existing_file(key: &[String], path: &Path, context: &mut Context<'
         return path.to_owned();
     }
     let path = context.path(key, path);
+    if context.last.has_file(&path) {
+        context.memo.add_file(path.clone());
+        return path;
+    }
     let shown = path.display();
     let fact_and_fix = match files::is_empty(&path) {
         Err(FileError::Unreadable { source, .. }) => (
@@ -39,7 +43,10 @@ pub(super) fn existing_file(key: &[String], path: &Path, context: &mut Context<'
         }
         Err(err) => (err.to_string(), "write the path of a file that the gateway can read at any time"),
         Ok(true) => (format!("the file {shown} is empty"), "write its content, or the path of another file"),
-        Ok(false) => return path,
+        Ok(false) => {
+            context.memo.add_file(path.clone());
+            return path;
+        }
     };
     let (fact, fix) = fact_and_fix;
     context.problem(key, fact, fix);

@@ -213,6 +213,83 @@ fn a_folder_that_vanishes_removes_no_endpoint() {
     assert_eq!(names(&loader.reload(true).unwrap().unwrap()).0, ["east"]);
 }
 
+/// What is kept of the last load must never differ from what a new load finds.
+#[test]
+fn a_reload_finds_the_same_as_a_new_load_after_any_change() {
+    let main = format!("{}[[routes]]\nname = \"rest\"\nendpoints = [\"east\"]\n", minimal());
+    let dir = folder_with(&main, &[]);
+    let file = |number: u64| dir.path().join(format!("tenants.d/{number}.toml"));
+    let mut loader = Loader::new(sources(dir.path(), &[]));
+    loader.load().unwrap();
+    let mut random = fastrand::Rng::with_seed(7);
+    let mut rejected = 0;
+    for _ in 0..12 {
+        for _ in 0..random.usize(1..4) {
+            let number = random.u64(0..6);
+            let (name, other) = (format!("t{number}"), format!("t{}", random.u64(0..6)));
+            let text = match random.u8(0..6) {
+                0 => endpoint(&name),
+                1 => endpoint(&name) + &route(&name),
+                2 => endpoint(&name) + "enabled = false\n" + &route(&name),
+                3 => endpoint(&name) + "ca_file = \"ca.pem\"\n",
+                // May refer to an endpoint of a file that is gone.
+                4 => endpoint(&name) + &route(&name).replace("endpoints = [", &format!("endpoints = [\"{other}\", ")),
+                _ => String::new(),
+            };
+            if text.is_empty() {
+                drop(std::fs::remove_file(file(number)));
+            } else {
+                std::fs::write(file(number), text).unwrap();
+            }
+        }
+        let Some(reloaded) = reload(&mut loader) else { continue };
+        match (reloaded, load(&sources(dir.path(), &[]))) {
+            (Ok(reloaded), Ok(new)) => assert_eq!(reloaded.settings, new.settings),
+            (Err(reloaded), Err(new)) => {
+                assert_eq!(reloaded, new);
+                rejected += 1;
+            }
+            (reloaded, new) => panic!("{reloaded:?} is not {new:?}"),
+        }
+    }
+    assert!((1..10).contains(&rejected), "{rejected}");
+}
+
+#[test]
+fn a_disabled_endpoint_is_validated_and_has_no_token_life() {
+    let disabled = endpoint("one").replace("fabrikam", "own") + "enabled = false\n";
+    let own = minimal().replace("[credentials.fabrikam]", "[credentials.own]");
+    let own = own.split("[endpoints").next().unwrap();
+    let main = format!("{}{}", minimal(), route("one"));
+    let dir = folder_with(&main, &[("one.toml", &format!("{own}{disabled}"))]);
+    let loaded = load(&sources(dir.path(), &[])).unwrap();
+    let settings = &loaded.settings;
+    assert_eq!(names(&loaded), (vec!["east"], vec!["one"]));
+    assert_eq!(settings.disabled.iter().map(|one| one.name.as_str()).collect::<Vec<_>>(), ["one"]);
+    assert_eq!(settings.credentials.len(), 1);
+    let dir = folder_with(&main, &[("one.toml", &disabled.replace("https", "ftp"))]);
+    let report = report_of(&dir);
+    assert!(report.contains("endpoints.one.credential: there is no credential `own`"), "{report}");
+    assert!(report.contains("endpoints.one.url: the scheme must be https"), "{report}");
+
+    let all = minimal() + "enabled = false\n";
+    let warnings = load_toml(&all).unwrap().warnings;
+    assert!(warnings.iter().any(|warning| warning.fact.starts_with("all endpoints are disabled")), "{warnings:?}");
+}
+
+#[test]
+fn routing_tests_can_expect_that_an_endpoint_is_disabled_or_left_out() {
+    let text = format!(
+        "{}{}enabled = false\n{}[[routes]]\nname = \"both\"\nendpoints = [\"one\", \"east\"]\n\
+         [[tests]]\nurl = \"/api/hubs/one/:send\"\nrefused = \"endpoint_disabled\"\n\
+         [[tests]]\nurl = \"/api/hubs/chat/:send\"\nroute = \"both\"\nendpoints = \"east\"\n",
+        minimal(),
+        endpoint("one"),
+        route("one"),
+    );
+    load_toml(&text).unwrap();
+}
+
 /// The kubelet writes the new files into a folder of their own, and swaps the link `..data`.
 #[test]
 fn the_link_swap_of_a_kubernetes_volume_is_one_change() {
