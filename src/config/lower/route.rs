@@ -63,7 +63,11 @@ fn default_route(file: &ConfigFile, context: &mut Context<'_>) -> RouteSettings 
     if file.endpoints.len() > MAX_ENDPOINTS {
         let count = file.endpoints.len();
         let fact = format!("there are {count} endpoints and no route: without routes there may be {MAX_ENDPOINTS}");
-        context.problem(&key(&["routes"]), fact, "add routes that say which calls go to which endpoints");
+        context.problem(
+            &key(&["routes"]),
+            fact,
+            "add routes, such as one with match = { hub = \"{endpoint}_*\" }, by which each call names its endpoint",
+        );
     }
     let endpoints = file.endpoints.keys();
     RouteSettings {
