@@ -43,7 +43,9 @@ pub(super) async fn deliver<'a>(
             }
             match decide(worker, call.operation, ending) {
                 RetryDecision::Final => return outcome.result.map(|response| (upstream, response)),
-                decision => Box::pin(retry_at(worker, upstream, call, outcome, decision)),
+                decision @ (RetryDecision::NotSafe | RetryDecision::Retry) => {
+                    Box::pin(retry_at(worker, upstream, call, outcome, decision))
+                }
             }
         };
         // Outside the block, so that its locals are not held across the await.
@@ -69,7 +71,9 @@ pub(super) async fn deliver_to(
         let outcome = attempt(worker, upstream, call, 0).await;
         match decide(worker, call.operation, outcome.report(permit)) {
             RetryDecision::Final => return outcome,
-            decision => Box::pin(retry_at(worker, upstream, call, outcome, decision)),
+            decision @ (RetryDecision::NotSafe | RetryDecision::Retry) => {
+                Box::pin(retry_at(worker, upstream, call, outcome, decision))
+            }
         }
     };
     retries.await

@@ -82,7 +82,7 @@ impl Lookup {
             biased;
             first = ipv6.outcome() => match first {
                 Ok(addresses) => Ok(Resolved { addresses, pending: Some(ipv4) }),
-                Err(_) => ipv4.into_resolved().await,
+                Err(_) => ipv4.resolved().await,
             },
             first = ipv4.outcome() => match first {
                 Ok(addresses) => match tokio::time::timeout(RESOLUTION_DELAY, ipv6.outcome()).await {
@@ -90,7 +90,7 @@ impl Lookup {
                     Ok(Err(_)) => Ok(Resolved { addresses, pending: None }),
                     Err(_late) => Ok(Resolved { addresses, pending: Some(ipv6) }),
                 },
-                Err(_) => ipv6.into_resolved().await,
+                Err(_) => ipv6.resolved().await,
             },
         }
     }
@@ -112,7 +112,7 @@ impl PendingLookup {
         Ok(addresses.into_iter().map(|address| SocketAddr::new(address, self.port)).collect())
     }
 
-    async fn into_resolved(&mut self) -> Result<Resolved, ConnectError> {
+    async fn resolved(&mut self) -> Result<Resolved, ConnectError> {
         Ok(Resolved { addresses: self.outcome().await?, pending: None })
     }
 }
