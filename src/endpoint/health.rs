@@ -89,6 +89,8 @@ pub struct Health {
     trial_in_flight: AtomicBool,
     /// The result of the last probe: [`UP`], [`DOWN`], or 0 before the first one.
     last_probe: AtomicU8,
+    /// Seconds after `epoch` of the last call, plus one; 0 before the first. Workers write it once a second at most.
+    used: AtomicU32,
     window: Window,
 }
 
@@ -119,6 +121,7 @@ impl Health {
             trips: AtomicU32::new(0),
             trial_in_flight: AtomicBool::new(false),
             last_probe: AtomicU8::new(0),
+            used: AtomicU32::new(0),
             window: Window::new(settings.window),
         })
     }
@@ -201,6 +204,21 @@ impl Health {
             true if self.failed_since_success.load(Ordering::Relaxed) => {}
             true => self.recovered(),
             false => self.failed(false, self.now()),
+        }
+    }
+
+    /// Returns whether a call used the endpoint within this time, rounded up to seconds.
+    pub(super) fn was_used_within(&self, time: Duration) -> bool {
+        let used = self.used.load(Ordering::Relaxed);
+        let ago = u64::from(seconds(self.now()).saturating_sub(used));
+        used != 0 && ago <= time.as_secs().saturating_add(1)
+    }
+
+    /// Records that a call used the endpoint.
+    fn set_used(&self, now: u64) {
+        let now = seconds(now);
+        if self.used.load(Ordering::Relaxed) != now {
+            self.used.store(now, Ordering::Relaxed);
         }
     }
 
@@ -304,23 +322,30 @@ impl Health {
 impl Permit<'_> {
     /// Reports that the endpoint responded at `now`.
     pub fn succeeded(self, now: Instant) {
-        self.health.succeeded(self.health.at(now));
+        let now = self.health.at(now);
+        self.health.set_used(now);
+        self.health.succeeded(now);
     }
 
     /// Reports that the endpoint was reached and failed: it closed the connection, was too slow or responded with a server error.
     pub fn failed(self, now: Instant) {
+        let now = self.health.at(now);
+        self.health.set_used(now);
         self.health.failed_since_success.store(true, Ordering::Relaxed);
-        self.health.failed(self.is_trial, self.health.at(now));
+        self.health.failed(self.is_trial, now);
     }
 
     /// Reports that the endpoint could not be reached.
     pub fn unreachable(self, now: Instant) {
-        self.health.failed(self.is_trial, self.health.at(now));
+        let now = self.health.at(now);
+        self.health.set_used(now);
+        self.health.failed(self.is_trial, now);
     }
 
     /// Reports that the endpoint throttled the call. It receives no calls of this class during the cool-down.
     pub fn throttled(self, cool_down: Duration, now: Instant) {
         let now = self.health.at(now);
+        self.health.set_used(now);
         self.health.cool_down(self.class, cool_down.min(MAX_COOL_DOWN), now);
         self.health.succeeded(now);
     }
@@ -347,6 +372,11 @@ impl fmt::Debug for Health {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Health").field("is_closed", &self.is_closed()).finish_non_exhaustive()
     }
+}
+
+/// Returns the seconds of a time in milliseconds, plus one.
+fn seconds(millis: u64) -> u32 {
+    u32::try_from(millis / 1000).unwrap_or(u32::MAX).saturating_add(1)
 }
 
 fn millis(duration: Duration) -> u64 {

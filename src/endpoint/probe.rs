@@ -1,15 +1,32 @@
 //! Health probes: `HEAD /api/health` without a token, as the Management SDK sends them. They detect failure and recovery of
-//! endpoints that receive no calls.
+//! endpoints between calls.
+//!
+//! One task probes all endpoints. If there are many, it probes only those that calls use, so that thousands of unused endpoints
+//! cost no connections.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use http::{Method, Request};
 use http_body_util::Empty;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use super::{Endpoint, UnpooledError};
 
+/// The maximum number of endpoints that are all probed, also those that no call uses. Chosen: the number of credentials that obtain
+/// their tokens at the start by default.
+const ALL_PROBED: usize = 64;
+/// How long an endpoint with an open circuit is probed after its last call. Its callers may have given up for a while.
+const PROBED_WHILE_OPEN: Duration = Duration::from_secs(3600);
+/// The maximum number of probes in flight.
+const MAX_CONCURRENT: usize = 32;
+/// The shortest and longest times between two searches for endpoints to probe.
+const SEARCH_INTERVAL: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 /// The timeout of a probe. Source: the SDK's `RestHealthCheckService` has two seconds.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 /// The factor by which the probe interval is shorter while the circuit is open.
@@ -17,47 +34,122 @@ const OPEN_CIRCUIT_FACTOR: u32 = 6;
 /// The path of a probe. Any API version with this path works.
 const PROBE_PATH: &str = "/api/health?api-version=2022-06-01";
 
-/// The tasks that probe a set of endpoints. Dropping it stops them.
+/// The task that probes a set of endpoints. Dropping it stops the task.
 #[derive(Debug, Default)]
 pub struct Probes {
-    running: Vec<Probing>,
+    running: Option<(watch::Sender<Arc<[Arc<Endpoint>]>>, JoinHandle<()>)>,
 }
 
-/// The task that probes one endpoint. Dropping it stops the task.
-#[derive(Debug)]
-struct Probing {
-    endpoint: Arc<Endpoint>,
-    task: JoinHandle<()>,
-}
-
-impl Drop for Probing {
+impl Drop for Probes {
     fn drop(&mut self) {
-        self.task.abort();
+        if let Some((_, task)) = &self.running {
+            task.abort();
+        }
     }
 }
 
 impl Probes {
-    /// Replaces the set of probed endpoints. The tasks of endpoints in both sets continue. Must be called on the control runtime.
+    /// Replaces the set of probed endpoints. The intervals of endpoints in both sets continue. Must be called on the control
+    /// runtime.
     pub fn set_endpoints(&mut self, endpoints: &[Arc<Endpoint>]) {
-        self.running.retain(|probing| endpoints.iter().any(|endpoint| Arc::ptr_eq(endpoint, &probing.endpoint)));
-        for endpoint in endpoints {
-            if !self.running.iter().any(|probing| Arc::ptr_eq(endpoint, &probing.endpoint)) {
-                let task = tokio::spawn(keep_probing(Arc::clone(endpoint)));
-                self.running.push(Probing { endpoint: Arc::clone(endpoint), task });
+        match &self.running {
+            Some((set, _)) => {
+                set.send_replace(endpoints.into());
+            }
+            None => {
+                let (set, changes) = watch::channel(endpoints.into());
+                self.running = Some((set, tokio::spawn(keep_probing(changes))));
             }
         }
     }
 }
 
-async fn keep_probing(endpoint: Arc<Endpoint>) {
-    let interval = endpoint.settings().health.probe_interval;
+/// An endpoint and its last round, in which it was probed or no call had used it.
+struct Scheduled {
+    endpoint: Arc<Endpoint>,
+    /// `None` before the first round, which is due at once.
+    last: Option<Instant>,
+    /// The factor of the interval. It keeps replicas that start together from probing together.
+    jitter: f32,
+}
+
+impl Scheduled {
+    /// Returns when its next round is due.
+    fn due(&self, now: Instant) -> Instant {
+        let interval = self.endpoint.settings().health.probe_interval;
+        let pause = pause(interval, self.endpoint.health().is_closed()).mul_f32(self.jitter);
+        self.last.map_or(now, |last| last + pause)
+    }
+
+    /// Starts a round. Returns whether calls have used the endpoint since the last one.
+    fn begin_round(&mut self, now: Instant) -> bool {
+        let last = self.last.replace(now).unwrap_or(now);
+        self.jitter = 0.9 + fastrand::f32() * 0.2;
+        let health = self.endpoint.health();
+        let within = if health.is_closed() { now.saturating_duration_since(last) } else { PROBED_WHILE_OPEN };
+        health.was_used_within(within)
+    }
+}
+
+async fn keep_probing(mut changes: watch::Receiver<Arc<[Arc<Endpoint>]>>) {
+    let mut schedule = reschedule(&[], &changes.borrow_and_update());
+    let mut running = FuturesUnordered::new();
+    // The endpoint at which the next search begins.
+    let mut first = 0;
     loop {
-        if let Some(ok) = probe(&endpoint).await {
-            endpoint.health().record_probe(ok);
+        let now = Instant::now();
+        let (shortest, longest) = SEARCH_INTERVAL;
+        let mut next = now + longest;
+        let is_all = schedule.len() <= ALL_PROBED;
+        for index in (first..schedule.len()).chain(0..first) {
+            let Some(scheduled) = schedule.get_mut(index) else { continue };
+            let due = scheduled.due(now);
+            if due > now {
+                next = next.min(due);
+                continue;
+            }
+            if running.len() >= MAX_CONCURRENT {
+                (first, next) = (index, now);
+                break;
+            }
+            if scheduled.begin_round(now) || is_all {
+                running.push(probe_and_record(Arc::clone(&scheduled.endpoint)));
+            }
         }
-        // The jitter keeps replicas that start together from probing together.
-        let jitter = 0.9 + fastrand::f32() * 0.2;
-        tokio::time::sleep(pause(interval, endpoint.health().is_closed()).mul_f32(jitter)).await;
+        let next = next.max(now + shortest);
+        loop {
+            tokio::select! {
+                changed = changes.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    schedule = reschedule(&schedule, &changes.borrow_and_update());
+                    first = 0;
+                    break;
+                }
+                Some(()) = running.next() => {}
+                () = tokio::time::sleep_until(next) => break,
+            }
+        }
+    }
+}
+
+/// Returns the schedule of a set of endpoints, in which those that were scheduled before keep their intervals.
+fn reschedule(before: &[Scheduled], endpoints: &[Arc<Endpoint>]) -> Vec<Scheduled> {
+    let before: HashMap<_, _> = before.iter().map(|before| (Arc::as_ptr(&before.endpoint), before)).collect();
+    // Many endpoints have their first round after an interval: no call has used them yet.
+    let first = (endpoints.len() > ALL_PROBED).then(Instant::now);
+    let schedule = |endpoint: &Arc<Endpoint>| {
+        let known = before.get(&Arc::as_ptr(endpoint));
+        let (last, jitter) = known.map_or((first, fastrand::f32()), |known| (known.last, known.jitter));
+        Scheduled { endpoint: Arc::clone(endpoint), last, jitter }
+    };
+    endpoints.iter().map(schedule).collect()
+}
+
+async fn probe_and_record(endpoint: Arc<Endpoint>) {
+    if let Some(ok) = probe(&endpoint).await {
+        endpoint.health().record_probe(ok);
     }
 }
 
@@ -83,13 +175,39 @@ async fn probe(endpoint: &Endpoint) -> Option<bool> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::net::TcpListener;
+
     use super::*;
     use crate::endpoint::tests::{endpoint, settings};
+    use crate::endpoint::{CallClass, EndpointSettings};
 
     #[test]
     fn probes_are_more_frequent_while_the_circuit_is_open() {
         let minute = Duration::from_secs(60);
         assert_eq!((pause(minute, true), pause(minute, false)), (minute, Duration::from_secs(10)));
+    }
+
+    /// Returns the settings of endpoints that are probed often, and the listener that they connect to.
+    async fn listen() -> (EndpointSettings, TcpListener) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut settings = settings(listener.local_addr().unwrap().port());
+        settings.health.probe_interval = Duration::from_millis(60);
+        (settings, listener)
+    }
+
+    #[tokio::test]
+    async fn unused_endpoints_of_many_receive_no_connection() {
+        let ((unused, no_connection), (used, connections)) = (listen().await, listen().await);
+        let mut endpoints: Vec<_> = (0..ALL_PROBED).map(|_| endpoint(&unused)).collect();
+        endpoints.push(endpoint(&used));
+        endpoints[ALL_PROBED].health().acquire_anyway(CallClass::new(0)).succeeded(std::time::Instant::now());
+        let mut probes = Probes::default();
+        probes.set_endpoints(&endpoints);
+        for _ in 0..3 {
+            let probe = tokio::time::timeout(Duration::from_secs(20), connections.accept()).await;
+            drop(probe.expect("the endpoint in use is probed").unwrap());
+        }
+        assert!(futures_util::poll!(std::pin::pin!(no_connection.accept())).is_pending());
     }
 
     /// Waits until no task probes the endpoint.
@@ -100,6 +218,24 @@ mod tests {
             }
         };
         tokio::time::timeout(Duration::from_secs(20), unused).await.expect("the endpoint is still probed");
+    }
+
+    #[test]
+    fn endpoint_of_many_is_probed_only_in_rounds_in_which_a_call_used_it() {
+        let endpoint = endpoint(&settings(9));
+        let second = Duration::from_secs(1);
+        let mut scheduled = Scheduled { endpoint: Arc::clone(&endpoint), last: None, jitter: 1.0 };
+        let start = Instant::now();
+        assert_eq!(scheduled.due(start), start);
+        assert!(!scheduled.begin_round(start), "no call has used it");
+        assert!(scheduled.due(start) > start + 50 * second);
+        endpoint.health().acquire_anyway(CallClass::new(0)).succeeded(std::time::Instant::now());
+        assert!(scheduled.begin_round(start + 60 * second));
+        for _ in 0..10 {
+            endpoint.health().acquire_anyway(CallClass::new(0)).unreachable(std::time::Instant::now());
+        }
+        assert!(!endpoint.health().is_closed());
+        assert!(scheduled.begin_round(start + 60 * second), "its circuit is open");
     }
 
     #[tokio::test]
