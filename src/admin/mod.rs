@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `/metrics` | all metrics, as Prometheus text or OpenMetrics by `Accept` |
 //! | `/livez` | 200 while this process can respond |
-//! | `/readyz` | 200 while an endpoint has a valid token and the gateway is not stopping; contacts no upstream |
+//! | `/readyz` | 200 once the first tokens were obtained, until the gateway stops; contacts no upstream |
 //! | `/status` | JSON: configuration, endpoints, credentials, routes |
 //! | `/` | the status as an HTML page |
 //!
@@ -75,6 +75,8 @@ pub struct Admin {
     view: ArcSwap<View>,
     /// Why the last configuration was rejected, if it was.
     rejection: ArcSwapOption<String>,
+    /// Whether it was ready once. It then is until it stops: an outage of Entra must not take all replicas out of service.
+    was_ready: AtomicBool,
     draining: AtomicBool,
 }
 
@@ -86,6 +88,7 @@ impl Admin {
             allowed_hosts,
             view: ArcSwap::from_pointee(view),
             rejection: ArcSwapOption::empty(),
+            was_ready: AtomicBool::new(false),
             draining: AtomicBool::new(false),
         })
     }
@@ -224,14 +227,24 @@ impl Admin {
         }
     }
 
+    fn is_ready(&self) -> bool {
+        let ready = self.was_ready.load(Ordering::Relaxed) || self.view.load().readiness.is_ready();
+        if ready {
+            self.was_ready.store(true, Ordering::Relaxed);
+        }
+        ready
+    }
+
     fn ready(&self) -> Response<Full<Bytes>> {
-        let status = self.status();
-        if status.draining {
+        if self.is_draining() {
             text(StatusCode::SERVICE_UNAVAILABLE, "stopping\n")
-        } else if status.ready {
+        } else if self.is_ready() {
             text(StatusCode::OK, "ready\n")
         } else {
-            text(StatusCode::SERVICE_UNAVAILABLE, "no endpoint has a valid token yet; see /status for the cause\n")
+            text(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the first tokens have not been obtained yet; see /status for the cause\n",
+            )
         }
     }
 
@@ -244,7 +257,7 @@ impl Admin {
     }
 
     fn status(&self) -> Status {
-        self.view.load().status(self.is_draining(), self.rejection.load().as_deref())
+        self.view.load().status(self.is_ready(), self.is_draining(), self.rejection.load().as_deref())
     }
 }
 

@@ -25,7 +25,7 @@ pub(super) fn render(status: &Status) -> String {
     let (class, word) = match (status.draining, status.ready) {
         (true, _) => ("bad", "stopping"),
         (false, true) => ("good", "ready"),
-        (false, false) => ("bad", "not ready: no endpoint has a valid token"),
+        (false, false) => ("bad", "not ready: the first tokens have not been obtained"),
     };
     page.raw("<h1>signalr-gateway ").text(status.version).raw("</h1><p class=\"").raw(class).raw("\">").text(word);
     page.raw("</p><p>Configuration <code>").text(&status.config_hash).raw("</code>, up for ");
@@ -43,7 +43,11 @@ pub(super) fn render(status: &Status) -> String {
     }
     page.table("Credentials", &["name", "tenant", "state", "token", "expires in", "last error"]);
     for credential in &status.credentials {
-        let class = if credential.state == "ready" { "good" } else { "bad" };
+        let class = match credential.state {
+            "ready" => "good",
+            "unused" => "",
+            _ => "bad",
+        };
         page.raw("<tr><td>").text(&credential.name).raw("<td>").text(credential.tenant.as_deref().unwrap_or_default());
         page.raw("<td class=\"").raw(class).raw("\">").text(credential.state);
         page.raw("<td><code>").text(credential.token.as_deref().unwrap_or("none")).raw("</code><td>");

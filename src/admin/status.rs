@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 
-use crate::credential::{BearerSource, CredentialId, CredentialState};
+use crate::credential::{BearerSource, CredentialId, CredentialState, Readiness};
 use crate::endpoint::Health;
 
 /// The running configuration that `/status` shows.
@@ -20,6 +20,8 @@ pub struct View {
     pub started: SystemTime,
     /// The listeners, by name, with their addresses.
     pub listeners: Vec<(String, String)>,
+    /// The tokens that make the gateway ready.
+    pub readiness: Readiness,
     /// The credentials.
     pub credentials: Vec<(CredentialId, Arc<dyn BearerSource>)>,
     /// The endpoints.
@@ -97,7 +99,7 @@ pub struct Status {
     pub after_restart: Vec<&'static str>,
     /// When the gateway started, in seconds since the Unix epoch.
     pub started: u64,
-    /// Whether an endpoint has a valid token and the gateway is not stopping.
+    /// Whether the gateway has obtained the first tokens and is not stopping.
     pub ready: bool,
     /// Whether the gateway is stopping.
     pub draining: bool,
@@ -134,7 +136,7 @@ pub struct CredentialView {
     /// The tenant, if endpoints name it. The credential then has one entry for each.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tenant: Option<String>,
-    /// `starting`, `ready`, `stale` (a valid token, but the last refresh failed) or `unavailable`.
+    /// `unused` (acquired on demand, and no call has needed it lately), `starting`, `ready`, `stale` (a valid token, but the last refresh failed) or `unavailable`.
     pub state: &'static str,
     /// The fingerprint of the token in use.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -151,7 +153,7 @@ pub struct CredentialView {
 }
 
 impl View {
-    pub(super) fn status(&self, draining: bool, refused_reload: Option<&String>) -> Status {
+    pub(super) fn status(&self, ready: bool, draining: bool, refused_reload: Option<&String>) -> Status {
         let credentials: Vec<CredentialView> =
             self.credentials.iter().map(|(id, source)| CredentialView::of(id, &**source)).collect();
         Status {
@@ -159,7 +161,7 @@ impl View {
             config_hash: self.config_hash.clone(),
             after_restart: self.after_restart.clone(),
             started: seconds(self.started),
-            ready: !draining && credentials.iter().any(|credential| matches!(credential.state, "ready" | "stale")),
+            ready: ready && !draining,
             draining,
             listeners: self
                 .listeners
@@ -195,6 +197,7 @@ impl CredentialView {
             name: id.name.to_string(),
             tenant: id.tenant.as_deref().map(str::to_owned),
             state: match status.state {
+                CredentialState::Unused => "unused",
                 CredentialState::Starting => "starting",
                 CredentialState::Ready => "ready",
                 CredentialState::Stale => "stale",

@@ -35,6 +35,10 @@ pub trait BearerSource: fmt::Debug + Send + Sync {
     /// Safe, like [`BearerSource::acquire`].
     fn replace(&self, rejected: Fingerprint) -> BoxFuture<'_, Result<(), TokenUnavailable>>;
 
+    /// Returns whether a call could be served now: there is a valid token or key, or one would be requested on demand and the app's
+    /// own credential is not refused.
+    fn may_serve(&self) -> bool;
+
     /// Returns the state of the credential.
     fn status(&self) -> CredentialStatus;
 }
@@ -54,6 +58,10 @@ impl BearerSource for NoBearer {
 
     fn replace(&self, _rejected: Fingerprint) -> BoxFuture<'_, Result<(), TokenUnavailable>> {
         Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn may_serve(&self) -> bool {
+        false
     }
 
     fn status(&self) -> CredentialStatus {
@@ -212,6 +220,8 @@ pub struct CredentialStatus {
 /// Whether requests can be authorized.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CredentialState {
+    /// Its token is acquired on demand, and no call has needed it lately.
+    Unused,
     /// The first acquisition has not ended.
     Starting,
     /// A valid token is in service.

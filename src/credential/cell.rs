@@ -5,13 +5,14 @@
 
 use std::error::Error;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
+use super::app_state::AppState;
 use super::bearer::{
     Actor, Bearer, BearerSource, CredentialState, CredentialStatus, Fingerprint, RequestUrl, TokenUnavailable,
 };
@@ -24,7 +25,8 @@ pub(crate) struct TokenCell {
     state: Arc<TokenState>,
     progress: watch::Receiver<Progress>,
     control: tokio::runtime::Handle,
-    task: Mutex<Task>,
+    app: Arc<AppState>,
+    task: Arc<Mutex<Task>>,
 }
 
 /// The state of the refresh task.
@@ -40,29 +42,40 @@ impl TokenCell {
         state: Arc<TokenState>,
         progress: watch::Receiver<Progress>,
         refresher: Refresher,
+        app: Arc<AppState>,
         control: tokio::runtime::Handle,
     ) -> Self {
-        Self { state, progress, control, task: Mutex::new(Task::NotStarted(Box::new(refresher))) }
+        let task = Arc::new(Mutex::new(Task::NotStarted(Box::new(refresher))));
+        Self { state, progress, control, app, task }
     }
 
     pub(crate) fn state(&self) -> &TokenState {
         &self.state
     }
 
+    /// Returns whether the refresh task is running: the token is acquired at start, or was used lately.
+    pub(crate) fn is_running(&self) -> bool {
+        matches!(&*self.lock(), Task::Running(_))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Task> {
+        self.task.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Starts the refresh task, which acquires a token at once. Does nothing if the task is running or was stopped.
     pub(crate) fn start(&self) {
-        let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut task = self.lock();
         if let Task::NotStarted(_) = &*task
             && let Task::NotStarted(refresher) = std::mem::replace(&mut *task, Task::Stopped)
         {
-            refresher.set_gauges();
-            *task = Task::Running(self.control.spawn(refresher.run()).abort_handle());
+            let run = run_until_released(refresher, Arc::clone(&self.task));
+            *task = Task::Running(self.control.spawn(run).abort_handle());
         }
     }
 
     /// Stops the refresh task. Waiting callers get an error. The token in service can be used until it expires.
     pub(crate) fn stop(&self) {
-        let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut task = self.lock();
         if let Task::Running(running) = std::mem::replace(&mut *task, Task::Stopped) {
             running.abort();
         }
@@ -70,6 +83,8 @@ impl TokenCell {
 
     /// Waits until a valid token is in service. Starts the refresh task if necessary.
     async fn wait_for_token(&self) -> Result<(), TokenUnavailable> {
+        // Before the start, so that a task that is about to end sees it.
+        self.state.mark_used();
         self.start();
         let mut progress = self.progress.clone();
         let mut target = None;
@@ -99,6 +114,7 @@ impl TokenCell {
         if self.state.fingerprint() != Some(rejected) {
             return self.wait_for_token().await;
         }
+        self.start();
         if let Some(unavailable) = snapshot.backoff_error() {
             return Err(unavailable);
         }
@@ -116,6 +132,21 @@ impl TokenCell {
                 return Err(snapshot.failure.as_ref().map_or_else(unchanged, Failure::unavailable));
             }
             progress.changed().await.map_err(|_stopped| stopped())?;
+        }
+    }
+}
+
+/// Runs the refresh task. Ends when the token is released; the next use starts it again.
+async fn run_until_released(mut refresher: Box<Refresher>, task: Arc<Mutex<Task>>) {
+    loop {
+        refresher.run().await;
+        let mut task = task.lock().unwrap_or_else(PoisonError::into_inner);
+        if matches!(&*task, Task::Stopped) {
+            return;
+        }
+        if refresher.release() {
+            *task = Task::NotStarted(refresher);
+            return;
         }
     }
 }
@@ -161,6 +192,10 @@ impl BearerSource for TokenCell {
         Box::pin(self.wait_for_replacement(rejected))
     }
 
+    fn may_serve(&self) -> bool {
+        self.state.has_valid_token() || (self.app.is_on_demand() && !self.app.is_refused())
+    }
+
     fn status(&self) -> CredentialStatus {
         let progress = self.progress.borrow().clone();
         let current = self.state.current();
@@ -168,6 +203,7 @@ impl BearerSource for TokenCell {
         let state = match (current, &progress.failure) {
             (Some(_), None) => CredentialState::Ready,
             (Some(_), Some(_)) => CredentialState::Stale,
+            (None, None) if self.app.is_on_demand() && !self.is_running() => CredentialState::Unused,
             (None, None) if progress.last_success.is_none() => CredentialState::Starting,
             (None, _) => CredentialState::Unavailable,
         };

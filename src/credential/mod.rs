@@ -78,6 +78,7 @@
 mod access_key;
 mod access_key_source;
 mod acquire;
+mod app_state;
 mod assertion;
 mod azure_cli;
 mod bearer;
@@ -93,6 +94,7 @@ mod lifetime;
 mod local_error;
 mod managed_identity;
 mod process;
+mod readiness;
 mod record;
 mod refresh;
 mod remedy;
@@ -105,6 +107,7 @@ mod state;
 mod token_file;
 mod transport;
 
+use std::cell::LazyCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -123,6 +126,7 @@ pub(crate) use jwt::expiry as token_expiry;
 pub use local_error::CertificateError;
 pub use local_error::SecretError;
 pub use process::CommandError;
+pub use readiness::Readiness;
 pub use record::{AcquisitionStep, NotAfter, StepOutcome};
 pub use remedy::{REMEDIES, Remedy, SetupStep, remedy};
 pub use response_error::{NoResponse, ResponseError, UnusableResponse};
@@ -130,10 +134,11 @@ pub use schedule::ErrorClass;
 pub use settings::{
     AppSettings, AssertionAlgorithm, AssertionSettings, AuthoritySettings, CertificateSettings, ClientAuthentication,
     Cloud, CommandSettings, CredentialId, CredentialKind, CredentialName, CredentialSettings, Identity, KindFacts,
-    ManagedIdentity, ManagedIdentitySettings, OAuth2Settings, OAuth2Token, Proof, SecretSource,
+    ManagedIdentity, ManagedIdentitySettings, OAuth2Settings, OAuth2Token, Proof, SecretSource, TokenSettings,
 };
 
 use acquire::{Acquire, TokenOrKey, WithRetries};
+use app_state::{AppState, Demand};
 use cell::TokenCell;
 use record::AcquisitionRecord;
 use refresh::Refresher;
@@ -149,6 +154,42 @@ use crate::tls::{Trust, TrustError};
 #[derive(Debug)]
 pub struct Credentials {
     sources: HashMap<CredentialId, Arc<Source>>,
+    apps: Vec<App>,
+    /// Shared with the configurations before and after this one.
+    demand: Arc<Demand>,
+    control: tokio::runtime::Handle,
+}
+
+/// The most tenants of an app that are tried at start, with tokens on demand.
+const TRIED_AT_START: usize = 3;
+/// How long the first of them may take before the next one is tried as well.
+const TRY_NEXT_AFTER: Duration = Duration::from_secs(2);
+
+/// An app registration, or a credential without one.
+#[derive(Debug)]
+struct App {
+    state: Arc<AppState>,
+    /// The token lives that are tried at start.
+    first: Vec<Arc<TokenCell>>,
+}
+
+/// What token lives with the same [`AppState`] have in common.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum AppKey<'a> {
+    App(&'a AppSettings),
+    Other(&'a CredentialKind),
+}
+
+impl<'a> AppKey<'a> {
+    fn of(kind: &'a CredentialKind) -> Self {
+        match kind {
+            CredentialKind::App { app, .. } => Self::App(app),
+            CredentialKind::ManagedIdentity { .. }
+            | CredentialKind::AzureCli { .. }
+            | CredentialKind::AccessKey { .. }
+            | CredentialKind::TokenFile { .. } => Self::Other(kind),
+        }
+    }
 }
 
 /// A cell, its acquirer and the credentials that share it. Dropping it stops the refresh task.
@@ -157,6 +198,9 @@ struct Source {
     kind: CredentialKind,
     /// The credentials that share the cell.
     ids: Vec<CredentialId>,
+    app: Arc<AppState>,
+    /// Whether the token life that this one replaces was in use.
+    was_in_use: bool,
     cell: Arc<TokenCell>,
     acquirer: Arc<dyn Acquire>,
 }
@@ -180,7 +224,9 @@ impl Credentials {
         metrics: &TokenMetrics,
         control: &tokio::runtime::Handle,
     ) -> Result<Self, CredentialBuildError> {
-        Self { sources: HashMap::new() }.rebuild(settings, metrics, control)
+        let empty =
+            Self { sources: HashMap::new(), apps: Vec::new(), demand: Arc::default(), control: control.clone() };
+        empty.rebuild(settings, metrics, control)
     }
 
     /// Builds credentials like [`Credentials::build`], and reuses the cells of unchanged ones. Changes no metric. If only the
@@ -204,12 +250,25 @@ impl Credentials {
                 None => distinct.push((&credential.kind, vec![credential.id.clone()])),
             }
         }
-        let predecessors = self.by_identity();
+        let predecessors = LazyCell::new(|| self.by_identity());
         let mut clients = Clients::default();
+        let known: HashMap<AppKey<'_>, &Arc<AppState>> =
+            self.sources.values().map(|source| (AppKey::of(&source.kind), &source.app)).collect();
+        let (mut apps, mut positions) = (Vec::<App>::new(), HashMap::new());
         let (mut sources, mut problems) = (HashMap::with_capacity(settings.len()), Vec::new());
         for (kind, ids) in distinct {
+            let key = AppKey::of(kind);
+            let position = *positions.entry(key).or_insert_with(|| {
+                let state = known
+                    .get(&key)
+                    .map_or_else(|| Arc::new(AppState::new(Arc::clone(&self.demand))), |state| Arc::clone(state));
+                apps.push(App { state, first: Vec::new() });
+                apps.len() - 1
+            });
+            let Some(app) = apps.get_mut(position) else { continue };
             let same = ids.first().and_then(|id| self.sources.get(id));
             if let Some(same) = same.filter(|source| source.kind == *kind && source.ids == ids) {
+                app.add(&same.cell);
                 sources.extend(ids.into_iter().map(|id| (id, Arc::clone(same))));
                 continue;
             }
@@ -221,16 +280,29 @@ impl Credentials {
                 }
             };
             let predecessor = kind.facts().identity.and_then(|identity| predecessors.get(&identity));
+            let predecessor = predecessor.filter(|predecessor| predecessor.cell.is_running());
             let state = predecessor.map(|predecessor| TokenState::with_token_of(predecessor.cell.state()));
             let (state, (publish, progress)) =
                 (Arc::new(state.unwrap_or_default()), watch::channel(Progress::default()));
+            let (acquire, app_state) = (Arc::clone(&acquirer), Arc::clone(&app.state));
             let refresher =
-                Refresher::new(Arc::clone(&state), publish, Arc::clone(&acquirer), ids.clone(), metrics.clone());
-            let cell = Arc::new(TokenCell::new(state, progress, refresher, control.clone()));
-            let source = Arc::new(Source { kind: kind.clone(), ids: ids.clone(), cell, acquirer });
+                Refresher::new(Arc::clone(&state), publish, acquire, ids.clone(), app_state, metrics.clone());
+            let cell = TokenCell::new(state, progress, refresher, Arc::clone(&app.state), control.clone());
+            let source = Arc::new(Source {
+                kind: kind.clone(),
+                ids: ids.clone(),
+                app: Arc::clone(&app.state),
+                was_in_use: predecessor.is_some(),
+                cell: Arc::new(cell),
+                acquirer,
+            });
+            app.add(&source.cell);
             sources.extend(ids.into_iter().map(|id| (id, Arc::clone(&source))));
         }
-        if problems.is_empty() { Ok(Self { sources }) } else { Err(CredentialBuildError { problems }) }
+        if !problems.is_empty() {
+            return Err(CredentialBuildError { problems });
+        }
+        Ok(Self { sources, apps, demand: Arc::clone(&self.demand), control: control.clone() })
     }
 
     /// Returns the sources by the identity in their tokens.
@@ -248,9 +320,44 @@ impl Credentials {
         Some(Inspection { problem, warnings: record.take_warnings() })
     }
 
-    /// Starts the first acquisition of every credential, instead of at its first use.
-    pub fn start(&self) {
-        self.sources.values().for_each(|source| source.cell.start());
+    /// Puts the settings in force and starts acquisitions: of every credential, or with tokens on demand of those that were in use
+    /// and of one tenant of each app, which shows whether the app's own credential works.
+    pub fn start(&self, settings: &TokenSettings) {
+        let changed = self.demand.set(settings.release_after);
+        for source in self.sources.values() {
+            if settings.release_after.is_none() || source.was_in_use {
+                source.cell.start();
+            }
+            if changed {
+                // Running tasks then wait for what the new settings say.
+                source.cell.state().wake.notify_one();
+            }
+        }
+        if settings.release_after.is_some() {
+            self.apps.iter().filter(|app| !app.state.obtained()).for_each(|app| {
+                self.control.spawn(try_in_turn(app.first.clone()));
+            });
+        }
+    }
+
+    /// Returns the sources whose first acquisition has started and not ended.
+    pub fn starting(&self) -> Vec<Arc<dyn BearerSource>> {
+        let cells = self.sources.values().map(|source| &source.cell);
+        let starting = cells.filter(|cell| cell.status().state == CredentialState::Starting);
+        starting.map(|cell| Arc::<TokenCell>::clone(cell) as Arc<dyn BearerSource>).collect()
+    }
+
+    /// Returns the tokens that make the gateway ready.
+    pub fn readiness(&self) -> Readiness {
+        Readiness::new(Arc::clone(&self.demand), self.apps.iter().map(|app| Arc::clone(&app.state)).collect())
+    }
+
+    /// Calls `visit` with the name of each credential whose token is in use, once for each of its tenants, and with the times when
+    /// the token was obtained and when it expires, if there is one.
+    pub fn tokens_in_use(&self, visit: &mut dyn FnMut(&str, Option<(SystemTime, Option<SystemTime>)>)) {
+        for (id, source) in self.sources.iter().filter(|(_, source)| source.cell.is_running()) {
+            visit(id.name.as_str(), source.cell.state().dates());
+        }
     }
 
     /// Returns the bearer source of a credential.
@@ -276,6 +383,23 @@ impl Credentials {
             TokenOrKey::AccessKey(key) => Authorization::Key(SigningKey(key)),
         });
         Some(AcquisitionReport { warnings: record.take_warnings(), steps: record.take_steps(), outcome })
+    }
+}
+
+impl App {
+    fn add(&mut self, cell: &Arc<TokenCell>) {
+        if self.first.len() < TRIED_AT_START {
+            self.first.push(Arc::clone(cell));
+        }
+    }
+}
+
+/// Acquires a token by one cell after the other, until one has it. The cells repeat what failed.
+async fn try_in_turn(cells: Vec<Arc<TokenCell>>) {
+    for cell in cells {
+        if let Ok(Ok(())) = tokio::time::timeout(TRY_NEXT_AFTER, cell.acquire()).await {
+            return;
+        }
     }
 }
 

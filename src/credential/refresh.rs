@@ -12,6 +12,8 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::acquire::{Acquire, Acquired};
+use super::app_state::AppState;
+use super::bearer::Actor;
 use super::error::{CredentialError, in_one_line};
 use super::file_watch::FileWatch;
 use super::record::{AcquisitionRecord, NotAfter, StepOutcome};
@@ -31,11 +33,13 @@ pub(crate) struct Refresher {
     acquirer: Arc<dyn Acquire>,
     /// The credentials that share the cell. Each has its own metric series.
     ids: Vec<CredentialId>,
+    app: Arc<AppState>,
     metrics: TokenMetrics,
     files: FileWatch,
     watch_always: bool,
     failures: u32,
     due: Instant,
+    last_used: Instant,
     logged: LoggedState,
     /// The warnings of the last acquisition.
     warnings: Vec<String>,
@@ -56,6 +60,7 @@ impl Refresher {
         progress: watch::Sender<Progress>,
         acquirer: Arc<dyn Acquire>,
         ids: Vec<CredentialId>,
+        app: Arc<AppState>,
         metrics: TokenMetrics,
     ) -> Self {
         let files = acquirer.watched_files();
@@ -64,49 +69,82 @@ impl Refresher {
             progress,
             acquirer,
             ids,
+            app,
             metrics,
             files: FileWatch::new(files.paths),
             watch_always: files.hold_token,
             failures: 0,
             due: Instant::now(),
+            last_used: Instant::now(),
             logged: LoggedState::Nothing,
             warnings: Vec::new(),
         }
     }
 
-    /// Sets the gauges of the token in service, if there is one. [`Refresher::new`] does not do this, so that a rejected reload
-    /// changes no metric.
-    pub(crate) fn set_gauges(&self) {
-        let in_service = self.state.dates();
-        self.ids.iter().for_each(|id| self.metrics.in_service(id.name.as_str(), in_service));
-    }
-
-    /// Runs until it is aborted.
-    pub(crate) async fn run(mut self: Box<Self>) {
+    /// Runs until the token has not been used for so long that it may be released. The owner must then call
+    /// [`Refresher::release`].
+    pub(crate) async fn run(&mut self) {
+        self.last_used = Instant::now();
+        self.due = self.last_used;
         loop {
             // Without a restart, the token would expire, and no log line would say why.
-            let ended = AssertUnwindSafe(self.refresh_repeatedly()).catch_unwind().await;
-            if ended.is_err() {
-                tracing::error!(credential = self.joined_names(), "the refresh task panicked and restarts");
-                self.progress.send_modify(|progress| progress.ended = progress.begun);
-                sleep(AFTER_PANIC).await;
+            let ended = AssertUnwindSafe(self.refresh_while_used()).catch_unwind().await;
+            if ended.is_ok() {
+                return;
             }
+            tracing::error!(credential = self.joined_names(), "the refresh task panicked and restarts");
+            self.progress.send_modify(|progress| progress.ended = progress.begun);
+            sleep(AFTER_PANIC).await;
         }
     }
 
-    async fn refresh_repeatedly(&mut self) {
-        loop {
+    /// Drops the token and forgets what happened to it, unless a caller has used it meanwhile. Returns whether it did. Callers that
+    /// start the task must be locked out.
+    pub(crate) fn release(&mut self) -> bool {
+        if !self.is_unused() {
+            return false;
+        }
+        self.state.release();
+        self.failures = 0;
+        self.logged = LoggedState::Nothing;
+        self.warnings = Vec::new();
+        self.progress.send_modify(|progress| (progress.failure, progress.last_success) = (None, None));
+        tracing::debug!(credential = self.joined_names(), "unused token released");
+        true
+    }
+
+    /// Returns whether no caller has used the token for the time after which it is released.
+    fn is_unused(&mut self) -> bool {
+        if self.state.take_used() {
+            self.last_used = Instant::now();
+        }
+        self.app.release_after().is_some_and(|after| self.last_used.elapsed() >= after)
+    }
+
+    async fn refresh_while_used(&mut self) {
+        while !self.is_unused() {
             self.acquire().await;
             self.wait_until_due().await;
         }
     }
 
-    /// Sleeps until the next acquisition is due or requested, or until a file changes.
+    /// Sleeps until the next acquisition is due or requested, until a file changes, or until the token has not been used for so
+    /// long that it is released.
     async fn wait_until_due(&mut self) {
         let watch_files = self.watch_always || self.failures > 0;
         loop {
+            if self.is_unused() {
+                return;
+            }
+            // Use is noticed at a look, so a token is kept for up to a quarter longer.
+            let look = self.app.release_after().map(|after| (Instant::now() + after / 4).min(self.last_used + after));
+            let next = look.map_or(self.due, |look| look.min(self.due));
             tokio::select! {
-                () = sleep_until(self.due) => return,
+                () = sleep_until(next) => {
+                    if next == self.due {
+                        return;
+                    }
+                }
                 () = self.state.wake.notified() => {
                     if self.state.needs_acquisition(&self.progress.borrow()) {
                         return;
@@ -147,9 +185,6 @@ impl Refresher {
             |lifetime| lifetime.starts + schedule::refresh_after(lifetime.duration, lifetime.refresh_in, jitter()),
         );
         let next = CurrentToken::new(acquired).ok_or(CredentialError::ExpiredOnArrival)?;
-        for CredentialId { name, .. } in &self.ids {
-            self.metrics.in_service(name.as_str(), Some((next.obtained_at, next.expires_at)));
-        }
         self.state.put_in_service(next);
         self.due = due;
         Ok(())
@@ -157,6 +192,7 @@ impl Refresher {
 
     fn succeeded(&mut self) {
         self.failures = 0;
+        self.app.succeeded();
         let fingerprint = self.state.fingerprint().map(tracing::field::display);
         let next_in_secs = self.due.saturating_duration_since(Instant::now()).as_secs();
         if self.logged == LoggedState::InService {
@@ -174,6 +210,9 @@ impl Refresher {
 
     fn failed(&mut self, err: CredentialError) {
         self.failures = self.failures.saturating_add(1);
+        if err.class() != ErrorClass::Transient && err.who_acts() == Actor::Operator {
+            self.app.refused();
+        }
         let wait = schedule::back_off(err.class(), self.failures, err.retry_after(), jitter());
         self.due = Instant::now() + wait;
         self.log_failure_once(&err, wait);

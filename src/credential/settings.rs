@@ -55,6 +55,16 @@ impl fmt::Display for CredentialId {
     }
 }
 
+/// When tokens are requested.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TokenSettings {
+    /// The time without use after which a token that was acquired on demand is released. `None`: tokens are acquired at start and
+    /// kept.
+    pub release_after: Option<Duration>,
+    /// The maximum number of token requests at once, for each authority.
+    pub max_requests: usize,
+}
+
 /// The settings of a token life. Cloning shares the settings of the app.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CredentialSettings {

@@ -3,6 +3,7 @@
 //!
 //! Workers read the token without a lock. The refresh task writes it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -26,6 +27,8 @@ const MIN_RETRY_AFTER: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub(crate) struct TokenState {
     current: ArcSwapOption<CurrentToken>,
+    /// Whether a caller has needed the token since the refresh task last asked.
+    used: AtomicBool,
     /// Wakes the refresh task.
     pub(crate) wake: Notify,
     /// The last replacement that was requested after a 401.
@@ -137,8 +140,27 @@ impl TokenState {
         self.current.load()
     }
 
+    /// Records that a caller needs the token. Writes only once per look of the refresh task, so that workers share the cache line.
+    pub(crate) fn mark_used(&self) {
+        if !self.used.load(Ordering::Relaxed) {
+            self.used.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Returns whether a caller has needed the token since the last call.
+    pub(crate) fn take_used(&self) -> bool {
+        self.used.swap(false, Ordering::Relaxed)
+    }
+
+    /// Drops the token.
+    pub(crate) fn release(&self) {
+        self.current.store(None);
+        *self.replacement.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
     /// Returns the bearer for a request, if a valid token or key is in service. Takes no lock.
     pub(crate) fn bearer(&self, url: RequestUrl<'_>) -> Option<Bearer> {
+        self.mark_used();
         let current = self.current.load();
         current.as_ref().filter(|current| current.is_valid())?.token_or_key.bearer(url)
     }

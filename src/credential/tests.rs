@@ -13,6 +13,9 @@ use crate::metrics::MetricRegistry;
 
 const URL: RequestUrl<'_> = RequestUrl { origin: "https://east", path: "/api" };
 
+const AT_START: TokenSettings = TokenSettings { release_after: None, max_requests: 16 };
+const ON_DEMAND: TokenSettings = TokenSettings { release_after: Some(Duration::from_secs(3600)), max_requests: 16 };
+
 struct Gateway {
     registry: MetricRegistry,
     credentials: Credentials,
@@ -79,7 +82,7 @@ async fn follows_changes_of_a_token_file() {
     let path = folder.path().join("token");
     let gateway = gateway(&[token_file("fabrikam", &path)]);
     let source = gateway.source("fabrikam");
-    gateway.credentials.start();
+    gateway.credentials.start(&AT_START);
     let unavailable = source.acquire().await.unwrap_err();
     assert!(unavailable.cause.to_string().starts_with("cannot read "), "{}", unavailable.cause);
     assert_eq!(source.status().state, CredentialState::Unavailable);
@@ -107,8 +110,6 @@ async fn follows_changes_of_an_access_key_which_never_expires() {
     assert!(signed.header().to_str().unwrap().starts_with("Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9."));
     assert_eq!(signed.fingerprint(), Fingerprint::of("first"), "the fingerprint is that of the key");
     assert_eq!(source.status().expires_at, None);
-    let metrics = gateway.metrics();
-    assert!(metrics.contains(r#"token_expiry_timestamp_seconds{credential="emulator"} inf"#), "{metrics}");
     assert!(source.replace(signed.fingerprint()).await.is_err(), "the key has not changed");
     std::fs::write(&path, "second").unwrap();
     wait_until(|| source.current(URL).is_some_and(|bearer| bearer.fingerprint() == Fingerprint::of("second"))).await;
@@ -123,11 +124,10 @@ async fn credentials_that_differ_only_in_their_name_share_one_cell() {
     gateway.source("a").acquire().await.unwrap();
     assert!(gateway.source("b").current(URL).is_some());
     assert!(gateway.source("c").current(URL).is_none());
-    let metrics = gateway.metrics();
-    for name in ["a", "b"] {
-        assert!(!metrics.contains(&format!("last_success_timestamp_seconds{{credential=\"{name}\"}} 0")), "{metrics}");
-    }
-    assert!(!metrics.contains("credential=\"c\""), "building a credential changes no metric: {metrics}");
+    let mut in_use = Vec::new();
+    gateway.credentials.tokens_in_use(&mut |name, times| in_use.push((name.to_owned(), times.is_some())));
+    in_use.sort();
+    assert_eq!(in_use, [("a".to_owned(), true), ("b".to_owned(), true)], "credentials that did not start are left out");
 }
 
 #[tokio::test]
@@ -246,4 +246,68 @@ fn a_reload_keeps_the_token_only_for_the_same_identity() {
         (key("A").facts().identity, CredentialKind::TokenFile { path: "a".into() }.facts().identity),
         (None, None)
     );
+}
+
+#[tokio::test]
+async fn with_tokens_on_demand_one_tenant_of_each_app_is_tried_at_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    for name in ["a", "b"] {
+        std::fs::write(path(name), "token").unwrap();
+    }
+    let gateway = gateway(&[token_file("a", &path("a")), token_file("b", &path("b")), token_file("c", &path("c"))]);
+    gateway.credentials.start(&ON_DEMAND);
+    let readiness = gateway.credentials.readiness();
+    let state = |name: &str| gateway.source(name).status().state;
+    wait_until(|| ["a", "b"].iter().all(|name| state(name) == CredentialState::Ready)).await;
+    wait_until(|| state("c") == CredentialState::Unavailable).await;
+    assert!(!readiness.is_ready(), "each of the apps must have a token");
+    assert!(gateway.source("a").may_serve() && !gateway.source("c").may_serve());
+    std::fs::write(path("c"), "token").unwrap();
+    wait_until(|| readiness.is_ready()).await;
+}
+
+#[tokio::test]
+async fn with_tokens_on_demand_at_most_three_tenants_of_an_app_are_tried_at_start() {
+    let shared = app("saas", "t.example", Cloud::Public, None).kind;
+    let CredentialKind::App { app, .. } = shared else { panic!("an app") };
+    let of_tenant = |number: usize| {
+        let tenant: Arc<str> = format!("t{number}.example").into();
+        let id = CredentialId { name: CredentialName::new("saas"), tenant: Some(Arc::clone(&tenant)) };
+        CredentialSettings { id, kind: CredentialKind::App { app: Arc::clone(&app), tenant }, object_id: None }
+    };
+    let settings: Vec<_> = (0..10).map(of_tenant).collect();
+    let gateway = gateway(&settings);
+    gateway.credentials.start(&ON_DEMAND);
+    let states = || settings.iter().map(|one| gateway.credentials.get(&one.id).unwrap().status().state);
+    wait_until(|| states().filter(|state| *state == CredentialState::Unavailable).count() == 3).await;
+    assert_eq!(states().filter(|state| *state == CredentialState::Unused).count(), 7);
+    assert!(!gateway.credentials.readiness().is_ready());
+    let one = gateway.credentials.get(&settings[9].id).unwrap();
+    assert!(!one.may_serve(), "the app's own credential is refused: its secret cannot be read");
+}
+
+#[tokio::test]
+async fn a_reload_keeps_the_token_lives_that_did_not_change() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings: Vec<_> = (0..4)
+        .map(|number| {
+            let path = folder.path().join(format!("t{number}"));
+            std::fs::write(&path, "token").unwrap();
+            token_file(&format!("t{number}"), &path)
+        })
+        .collect();
+    let metrics = TokenMetrics::register(&mut MetricRegistry::default()).unwrap();
+    let before = Credentials::build(&settings[..3], &metrics, &Handle::current()).unwrap();
+    before.start(&ON_DEMAND);
+    before.get(&settings[0].id).unwrap().acquire().await.unwrap();
+    let after = before.rebuild(&settings[1..], &metrics, &Handle::current()).unwrap();
+    for kept in &settings[1..3] {
+        let cells = [&before, &after].map(|credentials| Arc::clone(&credentials.sources[&kept.id].cell));
+        assert!(Arc::ptr_eq(&cells[0], &cells[1]), "{kept:?}");
+    }
+    after.start(&AT_START);
+    drop(before);
+    let status = |number: usize| after.get(&settings[number].id).unwrap().status().state;
+    wait_until(|| (1..4).all(|number| status(number) == CredentialState::Ready)).await;
 }

@@ -22,6 +22,9 @@ pub(super) fn changes(old: &Settings, new: &Settings) -> Vec<String> {
         changes.push("order of the routes changed".to_owned());
     }
     let mut changes = summarized(changes);
+    if old.tokens != new.tokens {
+        changes.push("tokens changed".to_owned());
+    }
     if old.proxy != new.proxy {
         changes.push("limits, timeouts, retry, forwarding or logging.access changed".to_owned());
     }

@@ -18,9 +18,9 @@ use super::error::GatewayError;
 use super::parts::{Parts, Prepared};
 use super::settings::Settings;
 use crate::admin::{Admin, DisabledView, EndpointView, RouteView, View};
-use crate::credential::{CredentialSettings, in_one_line};
+use crate::credential::{CredentialSettings, Credentials, in_one_line};
 use crate::endpoint::{DisabledEndpoint, Endpoint, EndpointRole, Probes};
-use crate::metrics::{EndpointState, Label, Metrics, StateSource};
+use crate::metrics::{EndpointState, Label, Metrics, StateSource, TokenTimes};
 use crate::proxy::Snapshot;
 use crate::route::RouteSettings;
 use crate::serve::{BoundAddress, BoundListeners, ListenerId, ListenerPlan};
@@ -81,7 +81,7 @@ impl Live {
     /// Starts token acquisition and endpoint probes. Returns the state of the admin listener.
     pub(super) fn start(&mut self, addresses: &Addresses) -> Arc<Admin> {
         self.addresses = addresses.clone();
-        self.parts.credentials.start();
+        self.parts.credentials.start(&self.parts.settings.tokens);
         self.probes.set_endpoints(self.parts.snapshot.endpoints());
         let admin = self.parts.settings.admin.as_ref();
         let allowed_hosts = admin.map(|admin| admin.allowed_hosts.clone()).unwrap_or_default();
@@ -174,6 +174,7 @@ impl Live {
             config_hash: self.parts.settings.hash.clone(),
             after_restart: self.after_restart.clone(),
             started: self.started,
+            readiness: self.parts.credentials.readiness(),
             listeners: listeners.map(|(name, address)| (name.clone(), address.to_string())).collect(),
             credentials: self.parts.settings.credentials.iter().filter_map(source).collect(),
             endpoints: self.parts.snapshot.endpoints().iter().map(endpoint).collect(),
@@ -187,15 +188,20 @@ impl Live {
 #[derive(Debug)]
 struct States {
     snapshot: Arc<Snapshot>,
+    credentials: Arc<Credentials>,
 }
 
 fn states(parts: &Parts) -> Arc<dyn StateSource> {
-    Arc::new(States { snapshot: Arc::clone(&parts.snapshot) })
+    Arc::new(States { snapshot: Arc::clone(&parts.snapshot), credentials: Arc::clone(&parts.credentials) })
 }
 
 impl StateSource for States {
     fn endpoints(&self, visit: &mut dyn FnMut(&Label, EndpointState)) {
         self.snapshot.endpoints().iter().for_each(|endpoint| visit(endpoint.label(), endpoint.health().state()));
+    }
+
+    fn tokens(&self, visit: &mut dyn FnMut(&str, Option<TokenTimes>)) {
+        self.credentials.tokens_in_use(visit);
     }
 }
 

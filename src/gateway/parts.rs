@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 
 use super::error::GatewayError;
 use super::settings::{MetricsSettings, Settings, short_hash};
-use crate::credential::{CredentialSettings, CredentialState, Credentials};
+use crate::credential::{CredentialState, Credentials};
 use crate::endpoint::{Endpoint, EndpointName, EndpointSettings, TlsClients};
 use crate::metrics::{Labels, Metrics};
 use crate::proxy::Snapshot;
@@ -81,18 +81,16 @@ impl Parts {
 }
 
 impl Prepared {
-    /// Starts the tasks of new credentials, and waits until each has obtained its first token or failed, but at most
-    /// five seconds.
+    /// Starts the tasks of new credentials that are acquired at start or whose predecessors are in use, and waits until each has
+    /// obtained its first token or failed, but at most five seconds.
     pub(super) async fn warm_up(&self) {
         let Parts { settings, credentials, .. } = &self.parts;
-        credentials.start();
+        credentials.start(&settings.tokens);
         let end = Instant::now() + WARM_UP;
-        let is_starting = |credential: &CredentialSettings| {
-            let source = credentials.get(&credential.id);
-            source.is_some_and(|source| source.status().state == CredentialState::Starting)
-        };
-        while settings.credentials.iter().any(is_starting) && Instant::now() < end {
+        let mut starting = credentials.starting();
+        while !starting.is_empty() && Instant::now() < end {
             sleep(WARM_UP_INTERVAL).await;
+            starting.retain(|source| source.status().state == CredentialState::Starting);
         }
     }
 }

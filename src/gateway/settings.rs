@@ -3,7 +3,7 @@
 use aws_lc_rs::digest;
 
 use crate::admin::AdminSettings;
-use crate::credential::CredentialSettings;
+use crate::credential::{CredentialSettings, TokenSettings};
 use crate::endpoint::{DisabledEndpoint, EndpointSettings};
 use crate::proxy::{AdmissionSettings, ProxySettings};
 use crate::route::RouteSettings;
@@ -18,6 +18,8 @@ pub struct Settings {
     pub admin: Option<AdminSettings>,
     /// The credentials that endpoints use.
     pub credentials: Vec<CredentialSettings>,
+    /// When their tokens are requested.
+    pub tokens: TokenSettings,
     /// The endpoints that are in use.
     pub endpoints: Vec<EndpointSettings>,
     /// The endpoints that are not in use. Routes may name them.

@@ -43,7 +43,7 @@ pub use merge::{MERGES, Merge};
 pub use registry::MetricRegistry;
 use shared::SharedMetrics;
 use states::StateGauges;
-pub use states::{EndpointState, StateSource};
+pub use states::{EndpointState, StateSource, TokenTimes};
 pub use token::TokenMetrics;
 pub use worker::{CompletedRequest, InFlight, UpstreamResponse, WorkerMetrics};
 
@@ -207,6 +207,7 @@ impl Metrics {
         let parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(parts) = parts {
             self.states.refresh(&*parts, &self.shared.retry_budgets);
+            self.token.refresh(&*parts);
         }
         format.encode(&self.registry.gather())
     }

@@ -16,7 +16,14 @@ use super::retry_budgets::RetryBudgets;
 pub trait StateSource: fmt::Debug + Send + Sync {
     /// Calls `visit` with the label and the state of each endpoint.
     fn endpoints(&self, visit: &mut dyn FnMut(&Label, EndpointState));
+
+    /// Calls `visit` with the name of each credential whose token is in use, once for each of its tenants, and with the times
+    /// when the token was obtained and when it expires, if there is one.
+    fn tokens(&self, visit: &mut dyn FnMut(&str, Option<TokenTimes>));
 }
+
+/// When a token was obtained and when it expires, if ever.
+pub type TokenTimes = (SystemTime, Option<SystemTime>);
 
 /// The state of one endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

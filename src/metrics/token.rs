@@ -1,11 +1,13 @@
 //! Metrics of token acquisition, by the configured names of credentials.
 
+use std::collections::HashMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus::{GaugeVec, HistogramVec, IntCounterVec};
 
 use super::labels::{TokenErrorReason, TokenOutcome, TokenStage};
 use super::registry::{LabelsInForce, MetricRegistry};
+use super::states::StateSource;
 
 const TOKEN_REQUEST_BUCKETS: [f64; 9] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
@@ -82,15 +84,26 @@ impl TokenMetrics {
         self.with_label(credential, |label| self.errors.with_label_values(&[label, reason.label()]).inc());
     }
 
-    /// Sets when the token in use was obtained and when it expires, if ever. `None` stands for no token yet and creates the
-    /// series.
-    pub fn in_service(&self, credential: &str, token: Option<(SystemTime, Option<SystemTime>)>) {
-        let (obtained, expires) =
-            token.map_or((0.0, 0.0), |(obtained, expires)| (unix(obtained), expires.map_or(f64::INFINITY, unix)));
-        self.with_label(credential, |label| {
-            self.last_success.with_label_values(&[label]).set(obtained);
-            self.expiry.with_label_values(&[label]).set(expires);
+    /// Sets the gauges of the tokens in use: the earliest times of those that share a label.
+    pub(super) fn refresh(&self, parts: &dyn StateSource) {
+        let mut earliest: HashMap<String, (f64, f64)> = HashMap::new();
+        parts.tokens(&mut |credential, times| {
+            let (obtained, expires) =
+                times.map_or((0.0, 0.0), |(obtained, expires)| (unix(obtained), expires.map_or(f64::INFINITY, unix)));
+            self.with_label(credential, |label| {
+                if let Some(least) = earliest.get_mut(label) {
+                    *least = (least.0.min(obtained), least.1.min(expires));
+                } else {
+                    earliest.insert(label.to_owned(), (obtained, expires));
+                }
+            });
         });
+        self.last_success.reset();
+        self.expiry.reset();
+        for (label, (obtained, expires)) in &earliest {
+            self.last_success.with_label_values(&[label]).set(*obtained);
+            self.expiry.with_label_values(&[label]).set(*expires);
+        }
     }
 
     /// Sets when the credential's client certificate expires.

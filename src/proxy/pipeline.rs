@@ -16,12 +16,11 @@ use super::record::{RecordContext, RequestRecord};
 use super::request_id::RequestIds;
 use super::response_body::ResponseBody;
 use super::snapshot::Snapshot;
-use crate::credential::{RequestUrl, in_one_line};
+use crate::credential::in_one_line;
 use crate::delivery::{
     self, BodyMemory, CallHead, CallKey, DeliveryError, DeliveryParts, Network, PlannedCall, RequestBody, UpstreamBody,
     WorkerDelivery, headers,
 };
-use crate::endpoint::Endpoint;
 use crate::limits::{ConcurrencyPermit, Queued, RateExceeded};
 use crate::metrics::{Metrics, WorkerMetrics};
 use crate::route::{Choice, DeliveryMode};
@@ -250,12 +249,9 @@ impl Proxy {
         queued.permit.map(Some).ok_or_else(|| DeliveryError::Overload { retry_after: Queued::RETRY_AFTER }.into())
     }
 
-    /// Responds to a health probe: 200 while at least one endpoint has a token.
+    /// Responds to a health probe: 200 while a call could be served, by a token in service or one that is requested on demand.
     fn health(&self, record: &RequestRecord) -> Result<Response<UpstreamBody>, ProxyError> {
-        let has_token = |endpoint: &Arc<Endpoint>| {
-            endpoint.bearer().current(RequestUrl { origin: endpoint.origin(), path: "/" }).is_some()
-        };
-        if !self.snapshot.endpoints.iter().any(has_token) {
+        if !self.snapshot.endpoints.iter().any(|endpoint| endpoint.bearer().may_serve()) {
             return Err(DeliveryError::TokenUnavailable(None).into());
         }
         let mut response = Response::new(UpstreamBody::Empty);

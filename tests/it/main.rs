@@ -45,4 +45,5 @@ mod tenants;
 mod token_faults;
 mod token_lifetime;
 mod token_reports;
+mod tokens_on_demand;
 mod wire;

@@ -9,6 +9,7 @@ mod process;
 mod rate;
 mod request;
 mod route;
+mod tokens;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -31,6 +32,7 @@ pub(crate) use route::{
     EndpointHeaderFile, HashByFile, HashNameFile, HeaderMatchFile, MatchFile, PickFile, PolicyFile, RouteEndpointFile,
     RouteFile, TestFile, WhenUnavailableFile,
 };
+pub(crate) use tokens::{AcquireFile, TokensFile};
 
 /// A file that the main file includes.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
@@ -62,6 +64,8 @@ pub(crate) struct ConfigFile {
     /// The credentials of the endpoints, by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) credentials: BTreeMap<String, Arc<CredentialFile>>,
+    /// When the tokens of the credentials are requested.
+    pub(crate) tokens: TokensFile,
     /// The SignalR resources, by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) endpoints: BTreeMap<String, Arc<EndpointFile>>,

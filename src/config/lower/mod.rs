@@ -16,6 +16,7 @@ mod request;
 mod route;
 mod tenant;
 mod test;
+mod tokens;
 mod values;
 
 use std::num::NonZero;
@@ -34,6 +35,7 @@ pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> (Settings, 
     let listeners = listener::lower(file, context);
     let admin = listener::lower_admin(&file.admin, &listeners, context);
     let credentials = credential::lower(file, context);
+    let tokens = tokens::lower(file, credentials.len(), context);
     let Endpoints { enabled: endpoints, disabled, digests: endpoint_digests } =
         endpoint::lower(file, &credentials, context);
     let (routes, route_digests) = route::lower(file, context);
@@ -47,10 +49,22 @@ pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> (Settings, 
     let credential_digests = credential::digests(&credentials);
     let digests = (endpoint_digests, route_digests, credential_digests);
     let hash = short_hash(&format!(
-        "{listeners:?} {admin:?} {disabled:?} {proxy:?} {serve:?} {metrics:?} {logging:?} {digests:?}"
+        "{listeners:?} {admin:?} {tokens:?} {disabled:?} {proxy:?} {serve:?} {metrics:?} {logging:?} {digests:?}"
     ));
-    let mut settings =
-        Settings { listeners, admin, credentials, endpoints, disabled, routes, proxy, serve, metrics, logging, hash };
+    let mut settings = Settings {
+        listeners,
+        admin,
+        credentials,
+        tokens,
+        endpoints,
+        disabled,
+        routes,
+        proxy,
+        serve,
+        metrics,
+        logging,
+        hash,
+    };
     advice::warn(file, &settings, context);
     // After the hash: replicas with different numbers of cores must have the same hash.
     if settings.serve.workers == 0 {

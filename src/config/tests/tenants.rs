@@ -51,6 +51,25 @@ fn hundreds_of_tenants_are_valid() {
 }
 
 #[test]
+fn tokens_are_acquired_on_demand_above_64_token_lives() {
+    let tokens = |count: usize, more: &str| {
+        let names: Vec<_> =
+            (0..count).map(|number| (format!("t{number}"), format!("tenant = \"t{number}.example\""))).collect();
+        let endpoints: Vec<_> = names.iter().map(|(name, keys)| (name.as_str(), keys.as_str())).collect();
+        let route = "[[routes]]\nname = \"r\"\nendpoints = [\"t0\"]\n";
+        load_toml(&format!("{}{route}{more}", config(&app(""), &endpoints)))
+            .unwrap_or_else(|err| panic!("{err}"))
+            .settings
+            .tokens
+    };
+    let hour = Some(std::time::Duration::from_secs(3600));
+    assert_eq!((tokens(64, "").release_after, tokens(65, "").release_after), (None, hour));
+    assert_eq!(tokens(65, "[tokens]\nacquire = \"at_start\"").release_after, None);
+    let minute = tokens(1, "[tokens]\nacquire = \"on_demand\"\nrelease_after = \"1m\"\nmax_requests = 4");
+    assert_eq!((minute.release_after, minute.max_requests), (hour.map(|hour| hour / 60), 4));
+}
+
+#[test]
 fn reports_tenants_that_are_named_twice_by_nobody_or_for_a_kind_that_has_none() {
     let tenant = ("a", "tenant = \"a.example\"");
     let managed = "kind = \"managed_identity\"".to_owned();

@@ -11,6 +11,7 @@ use tokio::time::{Instant, advance, sleep};
 
 use super::*;
 use crate::credential::acquire::{Acquire, Acquired, TokenOrKey, WatchedFiles};
+use crate::credential::app_state::Demand;
 use crate::credential::error::CredentialError;
 use crate::credential::identity_endpoint::{IdentityEndpoint, IdentityEndpointKind};
 use crate::credential::lifetime::Lifetime;
@@ -99,6 +100,7 @@ const WRONG_SECRET: Step = Step::Reject(401, Some("invalid_client"), None);
 struct Fixture {
     cell: Arc<TokenCell>,
     script: Arc<Script>,
+    app: Arc<AppState>,
 }
 
 impl Fixture {
@@ -107,14 +109,27 @@ impl Fixture {
     }
 
     fn with_files(steps: impl IntoIterator<Item = Step>, files: WatchedFiles) -> Self {
+        Self::build(steps, files, None)
+    }
+
+    /// A token that is released after an hour without use.
+    fn on_demand(steps: impl IntoIterator<Item = Step>) -> Self {
+        Self::build(steps, WatchedFiles::default(), Some(HOUR))
+    }
+
+    fn build(steps: impl IntoIterator<Item = Step>, files: WatchedFiles, release_after: Option<Duration>) -> Self {
         let script = Arc::new(Script { steps: Mutex::new(steps.into_iter().collect()), files, ..Script::default() });
         let metrics = TokenMetrics::register(&mut MetricRegistry::default()).unwrap();
         let (state, (publish, progress)) = (Arc::<TokenState>::default(), watch::channel(Progress::default()));
         let acquirer: Arc<dyn Acquire> = Arc::<Script>::clone(&script);
+        let demand = Arc::<Demand>::default();
+        demand.set(release_after);
+        let app = Arc::new(AppState::new(demand));
         let ids = vec![CredentialId::without_tenant("fabrikam")];
-        let refresher = Refresher::new(Arc::clone(&state), publish, acquirer, ids, metrics);
-        let cell = Arc::new(TokenCell::new(state, progress, refresher, tokio::runtime::Handle::current()));
-        Self { cell, script }
+        let refresher = Refresher::new(Arc::clone(&state), publish, acquirer, ids, Arc::clone(&app), metrics);
+        let cell =
+            Arc::new(TokenCell::new(state, progress, refresher, Arc::clone(&app), tokio::runtime::Handle::current()));
+        Self { cell, script, app }
     }
 
     fn calls(&self) -> u32 {
@@ -435,4 +450,67 @@ async fn workers_on_other_threads_and_runtimes_can_wait() {
     let joined = tokio::task::spawn_blocking(move || worker.join().unwrap());
     joined.await.unwrap().unwrap();
     assert!(fixture.ready().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_on_demand_is_acquired_at_its_first_use_and_released_without_use() {
+    let fixture = Fixture::on_demand([Step::Fresh(HOUR)]);
+    assert_eq!(fixture.cell.status().state, CredentialState::Unused);
+    sleep(24 * HOUR).await;
+    assert_eq!(fixture.calls(), 0);
+    fixture.cell.acquire().await.unwrap();
+    // In use, and so kept fresh, although the first token expires after an hour.
+    for _ in 0..6 {
+        sleep(30 * MINUTE).await;
+        assert!(fixture.ready().is_some());
+    }
+    sleep(76 * MINUTE).await;
+    assert_eq!(fixture.cell.status().state, CredentialState::Unused);
+    assert!(!fixture.cell.is_running() && fixture.cell.status().fingerprint.is_none());
+    let calls = fixture.calls();
+    sleep(24 * HOUR).await;
+    assert_eq!(fixture.calls(), calls, "nothing is refreshed for an unused tenant");
+    fixture.cell.acquire().await.unwrap();
+    assert_eq!((fixture.calls(), fixture.cell.status().state), (calls + 1, CredentialState::Ready));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failing_token_on_demand_is_retried_only_while_callers_ask_for_it() {
+    let fixture = Fixture::on_demand([WRONG_SECRET]);
+    fixture.app.succeeded();
+    fixture.cell.acquire().await.unwrap_err();
+    assert!(fixture.app.is_refused() && !fixture.cell.may_serve());
+    sleep(76 * MINUTE).await;
+    assert_eq!(fixture.cell.status().state, CredentialState::Unused);
+    let calls = fixture.calls();
+    sleep(24 * HOUR).await;
+    assert_eq!(fixture.calls(), calls);
+    fixture.cell.acquire().await.unwrap_err();
+    assert_eq!(fixture.calls(), calls + 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn tries_of_an_app_without_a_first_token_continue_without_callers() {
+    let mut steps = vec![WRONG_SECRET; 40];
+    steps.push(Step::Fresh(HOUR));
+    let fixture = Fixture::on_demand(steps);
+    fixture.cell.acquire().await.unwrap_err();
+    assert!(!fixture.app.obtained());
+    sleep(4 * HOUR).await;
+    assert!(fixture.app.obtained() && !fixture.app.is_refused());
+}
+
+#[tokio::test(start_paused = true)]
+async fn callers_during_a_release_get_a_token() {
+    let fixture = Fixture::on_demand([Step::Fresh(24 * HOUR)]);
+    fixture.cell.acquire().await.unwrap();
+    // Each look of the refresh task at the use coincides with a caller.
+    for _ in 0..200 {
+        sleep(HOUR / 4).await;
+        if fixture.ready().is_none() {
+            fixture.cell.acquire().await.unwrap();
+        }
+        assert!(fixture.ready().is_some());
+        sleep(5 * HOUR / 4).await;
+    }
 }
