@@ -1,5 +1,6 @@
 //! `check`: checks a configuration as `run` does before its first network I/O.
 
+use std::collections::HashSet;
 use std::fmt::{self, Write};
 use std::path::PathBuf;
 
@@ -115,7 +116,12 @@ fn build(loaded: &Loaded) -> anyhow::Result<FileReports> {
             problems: Vec::new(),
             warnings: listener_warnings.into_iter().map(listener_report).collect(),
         };
+        // The token lives of one credential have the same files.
+        let mut inspected = HashSet::new();
         for credential in &settings.credentials {
+            if !inspected.insert(&credential.id.name) {
+                continue;
+            }
             let Some(Inspection { problem, warnings }) = credentials.inspect(&credential.id).await else { continue };
             let key = format!("credentials.{}", credential.id.name);
             let report = |fact| FileReport { key: key.clone(), fact };

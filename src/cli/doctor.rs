@@ -13,7 +13,7 @@ use super::options::ConfigOptions;
 use super::output::{Outcome, print, problems_to_json, usage};
 use super::runtime::block_on;
 use crate::diagnosis::{self, Examination, Progress, SharedCause, shared_causes};
-use crate::endpoint::EndpointSettings;
+use crate::endpoint::{DisabledEndpoint, EndpointSettings};
 use crate::metrics::Metrics;
 use crate::route::{Case, Pattern};
 
@@ -40,7 +40,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
         Err(err) if options.json => return problems_to_json(&err),
         Err(err) => return Err(err.into()),
     };
-    retain(&mut settings.endpoints, &options.endpoints)?;
+    retain(&mut settings.endpoints, &options.endpoints, &settings.disabled)?;
     let metrics = Metrics::new()?;
     let bar = progress_bar(settings.endpoints.len());
     let progress = |progress: Progress<'_>| match progress {
@@ -64,7 +64,11 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
 }
 
 /// Removes the endpoints that none of the names and patterns matches, unless there are none.
-fn retain(endpoints: &mut Vec<EndpointSettings>, wanted: &[String]) -> anyhow::Result<()> {
+fn retain(
+    endpoints: &mut Vec<EndpointSettings>,
+    wanted: &[String],
+    disabled: &[DisabledEndpoint],
+) -> anyhow::Result<()> {
     if wanted.is_empty() {
         return Ok(());
     }
@@ -79,13 +83,15 @@ fn retain(endpoints: &mut Vec<EndpointSettings>, wanted: &[String]) -> anyhow::R
         is_wanted
     });
     match patterns.iter().zip(wanted).find(|((_, has_matched), _)| !has_matched) {
-        Some((_, wanted)) => Err(usage(no_such_endpoint(wanted))),
+        Some((_, wanted)) => Err(usage(no_such_endpoint(wanted, disabled))),
         None => Ok(()),
     }
 }
 
-pub(super) fn no_such_endpoint(wanted: &str) -> anyhow::Error {
-    if wanted.contains('*') {
+pub(super) fn no_such_endpoint(wanted: &str, disabled: &[DisabledEndpoint]) -> anyhow::Error {
+    if disabled.iter().any(|endpoint| endpoint.name.as_str() == wanted) {
+        anyhow!("the endpoint `{wanted}` is disabled in the configuration (`enabled = false`)")
+    } else if wanted.contains('*') {
         anyhow!("no endpoint in the configuration matches `{wanted}`")
     } else {
         anyhow!("there is no endpoint `{wanted}` in the configuration")

@@ -25,7 +25,7 @@ pub(super) struct Options {
 pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
     let settings = options.config.load()?.settings;
     let endpoint = settings.endpoints.iter().find(|endpoint| endpoint.name.as_str() == options.endpoint);
-    let endpoint = endpoint.ok_or_else(|| usage(no_such_endpoint(&options.endpoint)))?;
+    let endpoint = endpoint.ok_or_else(|| usage(no_such_endpoint(&options.endpoint, &settings.disabled)))?;
     let credential = settings.credentials.iter().find(|credential| credential.id == endpoint.credential);
     let credential = credential
         .ok_or_else(|| usage(anyhow::anyhow!("the configuration has no credential `{}`", endpoint.credential)))?;
