@@ -57,6 +57,13 @@ impl Fleet {
         std::fs::rename(unfinished, self.file(name)).unwrap();
     }
 
+    /// Adds `enabled = false` to the file of a new endpoint.
+    fn suspend_tenant(&self, name: &str) {
+        self.write_tenant(name, name);
+        let text = std::fs::read_to_string(self.file(name)).unwrap();
+        std::fs::write(self.file(name), text + "enabled = false\n").unwrap();
+    }
+
     fn remove_tenant(&self, name: &str) {
         std::fs::remove_file(self.file(name)).unwrap();
     }
