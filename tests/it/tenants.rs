@@ -9,6 +9,7 @@ use tempfile::TempDir;
 
 use crate::support::{BROADCAST_BODY, Caller, Process, Response, request, wait_until};
 
+mod cold;
 mod faults;
 mod storms;
 

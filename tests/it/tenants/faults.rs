@@ -44,3 +44,20 @@ async fn a_throttled_tenant_harms_no_other() {
     assert_eq!(fleet.token_requests("t7"), 1, "the tenant's Retry-After is not honoured");
     assert_eq!(fleet.assert_own_tokens(), 299);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tenants_whose_token_requests_hang_stop_no_other() {
+    // Twice as many as there may be token requests at once.
+    let fleet = Fleet::start(300, "slow_tokens = [\"1-32\"]\ndelay = \"1h\"\n").await;
+    let gateway = fleet.start_gateway("[tokens]\nmax_requests = 16\n").await;
+    let listener = gateway.listener();
+    let hung: Vec<_> = names(1..=32)
+        .map(|name| tokio::spawn(async move { broadcast(&mut Caller::connect(listener).await, &name).await }))
+        .collect();
+    wait_until("token requests hang", async || (fleet.sandbox.entra().journal().received() >= 16).then_some(())).await;
+    for (name, response) in broadcast_to_all(&gateway, others(300, 1..=32)).await {
+        assert_eq!(response.status, 202, "{name}: {response:?}");
+    }
+    assert_eq!(fleet.assert_own_tokens(), 268);
+    hung.iter().for_each(tokio::task::JoinHandle::abort);
+}

@@ -1,0 +1,35 @@
+//! Token requests of tenants that are called for the first time.
+
+use super::*;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_cold_callers_cause_one_token_request_each_and_no_failure() {
+    const TENANTS: usize = 1000;
+    const AT_ONCE: usize = 8;
+    let fleet = Fleet::start(TENANTS, "").await;
+    // Without a delay, requests would hardly overlap.
+    fleet.sandbox.entra().faults().set(Fault::always(FaultKind::Delay { delay_ms: 5 }));
+    let more = format!("[tokens]\nmax_requests = {AT_ONCE}\n[limits]\nqueue = 1000\nqueue_time = \"20s\"\n");
+    let gateway = fleet.start_gateway(&more).await;
+    for (name, response) in broadcast_to_all(&gateway, names(1..=TENANTS)).await {
+        assert_eq!(response.status, 202, "{name}: {response:?}");
+    }
+    // At the start, the credential may be tried with up to three tenants.
+    let total = fleet.sandbox.entra().journal().received();
+    assert!((1000..=1003).contains(&total), "{total} token requests");
+    assert_eq!(fleet.assert_own_tokens(), TENANTS);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tenant_without_calls_has_no_token_request_and_no_connection() {
+    let fleet = Fleet::start(300, "").await;
+    let gateway = fleet.start_gateway("").await;
+    for (name, response) in broadcast_to_all(&gateway, names([1, 300])).await {
+        assert_eq!(response.status, 202, "{name}: {response:?}");
+    }
+    let others = names(2..=299).filter(|name| fleet.token_requests(name) > 0).count();
+    assert!(others <= 3, "{others} tenants without calls have token requests");
+    for name in names(2..=299) {
+        assert_eq!(fleet.sandbox.endpoint(&name).unwrap().server.journal().received(), 0, "{name} was called");
+    }
+}
