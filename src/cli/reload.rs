@@ -15,9 +15,9 @@ use crate::gateway::{Reload, run_detached};
 /// symbolic links of a Kubernetes volume.
 const INTERVAL: Duration = Duration::from_secs(2);
 /// The maximum share of the time that is spent examining thousands of included files, as a divisor.
-const MAX_SHARE: u32 = 100;
+const MAX_SHARE: u32 = 20;
 /// Chosen: nobody waits longer for a new tenant.
-const MAX_INTERVAL: Duration = Duration::from_secs(30);
+const MAX_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Starts a task that watches the configuration that `loader` loaded. The task ends when the receiver is dropped.
 pub(super) fn watch(loader: Loader) -> anyhow::Result<mpsc::Receiver<Reload>> {
