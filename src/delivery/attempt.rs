@@ -33,41 +33,38 @@ impl AuthorizedResponse {
 
 /// Sends a request to one endpoint, and once more with another token if the endpoint responds 401. Such a request was
 /// not processed, so it cannot take effect twice. `others` is the number of endpoints that may be tried afterwards.
-#[expect(clippy::manual_async_fn, reason = "an async fn stores its arguments twice, in every request's future")]
-pub(super) fn attempt(
+pub(super) async fn attempt(
     worker: &WorkerDelivery,
     upstream: &Upstream,
     call: &PlannedCall<'_>,
     others: usize,
-) -> impl Future<Output = AttemptOutcome> {
-    async move {
-        if let Some(rate) = &upstream.rate
-            && let Err(exceeded) = rate.check()
-        {
-            return rate_limited(worker, upstream, exceeded);
-        }
-        // Held until the head of the response arrives.
-        let _permit = match endpoint_permit(worker, upstream, call.state).await {
-            Ok(permit) => permit,
-            Err(full) => return AttemptOutcome::unsent(Fault::Gateway, full),
-        };
-        let resend = {
-            let received = match send_once(worker, upstream, call, others).await {
-                Ok(received) => received,
-                Err(outcome) => return *outcome,
-            };
-            match received.response.status() {
-                StatusCode::UNAUTHORIZED => Box::pin(send_with_another_token(worker, upstream, call, received)),
-                status => {
-                    if status == StatusCode::FORBIDDEN {
-                        worker.metrics.unauthorized(upstream.label(), status.as_u16(), UnauthorizedAction::Kept);
-                    }
-                    return received.outcome(call);
-                }
-            }
-        };
-        resend.await
+) -> AttemptOutcome {
+    if let Some(rate) = &upstream.rate
+        && let Err(exceeded) = rate.check()
+    {
+        return rate_limited(worker, upstream, exceeded);
     }
+    // Held until the head of the response arrives.
+    let _permit = match endpoint_permit(worker, upstream, call.state).await {
+        Ok(permit) => permit,
+        Err(full) => return AttemptOutcome::unsent(Fault::Gateway, full),
+    };
+    let resend = {
+        let received = match send_once(worker, upstream, call, others).await {
+            Ok(received) => received,
+            Err(outcome) => return *outcome,
+        };
+        match received.response.status() {
+            StatusCode::UNAUTHORIZED => Box::pin(send_with_another_token(worker, upstream, call, received)),
+            status => {
+                if status == StatusCode::FORBIDDEN {
+                    worker.metrics.unauthorized(upstream.label(), status.as_u16(), UnauthorizedAction::Kept);
+                }
+                return received.outcome(call);
+            }
+        }
+    };
+    resend.await
 }
 
 /// Returns the outcome of an attempt beyond the rate of its endpoint. The next endpoint of the route may take the call.
@@ -126,39 +123,36 @@ async fn send_with_another_token(
 
 /// Sends a request to one endpoint with the current token. An outcome without a response is boxed: it is rare, and
 /// would enlarge every request's future.
-#[expect(clippy::manual_async_fn, reason = "an async fn stores its arguments twice, in every request's future")]
-fn send_once(
+async fn send_once(
     worker: &WorkerDelivery,
     upstream: &Upstream,
     call: &PlannedCall<'_>,
     others: usize,
-) -> impl Future<Output = Result<AuthorizedResponse, Box<AttemptOutcome>>> {
-    async move {
-        let endpoint = upstream.endpoint();
-        let url = RequestUrl { origin: endpoint.origin(), path: call.uri.path() };
-        let bearer = match endpoint.bearer().current(url) {
-            Some(bearer) => bearer,
-            None => Box::pin(wait_for_bearer(worker, endpoint, url, call.state, others))
-                .await
-                .map_err(|err| Box::new(AttemptOutcome::unsent(Fault::Token, err)))?,
-        };
-        let began = Instant::now();
-        let request = call.state.deadline();
-        check_sendable(worker, call, &bearer, request.remaining(began))?;
-        let time = AttemptTime { began, limit: worker.settings.try_timeout, request };
-        let result = forward::send(upstream.pool(), call, &bearer, &worker.timer, &time).await;
-        let ended = Instant::now();
-        let duration = ended.saturating_duration_since(time.began);
-        call.state.add_wait(duration);
-        let response = result.map_err(|failure| failed(worker, upstream, call, failure, &time))?;
-        worker.metrics.upstream_responded(&UpstreamResponse {
-            endpoint: upstream.label(),
-            operation: call.operation.index(),
-            code: response.status().as_u16(),
-            duration,
-        });
-        Ok(AuthorizedResponse { response, bearer, ended })
-    }
+) -> Result<AuthorizedResponse, Box<AttemptOutcome>> {
+    let endpoint = upstream.endpoint();
+    let url = RequestUrl { origin: endpoint.origin(), path: call.uri.path() };
+    let bearer = match endpoint.bearer().current(url) {
+        Some(bearer) => bearer,
+        None => Box::pin(wait_for_bearer(worker, endpoint, url, call.state, others))
+            .await
+            .map_err(|err| Box::new(AttemptOutcome::unsent(Fault::Token, err)))?,
+    };
+    let began = Instant::now();
+    let request = call.state.deadline();
+    check_sendable(worker, call, &bearer, request.remaining(began))?;
+    let time = AttemptTime { began, limit: worker.settings.try_timeout, request };
+    let result = forward::send(upstream.pool(), call, &bearer, &worker.timer, &time).await;
+    let ended = Instant::now();
+    let duration = ended.saturating_duration_since(time.began);
+    call.state.add_wait(duration);
+    let response = result.map_err(|failure| failed(worker, upstream, call, failure, &time))?;
+    worker.metrics.upstream_responded(&UpstreamResponse {
+        endpoint: upstream.label(),
+        operation: call.operation.index(),
+        code: response.status().as_u16(),
+        duration,
+    });
+    Ok(AuthorizedResponse { response, bearer, ended })
 }
 
 /// Waits until an endpoint has a bearer. With `others` to try afterwards, it waits for a share of the request's time

@@ -3,6 +3,10 @@
 //!
 //! Reading order: [`deliver`], `fan_out` and `list`, `single`, `attempt`, `forward`. Independent of
 //! listeners and admission. From [`crate::serve`] it imports only the caller's body, its error and a header name.
+//!
+//! Futures of rare steps (a wait for a token or permit, a second connection, a retry, a list, a fan-out) are boxed. Held in
+//! place, they would take 1,150 of 33,700 instructions more per request (callgrind, `bench.sh --instructions`, plain, 64
+//! connections, median of three runs, 2026-11-27).
 
 mod attempt;
 mod body;

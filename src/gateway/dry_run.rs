@@ -13,7 +13,7 @@ use super::settings::Settings;
 use crate::delivery::CallHead;
 use crate::endpoint::{EndpointName, EndpointRole};
 use crate::metrics::ErrorKind;
-use crate::proxy::{Admission, ProxyError};
+use crate::proxy::{Admission, LastHost, ProxyError};
 use crate::route::{Choice, DeliveryMode, MismatchDetail, NamedBy, Pick, RouteName, Table, TableError};
 use crate::serve::{Bind, ListenerId, Peer};
 use crate::signalr::{Call, FanOutKind, Operation};
@@ -163,7 +163,7 @@ impl<'s> DryRun<'s> {
         let peer =
             Peer { listener: ListenerId::default(), address, is_tls: settings.tls.is_some(), forwarded_for: None };
         let head = CallHead::new(request.clone(), || HeaderValue::from_static("dry-run"), None);
-        admission.admit(&peer, &head)?;
+        admission.admit(&peer, &head, &LastHost::default())?;
 
         let call = Call::parse(&request.method, request.uri.path(), request.uri.query())?;
         decision.operation = Some(call.operation);

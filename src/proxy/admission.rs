@@ -3,6 +3,8 @@
 //! The gateway adds its credentials to any request that reaches it, so it must keep browser pages out. A page cannot
 //! reach a Unix socket, so `Host` is not checked there.
 
+use std::cell::RefCell;
+
 use super::error::ProxyError;
 use super::settings::AdmissionSettings;
 use crate::delivery::headers::MAX_CONNECTION_NAMES;
@@ -16,6 +18,22 @@ pub struct Admission {
     settings: AdmissionSettings,
     max_header_bytes: usize,
     max_body_bytes: u64,
+}
+
+/// The host that a worker last allowed at a listener, under one configuration. Nearly all callers of a listener send the
+/// same one.
+#[derive(Debug, Default)]
+pub struct LastHost(RefCell<String>);
+
+impl LastHost {
+    fn is(&self, host: &str) -> bool {
+        *self.0.borrow() == host
+    }
+
+    #[cold]
+    fn set(&self, host: &str) {
+        host.clone_into(&mut self.0.borrow_mut());
+    }
 }
 
 impl Admission {
@@ -33,7 +51,7 @@ impl Admission {
     ///
     /// # Errors
     /// [`ProxyError`] says which rule it breaks.
-    pub fn admit(&self, peer: &Peer, head: &CallHead) -> Result<(), ProxyError> {
+    pub fn admit(&self, peer: &Peer, head: &CallHead, last_host: &LastHost) -> Result<(), ProxyError> {
         self.admit_client(peer)?;
         let size = head.bytes();
         if size > self.max_header_bytes {
@@ -45,7 +63,7 @@ impl Admission {
         if head.summary().hosts > 1 {
             return Err(ProxyError::Malformed("there is more than one Host header"));
         }
-        self.admit_host(peer, head).or_else(|err| unless_health(head, err))?;
+        self.admit_host(peer, head, last_host).or_else(|err| unless_health(head, err))?;
         admit_origin(head)?;
         self.admit_required_header(head).or_else(|err| unless_health(head, err))?;
         if head.summary().content_length.is_some_and(|length| length > self.max_body_bytes) {
@@ -75,12 +93,19 @@ impl Admission {
         if is_inside { Ok(()) } else { Err(ProxyError::ClientNotAllowed) }
     }
 
-    fn admit_host(&self, peer: &Peer, head: &CallHead) -> Result<(), ProxyError> {
+    fn admit_host(&self, peer: &Peer, head: &CallHead, last_host: &LastHost) -> Result<(), ProxyError> {
         if peer.address.is_none() {
             return Ok(());
         }
         let host = head.host().ok_or(ProxyError::Malformed("there is no Host header, or it is not ASCII"))?;
-        if is_allowed_host(host, &self.settings.allowed_hosts) { Ok(()) } else { Err(unknown_host(host)) }
+        if last_host.is(host) {
+            return Ok(());
+        }
+        if !is_allowed_host(host, &self.settings.allowed_hosts) {
+            return Err(unknown_host(host));
+        }
+        last_host.set(host);
+        Ok(())
     }
 
     fn admit_required_header(&self, head: &CallHead) -> Result<(), ProxyError> {
@@ -157,7 +182,7 @@ mod tests {
         let address = address.map(|address| address.parse().unwrap());
         let peer = Peer { listener: ListenerId::default(), address, is_tls: false, forwarded_for: None };
         let head = request.body(()).unwrap().into_parts().0;
-        admission().admit(&peer, &CallHead::new(head, || HeaderValue::from_static("id"), None))
+        admission().admit(&peer, &CallHead::new(head, || HeaderValue::from_static("id"), None), &LastHost::default())
     }
 
     #[test]
@@ -166,6 +191,25 @@ mod tests {
             [("10.1.2.3:80", true), ("gateway.internal.", true), ("evil.example", false), ("", false)]
         {
             assert_eq!(admit(&[("host", host)]).is_ok(), allowed, "{host}");
+        }
+    }
+
+    #[test]
+    fn allowed_host_is_remembered_and_rejected_ones_are_not() {
+        let admission = admission();
+        let last_host = LastHost::default();
+        for (host, is_allowed) in [("10.1.2.3", true), ("10.1.2.3", true), ("evil.example", false), ("", false)] {
+            for _ in 0..2 {
+                let peer = Peer {
+                    listener: ListenerId::default(),
+                    address: "10.1.1.1:5".parse().ok(),
+                    is_tls: false,
+                    forwarded_for: None,
+                };
+                let request = Request::post("/api/hubs/h/:send").header("host", host).body(()).unwrap();
+                let head = CallHead::new(request.into_parts().0, || HeaderValue::from_static("id"), None);
+                assert_eq!(admission.admit(&peer, &head, &last_host).is_ok(), is_allowed, "{host}");
+            }
         }
     }
 

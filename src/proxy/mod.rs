@@ -16,7 +16,7 @@ mod settings;
 mod snapshot;
 mod worker;
 
-pub use admission::Admission;
+pub use admission::{Admission, LastHost};
 pub use error::ProxyError;
 pub use record::{ACCESS_LOG, FAILED_REQUEST};
 pub use response_body::{DownloadError, ResponseBody};

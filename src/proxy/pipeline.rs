@@ -9,7 +9,7 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use http::{Request, Response};
 
-use super::admission::Admission;
+use super::admission::{Admission, LastHost};
 use super::error::{ProxyError, RateScope};
 use super::idempotency_key::idempotency_key;
 use super::record::{RecordContext, RequestRecord};
@@ -28,9 +28,9 @@ use crate::serve::{CallerBody, Peer, is_valid_host};
 use crate::signalr::{Call, FanOutKind, Operation};
 use crate::write_batch::WriteBatch;
 
-/// The largest future of a request, in bytes. glibc keeps freed blocks of up to 1,032 bytes in a cache of the thread, and
-/// searches its bins for larger ones.
-const MAX_FUTURE: usize = 1_032;
+/// The largest future of a request, in bytes: what it has today. Its size is part of the price of each request and of the
+/// memory of each call in progress, so a change that enlarges it must say so here.
+const MAX_FUTURE: usize = 1_128;
 
 /// The plan for a request.
 enum Plan<'a> {
@@ -55,6 +55,8 @@ pub(super) struct Proxy {
     metrics: Rc<WorkerMetrics>,
     /// Shared with records.
     record_context: Rc<RecordContext>,
+    /// By listener.
+    last_hosts: Vec<LastHost>,
 }
 
 impl Proxy {
@@ -83,7 +85,8 @@ impl Proxy {
         let request_ids = RequestIds::default();
         let metrics = Rc::clone(worker_metrics);
         let record_context = Rc::new(RecordContext { metrics: Rc::clone(&metrics), snapshot: Arc::clone(&snapshot) });
-        Self { snapshot, delivery, body_memory, request_ids, metrics, record_context }
+        let last_hosts = snapshot.listeners.iter().map(|_| LastHost::default()).collect();
+        Self { snapshot, delivery, body_memory, request_ids, metrics, record_context, last_hosts }
     }
 
     /// Reports the retry budgets to the worker's metrics.
@@ -118,31 +121,28 @@ impl Proxy {
     /// Handles a request. An error becomes a response that is marked as the gateway's own.
     ///
     /// `plan` does everything that needs no await: locals held across an await enlarge every request's future.
-    #[expect(clippy::manual_async_fn, reason = "an async fn stores its arguments twice")]
-    fn handle(
+    async fn handle(
         self: Rc<Self>,
         peer: Rc<Peer>,
         mut record: Box<RequestRecord>,
         body: RequestBody,
-    ) -> impl Future<Output = Response<ResponseBody>> {
-        async move {
-            let plan = match std::panic::catch_unwind(AssertUnwindSafe(|| self.plan(&peer, &record))) {
-                Ok(Ok(plan)) => plan,
-                Ok(Err(err)) => return error_response(&err, record, body),
-                Err(_panic) => return error_response(&ProxyError::INTERNAL, record, body),
-            };
-            let result = AssertUnwindSafe(self.carry_out(&peer, &plan, &body, &record)).catch_unwind().await;
-            match result.unwrap_or_else(|_panic| Err(ProxyError::INTERNAL)) {
-                Ok(response) => {
-                    body.release();
-                    record.set_request_bytes(body.received());
-                    record.set_status(response.status());
-                    self.delivery.recycle(record.take_headers());
-                    let timeout = self.snapshot.settings.request_timeout;
-                    response.map(|upstream_body| ResponseBody::streamed(upstream_body, timeout, body, record))
-                }
-                Err(err) => error_response(&err, record, body),
+    ) -> Response<ResponseBody> {
+        let plan = match std::panic::catch_unwind(AssertUnwindSafe(|| self.plan(&peer, &record))) {
+            Ok(Ok(plan)) => plan,
+            Ok(Err(err)) => return error_response(&err, record, body),
+            Err(_panic) => return error_response(&ProxyError::INTERNAL, record, body),
+        };
+        let result = AssertUnwindSafe(self.carry_out(&peer, &plan, &body, &record)).catch_unwind().await;
+        match result.unwrap_or_else(|_panic| Err(ProxyError::INTERNAL)) {
+            Ok(response) => {
+                body.release();
+                record.set_request_bytes(body.received());
+                record.set_status(response.status());
+                self.delivery.recycle(record.take_headers());
+                let timeout = self.snapshot.settings.request_timeout;
+                response.map(|upstream_body| ResponseBody::streamed(upstream_body, timeout, body, record))
             }
+            Err(err) => error_response(&err, record, body),
         }
     }
 
@@ -155,7 +155,8 @@ impl Proxy {
         // Admission.
         let listener = self.snapshot.index_of(peer.listener).ok_or(ProxyError::Draining)?;
         let admission = self.snapshot.admissions.get(listener).ok_or(ProxyError::INTERNAL)?;
-        admission.admit(peer, head)?;
+        let last_host = self.last_hosts.get(listener).ok_or(ProxyError::INTERNAL)?;
+        admission.admit(peer, head, last_host)?;
 
         // Operation.
         let call = Call::parse(head.method(), head.uri().path(), head.uri().query())?;

@@ -45,7 +45,7 @@ async fn configuration_file_that_becomes_a_pipe_blocks_neither_probes_nor_signal
     std::fs::remove_file(&files.config).unwrap();
     let mut rejected = 1.0;
     let folder = || std::fs::create_dir(&files.config).unwrap();
-    let large = || std::fs::write(&files.config, vec![b'#'; 2 << 20]).unwrap();
+    let large = || std::fs::write(&files.config, vec![b'#'; (64 << 20) + 1]).unwrap();
     let binary = || std::fs::write(&files.config, b"\xff[\x00").unwrap();
     let utf16 = || std::fs::write(&files.config, b"\xff\xfe[\x00").unwrap();
     let kinds: [(&str, &dyn Fn()); 4] = [
@@ -99,7 +99,7 @@ async fn reads_a_configuration_pipe_once_and_does_not_watch_it() {
 async fn refuses_to_start_with_an_unusable_configuration_file() {
     let folder = tempfile::tempdir().unwrap();
     let large = folder.path().join("large.toml");
-    std::fs::write(&large, vec![b'#'; 2 << 20]).unwrap();
+    std::fs::write(&large, vec![b'#'; (64 << 20) + 1]).unwrap();
     for (path, expected) in
         [(folder.path(), "is a folder"), (&large, "is larger than"), (Path::new("/dev/zero"), "is larger than")]
     {
