@@ -12,7 +12,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use signalr_gateway::credential::Bearer;
 use signalr_gateway::delivery::{CallHead, headers};
-use signalr_gateway::proxy::{Admission, AdmissionSettings};
+use signalr_gateway::proxy::{Admission, AdmissionSettings, LastHost};
 use signalr_gateway::route::Constraint;
 use signalr_gateway::serve::{ListenerId, Peer};
 use signalr_gateway::signalr::OperationSet;
@@ -55,6 +55,7 @@ fn headers_of_a_call(criterion: &mut Criterion) {
         required_header: None,
     };
     let admission = Admission::new(settings, 16 * 1024, 1024 * 1024);
+    let last_host = LastHost::default();
     let address = "10.1.2.3:40000".parse().expect("an address");
     let forwarded_for = Some(HeaderValue::from_static("10.1.2.3"));
     let peer = Peer { listener: ListenerId::default(), address: Some(address), is_tls: false, forwarded_for };
@@ -62,8 +63,10 @@ fn headers_of_a_call(criterion: &mut Criterion) {
     group.bench_function("build_head", |bencher| bencher.iter_batched(request, build_head, BatchSize::SmallInput));
 
     let head = build_head(request());
-    assert!(admission.admit(&peer, &head).is_ok(), "the request is admitted");
-    group.bench_function("admit", |bencher| bencher.iter(|| admission.admit(black_box(&peer), black_box(&head))));
+    assert!(admission.admit(&peer, &head, &last_host).is_ok(), "the request is admitted");
+    group.bench_function("admit", |bencher| {
+        bencher.iter(|| admission.admit(black_box(&peer), black_box(&head), &last_host))
+    });
 
     let bearer = Bearer::new(&"x".repeat(1500)).expect("a bearer");
     let host = HeaderValue::from_static("east.service.signalr.net");
