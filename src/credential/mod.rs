@@ -150,6 +150,9 @@ use crate::metrics::TokenMetrics;
 use crate::redact::MaskedError;
 use crate::tls::{Trust, TrustError};
 
+/// When a token was obtained, and when it expires, if it does.
+pub type TokenDates = (SystemTime, Option<SystemTime>);
+
 /// All credentials of a gateway. Dropping it stops their refresh tasks; the tokens in service can be used until they expire.
 #[derive(Debug)]
 pub struct Credentials {
@@ -354,7 +357,7 @@ impl Credentials {
 
     /// Calls `visit` with the name of each credential whose token is in use, once for each of its tenants, and with the times when
     /// the token was obtained and when it expires, if there is one.
-    pub fn tokens_in_use(&self, visit: &mut dyn FnMut(&str, Option<(SystemTime, Option<SystemTime>)>)) {
+    pub fn tokens_in_use(&self, visit: &mut dyn FnMut(&str, Option<TokenDates>)) {
         for (id, source) in self.sources.iter().filter(|(_, source)| source.cell.is_running()) {
             visit(id.name.as_str(), source.cell.state().dates());
         }

@@ -34,10 +34,12 @@ const OPEN_CIRCUIT_FACTOR: u32 = 6;
 /// The path of a probe. Any API version with this path works.
 const PROBE_PATH: &str = "/api/health?api-version=2022-06-01";
 
+type EndpointSet = Arc<[Arc<Endpoint>]>;
+
 /// The task that probes a set of endpoints. Dropping it stops the task.
 #[derive(Debug, Default)]
 pub struct Probes {
-    running: Option<(watch::Sender<Arc<[Arc<Endpoint>]>>, JoinHandle<()>)>,
+    running: Option<(watch::Sender<EndpointSet>, JoinHandle<()>)>,
 }
 
 impl Drop for Probes {
@@ -52,14 +54,11 @@ impl Probes {
     /// Replaces the set of probed endpoints. The intervals of endpoints in both sets continue. Must be called on the control
     /// runtime.
     pub fn set_endpoints(&mut self, endpoints: &[Arc<Endpoint>]) {
-        match &self.running {
-            Some((set, _)) => {
-                set.send_replace(endpoints.into());
-            }
-            None => {
-                let (set, changes) = watch::channel(endpoints.into());
-                self.running = Some((set, tokio::spawn(keep_probing(changes))));
-            }
+        if let Some((set, _)) = &self.running {
+            set.send_replace(endpoints.into());
+        } else {
+            let (set, changes) = watch::channel(endpoints.into());
+            self.running = Some((set, tokio::spawn(keep_probing(changes))));
         }
     }
 }

@@ -115,7 +115,7 @@ impl Gateway {
                 let settings = reload?;
                 let plan = running.plan(&settings.listener_settings());
                 let on_slow = || {
-                    admin.show_rejection("the files that the new configuration names are still being read".to_owned())
+                    admin.show_rejection("the files that the new configuration names are still being read".to_owned());
                 };
                 let prepared = live.prepare(settings, plan, on_slow).await?;
                 prepared.warm_up().await;

@@ -55,6 +55,7 @@ pub(super) fn lower(file: &ConfigFile, credentials: &[CredentialSettings], conte
                     continue;
                 }
                 Some(Lowered::Enabled(settings, digest)) => {
+                    let settings = *settings;
                     if context.reports() == reports {
                         context.memo.endpoints.insert(file, (settings.clone(), digest));
                     }
@@ -122,7 +123,7 @@ fn health(file: &HealthFile, context: &mut Context<'_>) -> HealthSettings {
 
 /// A lowered endpoint.
 enum Lowered {
-    Enabled(EndpointSettings, Digest),
+    Enabled(Box<EndpointSettings>, Digest),
     Disabled(DisabledEndpoint),
 }
 
@@ -180,5 +181,5 @@ fn lower_one(
         health: common.health,
     };
     let digest = Digest::of(&settings);
-    Some(Lowered::Enabled(settings, digest))
+    Some(Lowered::Enabled(Box::new(settings), digest))
 }
