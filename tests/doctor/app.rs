@@ -120,7 +120,7 @@ pub(super) const ROWS: &[Row] = {
             Choice::ClientSecret,
             |setup| {
                 edit(setup, |d| {
-                    d.application_mut(APP_CLIENT_ID).unwrap().secrets[0].value = SecretText::new("another")
+                    d.application_mut(APP_CLIENT_ID).unwrap().secrets[0].value = SecretText::new("another");
                 });
             },
             Step::AppProof,

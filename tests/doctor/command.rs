@@ -116,7 +116,7 @@ async fn doctor_says_which_endpoints_it_did_not_reach_in_time() {
         let table = text.split(&format!("[{kind}.east]\n")).nth(1).unwrap();
         table.split("\n[").next().unwrap().trim_end().to_owned()
     };
-    let more: String = (0..24)
+    let more: Vec<String> = (0..24)
         .map(|number| {
             let endpoint = table("endpoints").replace("\"east\"", &format!("\"tenant{number:02}\""));
             format!(
@@ -125,6 +125,7 @@ async fn doctor_says_which_endpoints_it_did_not_reach_in_time() {
             )
         })
         .collect();
+    let more = more.concat();
     let routes =
         if text.contains("[[routes]]") { "" } else { "\n[[routes]]\nname = \"all\"\nendpoints = [\"east\"]\n" };
     std::fs::write(&setup.files.config, format!("{text}{more}{routes}")).unwrap();
