@@ -5,14 +5,18 @@
 //! | `/metrics` | all metrics, as Prometheus text or OpenMetrics by `Accept` |
 //! | `/livez` | 200 while this process can respond |
 //! | `/readyz` | 200 once the first tokens were obtained, until the gateway stops; contacts no upstream |
-//! | `/status` | JSON: configuration, endpoints, credentials, routes |
+//! | `/status` | JSON: configuration, counts, and a page of endpoints, credentials and routes, those with problems first |
 //! | `/` | the status as an HTML page |
+//!
+//! `/status` and `/` take `page` (from 1, a hundred entries each), `name` (a part of the name, of the credential or tenant of an
+//! endpoint, or of an endpoint of a route) and `state` (`broken`, or one of the states that the entries have).
 //!
 //! The listener is read-only. It rejects requests of browser pages, as callers' listeners do. `/livez` and `/readyz` contain
 //! nothing confidential and accept any `Host`, so that probes need no configuration. The listener runs on the control runtime, so
 //! it and the workers do not delay each other.
 
 mod page;
+mod query;
 mod status;
 
 use std::collections::VecDeque;
@@ -39,7 +43,10 @@ use tower_http::compression::CompressionLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
 use tower_http::timeout::TimeoutLayer;
 
-pub use status::{CredentialView, DisabledView, EndpointStatus, EndpointView, RouteView, Status, View};
+use query::Query;
+pub use status::{
+    Counts, CredentialView, DisabledView, EndpointStatus, EndpointView, LabelCounts, PageView, RouteView, Status, View,
+};
 
 use crate::metrics::{Exposition, Metrics};
 use crate::serve::{is_allowed_host, page_header};
@@ -187,13 +194,10 @@ impl Admin {
             "/livez" => text(StatusCode::OK, "ok\n"),
             "/readyz" => self.ready(),
             "/metrics" => self.metrics(request.headers().get(ACCEPT)).await,
-            "/status" => match serde_json::to_vec_pretty(&self.status()) {
-                Ok(json) => response(StatusCode::OK, "application/json", json),
-                Err(err) => {
-                    text(StatusCode::INTERNAL_SERVER_ERROR, &format!("the status cannot be serialised: {err}\n"))
-                }
+            path @ ("/status" | "/") => match Query::parse(request.uri().query()) {
+                Ok(query) => self.status(query, path == "/").await,
+                Err(problem) => text(StatusCode::BAD_REQUEST, &format!("{problem}\n")),
             },
-            "/" => response(StatusCode::OK, "text/html; charset=utf-8", page::render(&self.status())),
             _ => text(StatusCode::NOT_FOUND, "not found; try /, /status, /metrics, /livez or /readyz\n"),
         }
     }
@@ -256,8 +260,22 @@ impl Admin {
         }
     }
 
-    fn status(&self) -> Status {
-        self.view.load().status(self.is_ready(), self.is_draining(), self.rejection.load().as_deref())
+    /// Responds with the status. It reads the state of every endpoint and credential, so it runs on a thread for blocking work:
+    /// the control runtime also obtains tokens.
+    async fn status(&self, query: Query, as_page: bool) -> Response<Full<Bytes>> {
+        let (view, rejection) = (self.view.load_full(), self.rejection.load_full());
+        let (ready, draining) = (self.is_ready(), self.is_draining());
+        let response = tokio::task::spawn_blocking(move || {
+            let status = view.status(ready, draining, rejection.as_deref(), &query);
+            if as_page {
+                return Ok(response(StatusCode::OK, "text/html; charset=utf-8", page::render(&status, &query)));
+            }
+            let json = serde_json::to_vec_pretty(&status).map_err(|err| err.to_string())?;
+            Ok(response(StatusCode::OK, "application/json", json))
+        });
+        response.await.unwrap_or_else(|err| Err(err.to_string())).unwrap_or_else(|problem: String| {
+            text(StatusCode::INTERNAL_SERVER_ERROR, &format!("the status cannot be shown: {problem}\n"))
+        })
     }
 }
 

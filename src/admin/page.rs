@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::time::{Duration, SystemTime};
 
 use super::Status;
+use super::query::Query;
 
 const HEAD: &str = "<!doctype html>
 <html lang=\"en\"><head><meta charset=\"utf-8\"><title>signalr-gateway</title>
@@ -20,7 +21,7 @@ code { font-size: .9em; } .bad { color: light-dark(#b00020, #ff8a80); font-weigh
 ";
 
 /// Renders the page.
-pub(super) fn render(status: &Status) -> String {
+pub(super) fn render(status: &Status, query: &Query) -> String {
     let mut page = Page(HEAD.to_owned());
     let (class, word) = match (status.draining, status.ready) {
         (true, _) => ("bad", "stopping"),
@@ -41,7 +42,28 @@ pub(super) fn render(status: &Status) -> String {
             .text(&status.after_restart.join(", "))
             .raw("</p>");
     }
-    page.table("Credentials", &["name", "tenant", "state", "token", "expires in", "last error"]);
+    page.summary(status);
+    page.search(status, query);
+    page.table("Endpoints", &["name", "url", "credential", "tenant", "role", "state"]);
+    for endpoint in &status.endpoints {
+        let (class, state) = match endpoint.state {
+            "ok" => ("good", "available"),
+            "circuit_open" => ("bad", "circuit open"),
+            _ => ("bad", "no token"),
+        };
+        page.row(&[
+            &endpoint.name,
+            &endpoint.url,
+            &endpoint.credential,
+            endpoint.tenant.as_deref().unwrap_or_default(),
+            endpoint.role,
+        ]);
+        page.raw("<td class=\"").raw(class).raw("\">").text(state);
+    }
+    for endpoint in &status.disabled_endpoints {
+        page.row(&[&endpoint.name, &endpoint.url, "", "", "", "disabled"]);
+    }
+    page.raw("</table>").table("Credentials", &["name", "tenant", "state", "token", "expires in", "last error"]);
     for credential in &status.credentials {
         let class = match credential.state {
             "ready" => "good",
@@ -53,21 +75,6 @@ pub(super) fn render(status: &Status) -> String {
         page.raw("<td><code>").text(credential.token.as_deref().unwrap_or("none")).raw("</code><td>");
         page.text(&credential.expires.map(until).unwrap_or_default()).raw("<td>");
         page.text(credential.last_error.as_deref().unwrap_or_default());
-    }
-    page.raw("</table>").table("Endpoints", &["name", "url", "credential", "tenant", "role", ""]);
-    for endpoint in &status.endpoints {
-        let state = if endpoint.available { "available" } else { "circuit open" };
-        page.row(&[
-            &endpoint.name,
-            &endpoint.url,
-            &endpoint.credential,
-            endpoint.tenant.as_deref().unwrap_or_default(),
-            endpoint.role,
-            state,
-        ]);
-    }
-    for endpoint in &status.disabled_endpoints {
-        page.row(&[&endpoint.name, &endpoint.url, "", "", "", "disabled"]);
     }
     page.raw("</table>").table("Routes, in the order in which they are matched", &["name", "pick", "endpoints"]);
     for route in &status.routes {
@@ -103,6 +110,46 @@ impl Page {
             }
         }
         self
+    }
+
+    /// Writes how many endpoints and credentials there are, and how many have a problem.
+    fn summary(&mut self, status: &Status) {
+        let kinds = [("endpoints", &status.counts.endpoints), ("credentials", &status.counts.credentials)];
+        for (kind, counts) in kinds {
+            let count = |name: &str| counts.get(name).copied().unwrap_or_default();
+            let class = if count("broken") == 0 { "good" } else { "bad" };
+            let _infallible = write!(
+                self.0,
+                "<p class=\"{class}\">{} {kind}, {} with a problem</p>",
+                count("total"),
+                count("broken")
+            );
+        }
+        let other: usize = status.metric_labels.values().map(|labels| labels.other).sum();
+        if other > 0 {
+            let _infallible = write!(self.0, "<p>{other} names share the metric label <code>_other</code></p>");
+        }
+    }
+
+    /// Writes the form of the query and the links to the pages before and after.
+    fn search(&mut self, status: &Status, query: &Query) {
+        self.raw("<form><input name=\"name\" placeholder=\"part of a name\" value=\"").text(&query.name);
+        self.raw("\"> <select name=\"state\"><option value=\"\">any state");
+        for state in Query::states() {
+            let selected = if query.state.as_deref() == Some(state) { " selected" } else { "" };
+            let _infallible = write!(self.0, "<option{selected}>{state}");
+        }
+        let page = &status.page;
+        let _infallible = write!(self.0, "</select> <button>Search</button> page {} of {}", page.number, page.of);
+        for (number, word) in [(page.number - 1, "previous"), (page.number + 1, "next")] {
+            if (1..=page.of).contains(&number) {
+                let mut link = form_urlencoded::Serializer::new(String::new());
+                link.append_pair("page", &number.to_string()).append_pair("name", &query.name);
+                link.append_pair("state", query.state.as_deref().unwrap_or_default());
+                self.raw(" <a href=\"/?").text(&link.finish()).raw("\">").raw(word).raw("</a>");
+            }
+        }
+        self.raw("</form>");
     }
 
     fn table(&mut self, title: &str, columns: &[&str]) {
@@ -141,8 +188,10 @@ fn format_seconds(seconds: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
-    use crate::admin::{CredentialView, RouteView};
+    use crate::admin::{Counts, CredentialView, PageView, RouteView};
 
     #[test]
     fn external_text_is_escaped() {
@@ -155,6 +204,9 @@ mod tests {
             draining: false,
             listeners: vec![],
             refused_reload: None,
+            counts: Counts::default(),
+            page: PageView { number: 1, of: 1, ..PageView::default() },
+            metric_labels: BTreeMap::new(),
             endpoints: vec![],
             disabled_endpoints: vec![],
             credentials: vec![CredentialView {
@@ -173,7 +225,8 @@ mod tests {
                 endpoints: vec!["east".into()],
             }],
         };
-        let page = render(&status);
+        let query = Query::parse(Some("name=<script>")).unwrap();
+        let page = render(&status, &query);
         assert!(
             !page.contains("<script>") && page.contains("&lt;script&gt;alert(&#39;x&#39;)") && page.contains("a&amp;b")
         );

@@ -1,13 +1,16 @@
 //! The content of `/status`: the configuration in force and the state of credentials and endpoints. Tokens appear only as
 //! fingerprints.
 
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use serde::Serialize;
 
+use super::query::{BROKEN, CREDENTIAL_STATES, ENDPOINT_STATES, PAGE_SIZE, Query};
 use crate::credential::{BearerSource, CredentialId, CredentialState, Readiness};
 use crate::endpoint::Health;
+use crate::metrics::{LabelTable, Labels};
 
 /// The running configuration that `/status` shows.
 #[derive(Debug)]
@@ -30,6 +33,8 @@ pub struct View {
     pub disabled: Vec<DisabledView>,
     /// The routes, in the order in which they are matched.
     pub routes: Vec<RouteView>,
+    /// The labels of the metrics.
+    pub labels: Arc<Labels>,
 }
 
 /// An endpoint that is not in use.
@@ -72,6 +77,8 @@ pub struct EndpointStatus {
     pub role: &'static str,
     /// Whether its circuit is closed.
     pub available: bool,
+    /// `ok`, `circuit_open`, or `no_token` if its credential has no valid token.
+    pub state: &'static str,
 }
 
 /// A route on `/status`.
@@ -108,15 +115,59 @@ pub struct Status {
     /// Why the last configuration was rejected, if it was. The previous one is then in force.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refused_reload: Option<String>,
-    /// The endpoints.
+    /// How many there are in each state, of all and not only of those on the page.
+    pub counts: Counts,
+    /// Which of the entries that the query asks for are listed.
+    pub page: PageView,
+    /// How many names have metric series of their own, and how many share `_other`.
+    pub metric_labels: BTreeMap<&'static str, LabelCounts>,
+    /// The endpoints on the page, those with problems first.
     pub endpoints: Vec<EndpointStatus>,
-    /// The endpoints that are not in use (`enabled = false`).
+    /// The endpoints on the page that are not in use (`enabled = false`).
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub disabled_endpoints: Vec<DisabledView>,
-    /// The credentials.
+    /// The credentials on the page, those with problems first.
     pub credentials: Vec<CredentialView>,
-    /// The routes.
+    /// The routes on the page, in the order in which they are matched.
     pub routes: Vec<RouteView>,
+}
+
+/// How many endpoints, credentials and routes there are. `total` counts all, `broken` those with a problem, and every other
+/// entry those in a state.
+#[derive(Debug, Default, Serialize)]
+pub struct Counts {
+    /// The endpoints.
+    pub endpoints: BTreeMap<&'static str, usize>,
+    /// The credentials, one for each tenant.
+    pub credentials: BTreeMap<&'static str, usize>,
+    /// The routes.
+    pub routes: usize,
+}
+
+/// The page that is shown.
+#[derive(Debug, Default, Serialize)]
+pub struct PageView {
+    /// Its number, from 1.
+    pub number: usize,
+    /// How many pages there are; at least 1.
+    pub of: usize,
+    /// The largest number of entries of each kind on a page.
+    pub size: usize,
+    /// How many endpoints the query asks for.
+    pub endpoints: usize,
+    /// How many credentials the query asks for.
+    pub credentials: usize,
+    /// How many routes the query asks for.
+    pub routes: usize,
+}
+
+/// How many names have metric series of their own.
+#[derive(Debug, Serialize)]
+pub struct LabelCounts {
+    /// Names with series of their own.
+    pub own: usize,
+    /// Names that share `_other`.
+    pub other: usize,
 }
 
 /// A listener on `/status`.
@@ -153,9 +204,66 @@ pub struct CredentialView {
 }
 
 impl View {
-    pub(super) fn status(&self, ready: bool, draining: bool, refused_reload: Option<&String>) -> Status {
-        let credentials: Vec<CredentialView> =
-            self.credentials.iter().map(|(id, source)| CredentialView::of(id, &**source)).collect();
+    /// Returns the entries that `query` asks for, those with problems first. Reads the states of all endpoints and
+    /// credentials, and makes entries for those on the page only.
+    pub(super) fn status(&self, ready: bool, draining: bool, refused_reload: Option<&String>, query: &Query) -> Status {
+        let states: HashMap<&CredentialId, CredentialState> =
+            self.credentials.iter().map(|(id, source)| (id, source.status().state)).collect();
+        let state_of = |id: &CredentialId| states.get(id).copied().unwrap_or(CredentialState::Unavailable);
+        let mut counts = Counts {
+            endpoints: counted(ENDPOINT_STATES),
+            credentials: counted(CREDENTIAL_STATES),
+            routes: self.routes.len(),
+        };
+
+        let mut endpoints = Vec::new();
+        for view in &self.endpoints {
+            let (state, is_broken) = endpoint_state(view.health.is_closed(), state_of(&view.credential));
+            add(&mut counts.endpoints, state, is_broken);
+            let CredentialId { name, tenant } = &view.credential;
+            let names = [view.name.as_str(), name.as_str()].into_iter().chain(tenant.as_deref());
+            if query.has_state(state, is_broken) && query.has_name(names) {
+                endpoints.push((!is_broken, state, view));
+            }
+        }
+        endpoints.sort_by_key(|(is_fine, ..)| *is_fine);
+
+        let mut disabled = Vec::new();
+        for view in &self.disabled {
+            add(&mut counts.endpoints, "disabled", false);
+            if query.has_state("disabled", false) && query.has_name([view.name.as_str()]) {
+                disabled.push(view);
+            }
+        }
+
+        let mut credentials = Vec::new();
+        for (id, source) in &self.credentials {
+            let (state, is_broken) = credential_state(state_of(id));
+            add(&mut counts.credentials, state, is_broken);
+            let names = [id.name.as_str()].into_iter().chain(id.tenant.as_deref());
+            if query.has_state(state, is_broken) && query.has_name(names) {
+                credentials.push((!is_broken, id, source));
+            }
+        }
+        credentials.sort_by_key(|(is_fine, ..)| *is_fine);
+
+        let is_listed = |route: &&RouteView| {
+            let names = [route.name.as_str()].into_iter().chain(route.endpoints.iter().map(String::as_str));
+            query.state.is_none() && query.has_name(names)
+        };
+        let routes: Vec<&RouteView> = self.routes.iter().filter(is_listed).collect();
+
+        let longest = endpoints.len().max(disabled.len()).max(credentials.len()).max(routes.len());
+        let page = PageView {
+            number: query.page,
+            of: longest.div_ceil(PAGE_SIZE).max(1),
+            size: PAGE_SIZE,
+            endpoints: endpoints.len(),
+            credentials: credentials.len(),
+            routes: routes.len(),
+        };
+        let Labels { endpoints: endpoint_labels, routes: route_labels, credentials: credential_labels, .. } =
+            &*self.labels;
         Status {
             version: env!("CARGO_PKG_VERSION"),
             config_hash: self.config_hash.clone(),
@@ -169,16 +277,62 @@ impl View {
                 .map(|(name, address)| ListenerView { name: name.clone(), address: address.clone() })
                 .collect(),
             refused_reload: refused_reload.cloned(),
-            endpoints: self.endpoints.iter().map(EndpointStatus::of).collect(),
-            disabled_endpoints: self.disabled.clone(),
-            credentials,
-            routes: self.routes.clone(),
+            counts,
+            page,
+            metric_labels: BTreeMap::from([
+                ("endpoints", LabelCounts::of(endpoint_labels)),
+                ("routes", LabelCounts::of(route_labels)),
+                ("credentials", LabelCounts::of(credential_labels)),
+            ]),
+            endpoints: query.page_of(&endpoints).map(|(_, state, view)| EndpointStatus::of(view, state)).collect(),
+            disabled_endpoints: query.page_of(&disabled).map(|view| (*view).clone()).collect(),
+            credentials: query
+                .page_of(&credentials)
+                .map(|(_, id, source)| CredentialView::of(id, &***source))
+                .collect(),
+            routes: query.page_of(&routes).map(|route| (*route).clone()).collect(),
         }
     }
 }
 
+fn counted<const N: usize>(states: [&'static str; N]) -> BTreeMap<&'static str, usize> {
+    ["total", BROKEN].into_iter().chain(states).map(|state| (state, 0)).collect()
+}
+
+fn add(counts: &mut BTreeMap<&'static str, usize>, state: &'static str, is_broken: bool) {
+    *counts.entry("total").or_default() += 1;
+    *counts.entry(state).or_default() += 1;
+    *counts.entry(BROKEN).or_default() += usize::from(is_broken);
+}
+
+/// Returns the state of an endpoint and whether it is a problem.
+fn endpoint_state(is_closed: bool, credential: CredentialState) -> (&'static str, bool) {
+    match (is_closed, credential) {
+        (false, _) => ("circuit_open", true),
+        (true, CredentialState::Unavailable) => ("no_token", true),
+        (true, _) => ("ok", false),
+    }
+}
+
+/// Returns the state of a credential and whether it is a problem.
+fn credential_state(state: CredentialState) -> (&'static str, bool) {
+    match state {
+        CredentialState::Unused => ("unused", false),
+        CredentialState::Starting => ("starting", false),
+        CredentialState::Ready => ("ready", false),
+        CredentialState::Stale => ("stale", true),
+        CredentialState::Unavailable => ("unavailable", true),
+    }
+}
+
+impl LabelCounts {
+    fn of(table: &LabelTable) -> Self {
+        Self { own: table.own(), other: table.shared() }
+    }
+}
+
 impl EndpointStatus {
-    fn of(view: &EndpointView) -> Self {
+    fn of(view: &EndpointView, state: &'static str) -> Self {
         Self {
             name: view.name.clone(),
             url: view.url.clone(),
@@ -186,6 +340,7 @@ impl EndpointStatus {
             tenant: view.credential.tenant.as_deref().map(str::to_owned),
             role: view.role,
             available: view.health.is_closed(),
+            state,
         }
     }
 }
@@ -196,13 +351,7 @@ impl CredentialView {
         Self {
             name: id.name.to_string(),
             tenant: id.tenant.as_deref().map(str::to_owned),
-            state: match status.state {
-                CredentialState::Unused => "unused",
-                CredentialState::Starting => "starting",
-                CredentialState::Ready => "ready",
-                CredentialState::Stale => "stale",
-                CredentialState::Unavailable => "unavailable",
-            },
+            state: credential_state(status.state).0,
             token: status.fingerprint.map(|fingerprint| fingerprint.to_string()),
             expires: status.expires_at.map(seconds),
             last_success: status.last_success.map(seconds),

@@ -180,6 +180,7 @@ impl Live {
             endpoints: self.parts.snapshot.endpoints().iter().map(endpoint).collect(),
             disabled: self.parts.settings.disabled.iter().map(disabled).collect(),
             routes: self.parts.settings.routes.iter().map(route).collect(),
+            labels: Arc::clone(&self.parts.labels),
         }
     }
 }
