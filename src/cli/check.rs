@@ -14,6 +14,7 @@ use super::runtime::block_on;
 use crate::config::Loaded;
 use crate::credential::{Credentials, Inspection, in_one_line};
 use crate::endpoint::{Endpoint, TlsClients};
+use crate::gateway::Settings;
 use crate::metrics::{Label, Metrics};
 use crate::serve::check_certificates;
 
@@ -61,7 +62,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
         let (hash, ok) = (&loaded.settings.hash, problems.is_empty());
         print(format_args!(
             "{:#}",
-            json!({ "ok": ok, "hash": hash, "settings": effective, "warnings": warnings, "problems": found })
+            json!({ "ok": ok, "hash": hash, "settings": effective, "warnings": warnings, "notes": metric_notes(&loaded.settings), "problems": found })
         ))?;
     } else {
         for warning in &loaded.warnings {
@@ -69,6 +70,9 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
         }
         for warning in &warnings {
             eprint(format_args!("warning: {warning}"));
+        }
+        for note in metric_notes(&loaded.settings) {
+            eprint(format_args!("note: {note}"));
         }
         for problem in &problems {
             eprint(format_args!("error: {problem}"));
@@ -130,6 +134,24 @@ fn build(loaded: &Loaded) -> anyhow::Result<FileReports> {
         }
         Ok(reports)
     })?
+}
+
+/// Returns which names will share the metric label `_other`, by the setting that limits them.
+fn metric_notes(settings: &Settings) -> Vec<String> {
+    let labels = settings.metric_labels();
+    let tables = [
+        ("max_endpoints", "endpoint labels", &labels.endpoints),
+        ("max_routes", "routes", &labels.routes),
+        ("max_credentials", "credentials", &labels.credentials),
+    ];
+    let over = tables.into_iter().filter(|(.., table)| table.shared() > 0);
+    over.map(|(key, what, table)| {
+        let (own, shared) = (table.own(), table.shared());
+        format!(
+            "metrics.{key}: {own} {what} have metric series of their own, the other {shared} share the label `_other`"
+        )
+    })
+    .collect()
 }
 
 fn report_to_json(FileReport { key, fact }: &FileReport) -> serde_json::Value {

@@ -11,7 +11,7 @@ use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep};
 
 use super::error::GatewayError;
-use super::settings::{MetricsSettings, Settings, short_hash};
+use super::settings::{Settings, short_hash};
 use crate::credential::{CredentialState, Credentials};
 use crate::endpoint::{Endpoint, EndpointName, EndpointSettings, TlsClients};
 use crate::metrics::{Labels, Metrics};
@@ -53,8 +53,7 @@ impl Parts {
         control: &Handle,
     ) -> Result<Self, GatewayError> {
         let credentials = Credentials::build(&settings.credentials, metrics.token(), control)?;
-        let MetricsSettings { max_endpoints, max_routes, max_credentials } = settings.metrics;
-        let labels = labels(&settings, &Labels::new(max_endpoints, max_routes, max_credentials));
+        let labels = settings.metric_labels();
         let snapshot = snapshot(&settings, listeners, &credentials, &labels, None)?;
         let (settings, credentials, snapshot) = (Arc::new(settings), Arc::new(credentials), Arc::new(snapshot));
         Ok(Self { settings, credentials, snapshot, labels: Arc::new(labels) })
@@ -71,7 +70,7 @@ impl Parts {
     ) -> Result<Prepared, GatewayError> {
         let after_restart = keep_until_restart(&mut settings, &self.settings);
         let credentials = self.credentials.rebuild(&settings.credentials, metrics.token(), control)?;
-        let labels = labels(&settings, &self.labels);
+        let labels = settings.next_metric_labels(&self.labels);
         let snapshot = snapshot(&settings, &listeners.ids(), &credentials, &labels, Some(&self.snapshot))?;
         let listeners = listeners.bind(settings.serve.workers)?;
         let (settings, credentials, snapshot) = (Arc::new(settings), Arc::new(credentials), Arc::new(snapshot));
@@ -139,18 +138,6 @@ fn keep_until_restart(new: &mut Settings, old: &Settings) -> Vec<&'static str> {
         new.hash = short_hash(&format!("{hash} {admin:?} {serve:?} {metrics:?} {logging:?}"));
     }
     keys
-}
-
-/// Returns the labels of a configuration's metrics. Names that are configured in `previous` keep theirs.
-fn labels(settings: &Settings, previous: &Labels) -> Labels {
-    Labels {
-        endpoints: previous.endpoints.next(settings.endpoints.iter().map(|endpoint| &*endpoint.metrics_label)),
-        routes: previous.routes.next(settings.routes.iter().map(|route| route.name.as_str())),
-        credentials: previous
-            .credentials
-            .next(settings.credentials.iter().map(|credential| credential.id.name.as_str())),
-        listeners: settings.listeners.iter().map(|(listener, _)| listener.name.clone()).collect(),
-    }
 }
 
 /// Builds the snapshot that workers read. Reuses unchanged endpoints, with their connections and health.

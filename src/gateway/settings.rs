@@ -5,6 +5,7 @@ use aws_lc_rs::digest;
 use crate::admin::AdminSettings;
 use crate::credential::{CredentialSettings, TokenSettings};
 use crate::endpoint::{DisabledEndpoint, EndpointSettings};
+use crate::metrics::Labels;
 use crate::proxy::{AdmissionSettings, ProxySettings};
 use crate::route::RouteSettings;
 use crate::serve::{ListenerSettings, ServeSettings};
@@ -42,6 +43,24 @@ impl Settings {
     /// Returns the settings of the listeners, in configured order.
     pub fn listener_settings(&self) -> Vec<ListenerSettings> {
         self.listeners.iter().map(|(listener, _)| listener.clone()).collect()
+    }
+
+    /// Returns the labels of the metrics of a gateway that starts with these settings.
+    pub fn metric_labels(&self) -> Labels {
+        let MetricsSettings { max_endpoints, max_routes, max_credentials } = self.metrics;
+        self.next_metric_labels(&Labels::new(max_endpoints, max_routes, max_credentials))
+    }
+
+    /// Returns the labels of the metrics after a reload. Names that are among the `previous` ones keep theirs.
+    pub(super) fn next_metric_labels(&self, previous: &Labels) -> Labels {
+        Labels {
+            endpoints: previous.endpoints.next(self.endpoints.iter().map(|endpoint| &*endpoint.metrics_label)),
+            routes: previous.routes.next(self.routes.iter().map(|route| route.name.as_str())),
+            credentials: previous
+                .credentials
+                .next(self.credentials.iter().map(|credential| credential.id.name.as_str())),
+            listeners: self.listeners.iter().map(|(listener, _)| listener.name.clone()).collect(),
+        }
     }
 }
 

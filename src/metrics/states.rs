@@ -124,3 +124,22 @@ impl StateGauges {
 fn unix(at: SystemTime) -> f64 {
     at.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints_that_share_a_label_show_the_worst_state() {
+        let at = |seconds| Some(std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds));
+        let state = |breaker, up, cool_down| EndpointState { breaker, up, cool_down };
+        let states = [
+            state(BreakerState::Closed, Some(true), None),
+            state(BreakerState::HalfOpen, None, at(7)),
+            state(BreakerState::Closed, Some(false), at(3)),
+        ];
+        let worst = state(BreakerState::HalfOpen, Some(false), at(7));
+        assert_eq!(states.into_iter().reduce(EndpointState::worst), Some(worst));
+        assert_eq!(states.into_iter().rev().reduce(EndpointState::worst), Some(worst));
+    }
+}

@@ -1,9 +1,10 @@
 //! What operators observe: a bounded number of metric series, one log line per request, liveness, readiness and status.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 
 use serde_json::Value;
-use signalr_gateway::sandbox::{Fault, FaultKind, GatewayConfig};
+use signalr_gateway::sandbox::{Fault, FaultKind, GatewayConfig, TENANT_C};
 
 use crate::support::{
     BROADCAST_BODY, BROADCAST_PATH, Caller, Harness, HarnessBuilder, Process, RawConnection, Samples,
@@ -213,6 +214,71 @@ async fn liveness_readiness_and_status_report_the_state() {
     assert_eq!(harness.admin("/elsewhere").await.status, 404);
     let post = Caller::connect(harness.admin_address()).await.call("POST", "/metrics").await;
     assert_eq!((post.status.as_u16(), post.header("allow")), (405, Some("GET, HEAD")));
+}
+
+#[tokio::test]
+async fn many_endpoints_have_bounded_series_and_a_status_in_pages_with_problems_first() {
+    let builder = HarnessBuilder::start().await;
+    let body = r#"{"error":"unauthorized_client","error_description":"AADSTS7000229: none","error_codes":[7000229]}"#;
+    let no_principal = Fault::always(FaultKind::json(400, body)).on_path(&format!("/{TENANT_C}"));
+    builder.sandbox.entra().faults().set(no_principal);
+    let harness = builder
+        .start_gateway(|options| {
+            options.wait_until_ready = false;
+            options.set("metrics.max_endpoints", "4");
+            let mut toml = "\n[[routes]]\nname = \"all\"\nendpoints = [\"east\", \"west\"]\n".to_owned();
+            for number in 0..250 {
+                // The first ten share a label.
+                let label = if number < 10 { "metrics_label = \"eu\"\n" } else { "" };
+                let url = "http://127.0.0.1:9";
+                let _infallible =
+                    writeln!(toml, "[endpoints.tenant{number:03}]\nurl = \"{url}\"\ncredential = \"east\"\n{label}");
+            }
+            options.append_toml(&toml);
+        })
+        .await;
+    let status = wait_until("west has no token", async || {
+        let status = harness.admin("/status").await.json();
+        (status["endpoints"][0]["state"] == "no_token").then_some(status)
+    })
+    .await;
+    assert_eq!((&status["endpoints"][0]["name"], &status["credentials"][0]["name"]), (&"west".into(), &"west".into()));
+    assert_eq!(status["endpoints"].as_array().unwrap().len(), 100);
+    assert_eq!((&status["page"]["of"], &status["counts"]["endpoints"]["total"]), (&3.into(), &252.into()));
+    assert_eq!(
+        (&status["counts"]["endpoints"]["broken"], &status["counts"]["endpoints"]["ok"]),
+        (&1.into(), &251.into())
+    );
+    assert_eq!(status["metric_labels"]["endpoints"], serde_json::json!({ "own": 4, "other": 239 }));
+
+    let names = async |query: &str, kind: &str| -> Vec<String> {
+        let status = harness.admin(&format!("/status?{query}")).await.json();
+        let entries = status[kind].as_array().unwrap().clone();
+        entries.iter().map(|entry| entry["name"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(names("page=3", "endpoints").await.len(), 52);
+    assert_eq!(names("page=4", "endpoints").await, Vec::<String>::new());
+    assert_eq!(names("name=TENANT24", "endpoints").await.len(), 10);
+    for kind in ["endpoints", "credentials"] {
+        assert_eq!(names("state=broken", kind).await, ["west"]);
+    }
+    assert_eq!(names("state=ready", "credentials").await, ["east"]);
+    let wrong = harness.admin("/status?state=brokn").await;
+    assert!(wrong.status == 400 && wrong.text().contains("must be one of broken, "), "{wrong:?}");
+    let page = harness.admin("/?name=tenant").await.text();
+    assert!(page.contains("252 endpoints, 1 with a problem") && page.contains("page 1 of 3"), "{page}");
+    assert!(page.contains("value=\"tenant\"") && page.contains(">next</a>") && !page.contains("<script"), "{page}");
+    assert!(page.len() < 64 * 1024, "{} bytes", page.len());
+
+    harness.broadcast().await.assert_status(202);
+    let text = harness.admin("/metrics").await.text();
+    let endpoints: BTreeSet<&str> =
+        text.lines().filter_map(|line| line.split("endpoint=\"").nth(1)?.split('"').next()).collect();
+    assert_eq!(endpoints, BTreeSet::from(["_other", "east", "eu", "tenant010", "tenant011"]));
+    let metrics = harness.metrics().await;
+    assert_counted(&metrics, "metric_labels_over_limit", &[("label", "endpoint")], 239);
+    assert_counted(&metrics, "upstream_requests_total", &[("endpoint", "east")], 1);
+    assert_counted(&metrics, "breaker_state", &[("endpoint", "_other"), ("state", "closed")], 1);
 }
 
 #[tokio::test]
