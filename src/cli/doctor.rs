@@ -13,7 +13,7 @@ use super::options::ConfigOptions;
 use super::output::{Outcome, print, problems_to_json, usage};
 use super::runtime::block_on;
 use crate::diagnosis::{self, Examination, Progress, SharedCause, shared_causes};
-use crate::endpoint::{DisabledEndpoint, EndpointName, EndpointSettings};
+use crate::endpoint::{DisabledEndpoint, EndpointSettings};
 use crate::metrics::Metrics;
 use crate::route::{Case, Pattern};
 
@@ -175,7 +175,7 @@ fn examination_to_json(examination: &Examination, has_passed: bool) -> Value {
     let Examination { findings, not_reached } = examination;
     let endpoints: Vec<Value> = findings.iter().map(to_json).collect();
     let causes: Vec<Value> = shared_causes(findings).iter().map(cause_to_json).collect();
-    let not_reached: Vec<&str> = not_reached.iter().map(EndpointName::as_str).collect();
+    let not_reached: Vec<&str> = not_reached.iter().map(crate::endpoint::EndpointName::as_str).collect();
     json!({ "ok": has_passed, "endpoints": endpoints, "causes": causes, "not_reached": not_reached })
 }
 
