@@ -4,20 +4,23 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::access_key::AccessKey;
+use super::authority::{Authority, Requester};
 use super::bearer::{Bearer, Fingerprint, RequestUrl};
 use super::error::CredentialError;
 use super::lifetime::Lifetime;
 use super::record::AcquisitionRecord;
 use super::schedule::ErrorClass;
+use super::waiting_callers::WaitingCallers;
 
-/// The deadline of one acquisition, including all retries and steps. Chosen: if a request times out after ten seconds, there is
-/// time for another.
+/// The deadline of one acquisition, including all retries and steps, without the time in the queue of its authority. Chosen: if a
+/// request times out after ten seconds, there is time for another.
 const ACQUISITION_DEADLINE: Duration = Duration::from_secs(15);
 
 /// The maximum number of tries within one acquisition. Chosen: Microsoft recommends few immediate retries; the refresh task
@@ -93,23 +96,43 @@ impl TokenOrKey {
     }
 }
 
-/// An acquirer that retries transient failures until a deadline. It does not retry a failure with `Retry-After`: the refresh
-/// task waits that long.
+/// An acquirer that retries transient failures until a deadline. Each try waits for its turn at the authority. It does not retry a
+/// failure with `Retry-After`: the refresh task waits that long.
 #[derive(Debug)]
-pub(crate) struct WithRetries<A>(pub(crate) A);
+pub(crate) struct WithRetries<A> {
+    inner: A,
+    authority: Arc<Authority>,
+    requester: Requester,
+}
+
+impl<A> WithRetries<A> {
+    /// Wraps an acquirer that sends its requests to `authority`. `callers` counts those that wait for its token.
+    pub(crate) fn new(inner: A, authority: Arc<Authority>, callers: Arc<WaitingCallers>) -> Self {
+        Self { inner, authority, requester: Requester::new(callers) }
+    }
+}
 
 #[async_trait]
 impl<A: Acquire> Acquire for WithRetries<A> {
     async fn acquire(&self, record: &AcquisitionRecord) -> Result<Acquired, CredentialError> {
-        let deadline = Instant::now() + ACQUISITION_DEADLINE;
+        let mut left = ACQUISITION_DEADLINE;
         let mut wait = FIRST_WAIT;
         let mut last = None;
         for _ in 0..TRIES {
             if last.is_some() {
-                sleep(wait.mul_f64(0.8 + 0.4 * fastrand::f64())).await;
+                let pause = wait.mul_f64(0.8 + 0.4 * fastrand::f64()).min(left);
+                let started = Instant::now();
+                sleep(pause).await;
+                left = left.saturating_sub(started.elapsed());
                 wait *= 3;
             }
-            match timeout_at(deadline, self.0.acquire(record)).await {
+            let attempt = async {
+                let started = Instant::now();
+                (timeout(left, self.inner.acquire(record)).await, started.elapsed())
+            };
+            let (outcome, took) = self.authority.run(&self.requester, attempt).await;
+            left = left.saturating_sub(took);
+            match outcome {
                 Ok(Err(err)) if err.class() == ErrorClass::Transient && err.retry_after().is_none() => last = Some(err),
                 Ok(outcome) => return outcome,
                 Err(_elapsed) => break,
@@ -119,11 +142,11 @@ impl<A: Acquire> Acquire for WithRetries<A> {
     }
 
     fn watched_files(&self) -> WatchedFiles {
-        self.0.watched_files()
+        self.inner.watched_files()
     }
 
     async fn inspect(&self, record: &AcquisitionRecord) -> Result<(), CredentialError> {
-        self.0.inspect(record).await
+        self.inner.inspect(record).await
     }
 }
 
@@ -132,9 +155,11 @@ mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
 
     use super::*;
+    use crate::credential::authority::Authorities;
     use crate::credential::identity_endpoint::{IdentityEndpoint, IdentityEndpointKind};
     use crate::credential::local_error::SecretError;
     use crate::credential::response_error::NoResponse;
+    use crate::metrics::{MetricRegistry, TokenMetrics};
 
     /// An acquirer that fails for some tries, each after a delay, then obtains a token.
     #[derive(Debug)]
@@ -170,9 +195,11 @@ mod tests {
         delay: Duration,
         error: fn() -> CredentialError,
     ) -> (u32, Result<Acquired, CredentialError>) {
-        let flaky = WithRetries(Flaky { failures, delay, error, tries: AtomicU32::new(0) });
+        let authorities = Authorities::new(TokenMetrics::register(&mut MetricRegistry::default()).unwrap());
+        let flaky = Flaky { failures, delay, error, tries: AtomicU32::new(0) };
+        let flaky = WithRetries::new(flaky, authorities.get("https://login.example"), Arc::default());
         let outcome = flaky.acquire(&AcquisitionRecord::default()).await;
-        (flaky.0.tries.into_inner(), outcome)
+        (flaky.inner.tries.into_inner(), outcome)
     }
 
     #[tokio::test(start_paused = true)]

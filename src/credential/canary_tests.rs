@@ -169,11 +169,7 @@ async fn read_as_each_kind(path: &Path, output: &mut Output) {
         client_id: "client".to_owned(),
         token_url: "https://login.example".to_owned(),
     };
-    let sources = [
-        certificate(path, None),
-        certificate(path, Some(path)),
-        AssertionSource::Federated(AssertionSettings::File { path: path.to_owned() }),
-    ];
+    let sources = [certificate(path, None), certificate(path, Some(path)), AssertionSource::File(path.to_owned())];
     for source in &sources {
         let record = AcquisitionRecord::default();
         if let Err(err) = source.inspect(&record).await {

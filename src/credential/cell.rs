@@ -83,6 +83,7 @@ impl TokenCell {
 
     /// Waits until a valid token is in service. Starts the refresh task if necessary.
     async fn wait_for_token(&self) -> Result<(), TokenUnavailable> {
+        let _waiting = self.state.waiting_callers.enter();
         // Before the start, so that a task that is about to end sees it.
         self.state.mark_used();
         self.start();
@@ -118,6 +119,7 @@ impl TokenCell {
         if let Some(unavailable) = snapshot.backoff_error() {
             return Err(unavailable);
         }
+        let _waiting = self.state.waiting_callers.enter();
         let target = self
             .state
             .request_replacement(rejected, &snapshot)

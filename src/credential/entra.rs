@@ -15,9 +15,11 @@ use azure_identity::{
 use tokio::time::Instant;
 
 use super::acquire::{Acquire, Acquired, WatchedFiles};
-use super::assertion::{AssertionProvider, AssertionSource};
+use super::assertion::{AssertionProvider, AssertionSource, SharedAssertions};
+use super::authority::Authority;
 use super::error::CredentialError;
 use super::record::AcquisitionRecord;
+use super::response_error::ResponseError;
 use super::settings::{AppSettings, Cloud, Proof, SecretSource};
 use super::transport::{Destination, IdentityClient, RecordingClient};
 use crate::files::Secret;
@@ -31,6 +33,7 @@ pub(crate) struct App {
     cloud: Arc<CloudConfiguration>,
     proof: AppProof,
     client: IdentityClient,
+    authority: Arc<Authority>,
     /// The client for the provider of the assertion, for which other CAs may be configured.
     provider_client: IdentityClient,
 }
@@ -44,16 +47,19 @@ enum AppProof {
 
 impl App {
     /// Creates an acquirer. Fails if the identity library rejects the tenant, client id or authority. Sends nothing. Without a
-    /// `provider_client`, `client` also calls the provider of the assertion.
+    /// `provider_client`, `client` also calls the provider of the assertion. Apps with the same source of assertions share
+    /// those in `assertions`.
     pub(crate) fn new(
         settings: Arc<AppSettings>,
         tenant: Arc<str>,
         client: IdentityClient,
         provider_client: Option<IdentityClient>,
+        authority: Arc<Authority>,
+        assertions: &SharedAssertions,
     ) -> azure_core::Result<Self> {
         let proof = match &settings.proof {
             Proof::Secret(source) => AppProof::Secret(source.clone()),
-            Proof::Federated(source) => AppProof::Assertion(AssertionSource::Federated(source.clone())),
+            Proof::Federated(source) => AppProof::Assertion(AssertionSource::federated(source, assertions)),
             Proof::Certificate(certificate) => AppProof::Assertion(AssertionSource::Certificate {
                 settings: certificate.clone(),
                 client_id: settings.client_id.clone(),
@@ -62,7 +68,7 @@ impl App {
         };
         let provider_client = provider_client.unwrap_or_else(|| client.clone());
         let cloud = Arc::new(cloud(&settings.authority.cloud));
-        let app = Self { settings, tenant, cloud, proof, client, provider_client };
+        let app = Self { settings, tenant, cloud, proof, client, authority, provider_client };
         app.secret_credential(
             &Secret::new("unused".to_owned()),
             app.exchange_client(&AcquisitionRecord::default()).options(),
@@ -72,7 +78,7 @@ impl App {
 
     fn exchange_client(&self, record: &AcquisitionRecord) -> Arc<RecordingClient> {
         let subject = format!("app {} in tenant {}", self.settings.client_id, self.tenant);
-        let federated = matches!(self.proof, AppProof::Assertion(AssertionSource::Federated(_)));
+        let federated = matches!(&self.proof, AppProof::Assertion(source) if source.is_federated());
         RecordingClient::new(&self.client, record, TokenStage::Exchange, subject, Destination::Entra { federated })
     }
 
@@ -103,6 +109,16 @@ impl App {
         )
     }
 
+    /// Handles the error of a token request: whether Entra throttles the tenant or the app, or rejects the assertion.
+    fn request_failed(&self, error: CredentialError) -> CredentialError {
+        if let AppProof::Assertion(source) = &self.proof
+            && error.response().is_some_and(ResponseError::rejects_assertion)
+        {
+            source.rejected();
+        }
+        self.authority.request_failed(&self.tenant, &self.settings.client_id, error)
+    }
+
     /// Sets the cloud, so that the library ignores the variable `AZURE_AUTHORITY_HOST`.
     fn with_cloud(&self, options: ClientOptions) -> ClientOptions {
         ClientOptions { cloud: Some(Arc::clone(&self.cloud)), ..options }
@@ -112,6 +128,7 @@ impl App {
 #[async_trait]
 impl Acquire for App {
     async fn acquire(&self, record: &AcquisitionRecord) -> Result<Acquired, CredentialError> {
+        self.authority.check_pause(&self.tenant, &self.settings.client_id)?;
         let exchange_client = self.exchange_client(record);
         let credential: Arc<dyn TokenCredential> = match &self.proof {
             AppProof::Secret(source) => {
@@ -123,7 +140,8 @@ impl Acquire for App {
                 .assertion_credential(source, record, exchange_client.options())
                 .map_err(|err| CredentialError::settings(&err))?,
         };
-        let token = credential.get_token(&[&self.settings.scope], None).await.map_err(CredentialError::unwrap)?;
+        let token = credential.get_token(&[&self.settings.scope], None).await;
+        let token = token.map_err(|err| self.request_failed(CredentialError::unwrap(err)))?;
         Acquired::bearer(token.token.secret(), exchange_client.take_lifetime()?)
     }
 

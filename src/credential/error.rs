@@ -3,8 +3,12 @@
 //! `schedule.rs` decides when an acquisition is retried.
 
 use std::error::Error;
+use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
 
 use super::bearer::{Actor, NotAToken};
 use super::identity_endpoint::{IdentityEndpoint, IdentityEndpointKind};
@@ -63,6 +67,9 @@ pub enum CredentialError {
     /// The acquisition ran into its deadline.
     #[error("no token within {}", humantime::format_duration(*.0))]
     Deadline(Duration),
+    /// Another request failed, and its failure also concerns this one, which was not sent.
+    #[error(transparent)]
+    OtherRequest(OtherRequestError),
     /// The acquisition panicked. The panic message is on stderr.
     #[error("obtaining the token panicked: this is a defect of the gateway")]
     Panicked,
@@ -73,6 +80,7 @@ impl CredentialError {
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::Response(response) => response.class(),
+            Self::OtherRequest(other) => other.cause.class(),
             Self::Command(err) if err.is_transient() => ErrorClass::Transient,
             Self::NoResponse { .. }
             | Self::RejectedByLibrary(_)
@@ -92,6 +100,7 @@ impl CredentialError {
     pub fn reason(&self) -> TokenErrorReason {
         match self {
             Self::Response(response) => response.reason(),
+            Self::OtherRequest(other) => other.cause.reason(),
             Self::NoResponse { .. } | Self::Deadline(_) => TokenErrorReason::Network,
             Self::RejectedByLibrary(_) | Self::NotAToken(_) | Self::ExpiredOnArrival => TokenErrorReason::Malformed,
             Self::Unreadable(_)
@@ -107,6 +116,7 @@ impl CredentialError {
     pub fn response(&self) -> Option<&ResponseError> {
         match self {
             Self::Response(response) => Some(response),
+            Self::OtherRequest(other) => other.cause.response(),
             Self::NoResponse { .. }
             | Self::Unreadable(_)
             | Self::Certificate(_)
@@ -131,8 +141,11 @@ impl CredentialError {
         self.response()?.correlation_id.as_deref()
     }
 
-    /// Returns `Retry-After` of the response.
+    /// Returns `Retry-After` of the response, or what is left of the pause that began with it.
     pub fn retry_after(&self) -> Option<Duration> {
+        if let Self::OtherRequest(other) = self {
+            return Some(other.retry_at?.saturating_duration_since(Instant::now()));
+        }
         self.response()?.retry_after
     }
 
@@ -180,6 +193,60 @@ impl CredentialError {
     /// fail with `Io` or `Connection`, whatever its retry options are.
     pub(crate) fn wrap(self) -> azure_core::Error {
         azure_core::Error::new(azure_core::error::ErrorKind::Other, self)
+    }
+}
+
+/// The failure of another request that also concerns this one.
+#[derive(Debug)]
+pub struct OtherRequestError {
+    /// Why the other request failed.
+    pub(crate) cause: Arc<CredentialError>,
+    /// Why the failure concerns this request too.
+    pub(crate) relation: Relation,
+    /// When the next request may be sent, if that is known.
+    pub(crate) retry_at: Option<Instant>,
+}
+
+/// Why the failure of a request concerns another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Relation {
+    /// Both need the same assertion.
+    Assertion,
+    /// Both are for the same tenant, which Entra throttles.
+    TenantThrottled,
+    /// Both are of the same app, which Entra throttles in several tenants.
+    AppThrottled,
+}
+
+impl From<OtherRequestError> for CredentialError {
+    fn from(error: OtherRequestError) -> Self {
+        Self::OtherRequest(error)
+    }
+}
+
+impl OtherRequestError {
+    /// Returns why the other request failed.
+    pub fn cause(&self) -> &CredentialError {
+        &self.cause
+    }
+}
+
+impl fmt::Display for OtherRequestError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.cause)?;
+        f.write_str(match self.relation {
+            Relation::Assertion => "",
+            Relation::TenantThrottled => "; token requests for this tenant pause as long as Entra asks",
+            Relation::AppThrottled => {
+                "; Entra throttles this app in several tenants, so all its token requests pause as long as Entra asks"
+            }
+        })
+    }
+}
+
+impl Error for OtherRequestError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.cause.source()
     }
 }
 

@@ -18,7 +18,7 @@ use super::error::{CredentialError, in_one_line};
 use super::identity_endpoint::{IdentityEndpoint, IdentityEndpointKind};
 use super::record::{AcquisitionRecord, NotAfter};
 use super::response::{IdentityResponse, validate};
-use super::settings::{AssertionAlgorithm, AssertionSettings, CertificateSettings, SecretSource};
+use super::settings::{AssertionAlgorithm, CertificateSettings, SecretSource};
 use super::state::CurrentToken;
 use super::token_file::TokenFile;
 use super::transport::IdentityClient;
@@ -123,7 +123,7 @@ pub(crate) fn secret_file(data: &[u8]) {
             let outcome = match kind % 4 {
                 0 => harness.certificate(path, None).await,
                 1 => harness.certificate(harness.folder.join("certificate.pem"), Some(path)).await,
-                2 => harness.assertion(AssertionSource::Federated(AssertionSettings::File { path })).await,
+                2 => harness.assertion(AssertionSource::File(path)).await,
                 _ => harness.token_file(path).await,
             };
             let secret = SecretSource::File(harness.folder.join("secret")).read(&AcquisitionRecord::default()).await;

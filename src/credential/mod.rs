@@ -16,7 +16,8 @@
 //!   `schedule.rs`: when to refresh and retry.
 //! * `acquire.rs`: the trait of an acquisition, implemented in `entra.rs`, `managed_identity.rs`, `azure_cli.rs`, `token_file.rs`
 //!   and `access_key_source.rs`; `record.rs`: the record of its steps.
-//! * `assertion/`: client assertions; `transport.rs`, `response.rs`: the HTTP client below the identity library; `process.rs`:
+//! * `authority/`: what the token requests to one authority share: a queue, and pauses when it throttles.
+//! * `assertion/`: client assertions, shared by the tenants of an app where possible; `transport.rs`, `response.rs`: the HTTP client below the identity library; `process.rs`:
 //!   programs that print tokens.
 //! * `error.rs`, `response_error.rs`, `local_error.rs`, `identity_endpoint.rs`: why there is no token; `remedy.rs`: what the codes of
 //!   Entra mean.
@@ -80,6 +81,7 @@ mod access_key_source;
 mod acquire;
 mod app_state;
 mod assertion;
+mod authority;
 mod azure_cli;
 mod bearer;
 mod cell;
@@ -106,6 +108,7 @@ mod settings;
 mod state;
 mod token_file;
 mod transport;
+mod waiting_callers;
 
 use std::cell::LazyCell;
 use std::collections::HashMap;
@@ -118,7 +121,7 @@ pub use bearer::{
     Actor, Bearer, BearerSource, CredentialState, CredentialStatus, Fingerprint, NotAToken, RequestUrl,
     TokenUnavailable,
 };
-pub use error::CredentialError;
+pub use error::{CredentialError, OtherRequestError};
 pub(crate) use error::{in_one_line, one_line};
 pub use identity_endpoint::{IdentityEndpoint, IdentityEndpointKind, IdentityProvider};
 pub use jwt::Claims;
@@ -139,6 +142,8 @@ pub use settings::{
 
 use acquire::{Acquire, TokenOrKey, WithRetries};
 use app_state::{AppState, Demand};
+use assertion::SharedAssertions;
+use authority::Authorities;
 use cell::TokenCell;
 use record::AcquisitionRecord;
 use refresh::Refresher;
@@ -153,9 +158,15 @@ use crate::tls::{Trust, TrustError};
 /// When a token was obtained, and when it expires, if it does.
 pub type TokenDates = (SystemTime, Option<SystemTime>);
 
+/// The authority of managed identities: the identity endpoint of this host.
+const HOST: &str = "host";
+/// The authority of users who are signed in to the Azure CLI.
+const AZURE_CLI: &str = "az";
+
 /// All credentials of a gateway. Dropping it stops their refresh tasks; the tokens in service can be used until they expire.
 #[derive(Debug)]
 pub struct Credentials {
+    shared: Arc<Shared>,
     sources: HashMap<CredentialId, Arc<Source>>,
     apps: Vec<App>,
     /// Shared with the configurations before and after this one.
@@ -195,6 +206,13 @@ impl<'a> AppKey<'a> {
     }
 }
 
+/// What the acquirers of a gateway share, also across reloads.
+#[derive(Debug)]
+struct Shared {
+    authorities: Authorities,
+    assertions: SharedAssertions,
+}
+
 /// A cell, its acquirer and the credentials that share it. Dropping it stops the refresh task.
 #[derive(Debug)]
 struct Source {
@@ -227,8 +245,14 @@ impl Credentials {
         metrics: &TokenMetrics,
         control: &tokio::runtime::Handle,
     ) -> Result<Self, CredentialBuildError> {
-        let empty =
-            Self { sources: HashMap::new(), apps: Vec::new(), demand: Arc::default(), control: control.clone() };
+        let shared = Shared { authorities: Authorities::new(metrics.clone()), assertions: SharedAssertions::default() };
+        let empty = Self {
+            shared: Arc::new(shared),
+            sources: HashMap::new(),
+            apps: Vec::new(),
+            demand: Arc::default(),
+            control: control.clone(),
+        };
         empty.rebuild(settings, metrics, control)
     }
 
@@ -275,18 +299,18 @@ impl Credentials {
                 sources.extend(ids.into_iter().map(|id| (id, Arc::clone(same))));
                 continue;
             }
-            let acquirer = match acquirer(kind, &mut clients) {
+            let predecessor = kind.facts().identity.and_then(|identity| predecessors.get(&identity));
+            let predecessor = predecessor.filter(|predecessor| predecessor.cell.is_running());
+            let state = predecessor.map(|predecessor| TokenState::with_token_of(predecessor.cell.state()));
+            let (state, (publish, progress)) =
+                (Arc::new(state.unwrap_or_default()), watch::channel(Progress::default()));
+            let acquirer = match acquirer(kind, &mut clients, &self.shared, &state) {
                 Ok(acquirer) => acquirer,
                 Err(problem) => {
                     problems.push((ids, problem));
                     continue;
                 }
             };
-            let predecessor = kind.facts().identity.and_then(|identity| predecessors.get(&identity));
-            let predecessor = predecessor.filter(|predecessor| predecessor.cell.is_running());
-            let state = predecessor.map(|predecessor| TokenState::with_token_of(predecessor.cell.state()));
-            let (state, (publish, progress)) =
-                (Arc::new(state.unwrap_or_default()), watch::channel(Progress::default()));
             let (acquire, app_state) = (Arc::clone(&acquirer), Arc::clone(&app.state));
             let refresher =
                 Refresher::new(Arc::clone(&state), publish, acquire, ids.clone(), app_state, metrics.clone());
@@ -305,7 +329,13 @@ impl Credentials {
         if !problems.is_empty() {
             return Err(CredentialBuildError { problems });
         }
-        Ok(Self { sources, apps, demand: Arc::clone(&self.demand), control: control.clone() })
+        Ok(Self {
+            shared: Arc::clone(&self.shared),
+            sources,
+            apps,
+            demand: Arc::clone(&self.demand),
+            control: control.clone(),
+        })
     }
 
     /// Returns the sources by the identity in their tokens.
@@ -326,6 +356,7 @@ impl Credentials {
     /// Puts the settings in force and starts acquisitions: of every credential, or with tokens on demand of those that were in use
     /// and of one tenant of each app, which shows whether the app's own credential works.
     pub fn start(&self, settings: &TokenSettings) {
+        self.shared.authorities.set_max_requests(settings.max_requests);
         let changed = self.demand.set(settings.release_after);
         for source in self.sources.values() {
             if settings.release_after.is_none() || source.was_in_use {
@@ -378,6 +409,7 @@ impl Credentials {
     /// Safe: cancels a running request.
     pub async fn acquire_once(&self, id: &CredentialId, timeout: Duration) -> Option<AcquisitionReport> {
         let source = self.sources.get(id)?;
+        let _waiting = source.cell.state().waiting_callers.enter();
         let record = AcquisitionRecord::default();
         let outcome = tokio::time::timeout(timeout, source.acquirer.acquire(&record)).await;
         let outcome = outcome.unwrap_or(Err(CredentialError::Deadline(timeout)));
@@ -492,26 +524,40 @@ impl Clients {
     }
 }
 
-fn acquirer(kind: &CredentialKind, clients: &mut Clients) -> Result<Arc<dyn Acquire>, CredentialProblem> {
+fn acquirer(
+    kind: &CredentialKind,
+    clients: &mut Clients,
+    shared: &Shared,
+    state: &TokenState,
+) -> Result<Arc<dyn Acquire>, CredentialProblem> {
+    let callers = || Arc::clone(&state.waiting_callers);
     Ok(match kind {
         CredentialKind::App { app: settings, tenant } => {
             let trust = Trust::from_ca_file(settings.authority.ca_file.as_deref());
             let client = clients.get(trust)?;
             let provider_client =
                 assertion::provider_trust(&settings.proof).map(|trust| clients.get(trust)).transpose()?;
-            let app = entra::App::new(Arc::clone(settings), Arc::clone(tenant), client, provider_client);
-            Arc::new(WithRetries(app.map_err(|err| CredentialProblem::Settings(MaskedError::new(&err)))?))
+            let authority = shared.authorities.get(settings.authority.origin());
+            let app = entra::App::new(
+                Arc::clone(settings),
+                Arc::clone(tenant),
+                client,
+                provider_client,
+                Arc::clone(&authority),
+                &shared.assertions,
+            );
+            let app = app.map_err(|err| CredentialProblem::Settings(MaskedError::new(&err)))?;
+            Arc::new(WithRetries::new(app, authority, callers()))
         }
         CredentialKind::ManagedIdentity { identity, scope } => {
             let client = clients.get(Trust::None)?;
-            Arc::new(WithRetries(managed_identity::HostIdentity {
-                settings: identity.clone(),
-                scope: scope.clone(),
-                client,
-            }))
+            let authority = shared.authorities.get(identity.imds_endpoint.as_deref().unwrap_or(HOST));
+            let identity = managed_identity::HostIdentity { settings: identity.clone(), scope: scope.clone(), client };
+            Arc::new(WithRetries::new(identity, authority, callers()))
         }
         CredentialKind::AzureCli { tenant, scope } => {
-            Arc::new(WithRetries(azure_cli::AzureCli { tenant: tenant.clone(), scope: scope.clone() }))
+            let cli = azure_cli::AzureCli { tenant: tenant.clone(), scope: scope.clone() };
+            Arc::new(WithRetries::new(cli, shared.authorities.get(AZURE_CLI), callers()))
         }
         CredentialKind::AccessKey { key } => Arc::new(access_key_source::AccessKeySource { key: key.clone() }),
         CredentialKind::TokenFile { path } => Arc::new(token_file::TokenFile { path: path.clone() }),

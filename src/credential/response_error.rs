@@ -15,6 +15,9 @@ use super::schedule::ErrorClass;
 use crate::metrics::TokenErrorReason;
 use crate::redact::MaskedError;
 
+/// `AADSTS90055`: the tenant has too many requests.
+const TENANT_THROTTLED: u32 = 90_055;
+
 /// Why there is no complete response of an identity endpoint.
 #[derive(Debug, thiserror::Error)]
 pub enum NoResponse {
@@ -94,6 +97,15 @@ pub enum UnusableResponse {
     NotGoogle,
 }
 
+/// Whom Entra throttles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ThrottledParty {
+    /// The tenant.
+    Tenant,
+    /// The tenant or the app: the response does not say which.
+    Unknown,
+}
+
 impl UnusableResponse {
     /// Returns whether a retry is likely to get the same response.
     fn is_permanent(&self) -> bool {
@@ -102,6 +114,22 @@ impl UnusableResponse {
 }
 
 impl ResponseError {
+    /// Returns whom Entra throttles, if the response says that it does.
+    pub(super) fn throttled_party(&self) -> Option<ThrottledParty> {
+        if self.endpoint.kind != IdentityEndpointKind::Entra {
+            return None;
+        }
+        if self.codes.contains(&TENANT_THROTTLED) {
+            return Some(ThrottledParty::Tenant);
+        }
+        (self.status == StatusCode::TOO_MANY_REQUESTS).then_some(ThrottledParty::Unknown)
+    }
+
+    /// Returns whether Entra rejects the assertion in the request, or the app's trust in its issuer.
+    pub(super) fn rejects_assertion(&self) -> bool {
+        self.federated && matches!(self.error.as_deref(), Some("invalid_client" | "invalid_request"))
+    }
+
     pub(super) fn class(&self) -> ErrorClass {
         let status = self.status.as_u16();
         if self.unusable.as_ref().is_some_and(UnusableResponse::is_permanent) {
@@ -120,8 +148,7 @@ impl ResponseError {
             IdentityEndpointKind::AppService | IdentityEndpointKind::Provider(_) => false,
         };
         let is_propagating = self.endpoint.kind == IdentityEndpointKind::Entra
-            && (error == Some("unauthorized_client")
-                || self.federated && matches!(error, Some("invalid_client" | "invalid_request")));
+            && (error == Some("unauthorized_client") || self.rejects_assertion());
         match (is_transient, is_propagating) {
             (true, _) => ErrorClass::Transient,
             (false, true) => ErrorClass::Propagation,

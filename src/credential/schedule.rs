@@ -15,7 +15,7 @@ const ROUNDING: Duration = Duration::from_secs(1);
 /// The shortest time between a refresh and the expiry. It leaves time for several tries.
 const MIN_TIME_BEFORE_EXPIRY: Duration = Duration::from_secs(5 * 60);
 
-/// The shortest time between two refreshes of a token that lives for at least twice as long.
+/// The shortest time between two refreshes of a token that lives for at least 75 seconds.
 const MIN_REFRESH_INTERVAL: Duration = Duration::from_secs(30);
 
 /// The interval at which a key without expiry is read again. A change of its file is also detected sooner.
@@ -23,6 +23,11 @@ pub(crate) const UNEXPIRING_REFRESH: Duration = Duration::from_secs(60 * 60);
 
 /// The longest `Retry-After` that is honoured. A faulty intermediary must not stop the gateway for hours.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(5 * 60);
+
+/// How long the requests of a throttled tenant or app pause if the response has no `Retry-After`.
+const DEFAULT_PAUSE: Duration = Duration::from_secs(10);
+/// The shortest pause.
+const MIN_PAUSE: Duration = Duration::from_secs(1);
 
 const FIRST_TRANSIENT_WAIT: Duration = Duration::from_secs(1);
 const MAX_TRANSIENT_WAIT: Duration = Duration::from_secs(30);
@@ -53,12 +58,29 @@ pub(crate) fn margin(lifetime: Duration) -> Duration {
 }
 
 /// Returns the time from the start of a token's lifetime to its refresh: the issuer's `refresh_in`, or two thirds of the
-/// lifetime. A jitter of a tenth prevents many gateways from refreshing at once.
+/// lifetime, within the limits for tokens of that lifetime. A jitter of a tenth spreads the refreshes of many gateways, and of the
+/// many tenants whose tokens were obtained together.
 pub(crate) fn refresh_after(lifetime: Duration, refresh_in: Option<Duration>, jitter: f64) -> Duration {
-    let wanted = refresh_in.unwrap_or(lifetime * 2 / 3).mul_f64(1.0 + 0.1 * jitter.clamp(-1.0, 1.0));
     let half = lifetime / 2;
     let latest = lifetime.saturating_sub(MIN_TIME_BEFORE_EXPIRY).max(half);
-    wanted.clamp(MIN_REFRESH_INTERVAL.min(half), latest)
+    let earliest = MIN_REFRESH_INTERVAL.min(half * 4 / 5);
+    let wanted = refresh_in.unwrap_or(lifetime * 2 / 3).clamp(earliest, latest);
+    // At a limit, the whole jitter goes to the other side: a limit must not collect the refreshes that it moves.
+    let width = wanted.mul_f64(0.2);
+    let first = wanted.mul_f64(0.9).min(latest.saturating_sub(width)).max(earliest);
+    (first + width.mul_f64(0.5 + jitter.clamp(-1.0, 1.0) / 2.0)).min(latest)
+}
+
+/// Returns how long the requests of a throttled tenant or app pause.
+pub(crate) fn pause(retry_after: Option<Duration>) -> Duration {
+    retry_after.unwrap_or(DEFAULT_PAUSE).clamp(MIN_PAUSE, MAX_RETRY_AFTER)
+}
+
+/// Returns how long an assertion with this lifetime is shared: it must not expire on the way to Entra. `None` if it lives too
+/// short.
+pub(crate) fn assertion_use(lifetime: Duration) -> Option<Duration> {
+    let margin = (lifetime / 10).clamp(MARGIN, MIN_TIME_BEFORE_EXPIRY);
+    lifetime.checked_sub(margin).filter(|used| !used.is_zero())
 }
 
 /// Returns how long to wait after the `failures`th failure in a row (1 is the first).
@@ -92,9 +114,47 @@ mod tests {
         assert_eq!(refresh_after(60 * MINUTE, None, -1.0), 36 * MINUTE);
         assert_eq!(refresh_after(60 * MINUTE, None, 1.0), 44 * MINUTE);
         assert_eq!(refresh_after(24 * 60 * MINUTE, Some(12 * 60 * MINUTE), 0.0), 12 * 60 * MINUTE);
-        assert_eq!(refresh_after(60 * MINUTE, Some(59 * MINUTE), 0.0), 55 * MINUTE, "five minutes before expiry");
-        assert_eq!(refresh_after(60 * MINUTE, Some(Duration::from_secs(1)), 0.0), MIN_REFRESH_INTERVAL);
-        assert_eq!(refresh_after(6 * MINUTE, None, 0.0), 3 * MINUTE, "a short token is refreshed at half its lifetime");
+        assert_eq!(refresh_after(60 * MINUTE, Some(59 * MINUTE), 1.0), 55 * MINUTE, "five minutes before expiry");
+        assert_eq!(refresh_after(60 * MINUTE, Some(59 * MINUTE), -1.0), 44 * MINUTE);
+        assert_eq!(refresh_after(60 * MINUTE, Some(Duration::from_secs(1)), -1.0), MIN_REFRESH_INTERVAL);
+        assert_eq!(refresh_after(6 * MINUTE, None, 1.0), 3 * MINUTE, "a short token is refreshed at half its lifetime");
+    }
+
+    #[test]
+    fn ten_thousand_tokens_obtained_in_one_burst_are_refreshed_at_different_times() {
+        let mut random = fastrand::Rng::with_seed(15);
+        let second = Duration::from_secs(1);
+        for (lifetime, refresh_in) in [
+            (60 * MINUTE, None),
+            (60 * MINUTE, Some(59 * MINUTE)),
+            (60 * MINUTE, Some(30 * MINUTE)),
+            (60 * MINUTE, Some(second)),
+            (75 * MINUTE, None),
+            (24 * 60 * MINUTE, Some(12 * 60 * MINUTE)),
+            (9 * MINUTE, None),
+            (MINUTE, None),
+        ] {
+            let mut due: Vec<f64> = (0..10_000)
+                .map(|_| refresh_after(lifetime, refresh_in, 2.0 * random.f64() - 1.0).as_secs_f64())
+                .collect();
+            due.sort_by(f64::total_cmp);
+            let (first, last) = (due[0], due[due.len() - 1]);
+            assert!(last - first > 0.15 * last, "{lifetime:?}: from {first} to {last}");
+            // Evenly: no twentieth of that time has more than twice its share.
+            let most = due
+                .iter()
+                .map(|from| due.iter().filter(|at| (0.0..(last - first) / 20.0).contains(&(*at - from))).count());
+            assert!(most.step_by(100).max().unwrap() < 1000, "{lifetime:?}");
+        }
+    }
+
+    #[test]
+    fn an_assertion_is_shared_until_shortly_before_it_expires() {
+        let shared = |secs| assertion_use(Duration::from_secs(secs)).map(|used| used.as_secs());
+        assert_eq!(
+            [24 * 3600, 3600, 300, 31, 30, 5].map(shared),
+            [Some(86_100), Some(3300), Some(270), Some(1), None, None]
+        );
     }
 
     #[test]

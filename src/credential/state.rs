@@ -15,6 +15,7 @@ use super::acquire::{Acquired, TokenOrKey};
 use super::bearer::{Bearer, Fingerprint, RequestUrl, TokenUnavailable};
 use super::error::CredentialError;
 use super::schedule;
+use super::waiting_callers::WaitingCallers;
 
 /// The shortest time between two replacements after a 401. Chosen: an endpoint that rejects every token causes at most twelve
 /// token requests a minute, at any load.
@@ -31,6 +32,8 @@ pub(crate) struct TokenState {
     used: AtomicBool,
     /// Wakes the refresh task.
     pub(crate) wake: Notify,
+    /// The callers that wait for a token.
+    pub(crate) waiting_callers: Arc<WaitingCallers>,
     /// The last replacement that was requested after a 401.
     replacement: Mutex<Option<Replacement>>,
 }

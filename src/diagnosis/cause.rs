@@ -34,6 +34,7 @@ fn configuration(keys: &[&'static str]) -> Cause {
 pub(super) fn of_acquisition(error: &CredentialError, steps: &[AcquisitionStep], kind: &CredentialKind) -> Cause {
     match error {
         CredentialError::Response(response) => of_response(response, kind),
+        CredentialError::OtherRequest(other) => of_acquisition(other.cause(), steps, kind),
         CredentialError::NoResponse { endpoint, .. } => of_no_response(endpoint.kind).into(),
         CredentialError::Unreadable(_)
         | CredentialError::Certificate(_)

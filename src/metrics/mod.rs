@@ -44,7 +44,7 @@ pub use registry::MetricRegistry;
 use shared::SharedMetrics;
 use states::StateGauges;
 pub use states::{EndpointState, StateSource, TokenTimes};
-pub use token::TokenMetrics;
+pub use token::{CountedTokenRequest, TokenMetrics};
 pub use worker::{CompletedRequest, InFlight, UpstreamResponse, WorkerMetrics};
 
 /// How long a scrape waits for the workers to flush. The counts of a worker that takes longer are missing from this scrape

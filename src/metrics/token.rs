@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use prometheus::{GaugeVec, HistogramVec, IntCounterVec};
+use prometheus::{GaugeVec, HistogramVec, IntCounter, IntCounterVec, IntGauge};
 
 use super::labels::{TokenErrorReason, TokenOutcome, TokenStage};
 use super::registry::{LabelsInForce, MetricRegistry};
@@ -22,6 +22,27 @@ pub struct TokenMetrics {
     certificate: GaugeVec,
     assertion_file: GaugeVec,
     labels: LabelsInForce,
+    running: IntGauge,
+    queued: IntGauge,
+    slow: IntCounter,
+    throttled: IntCounterVec,
+}
+
+/// A token request that is counted in a gauge until this is dropped.
+#[derive(Debug)]
+pub struct CountedTokenRequest(IntGauge);
+
+impl CountedTokenRequest {
+    fn new(gauge: &IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for CountedTokenRequest {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
 }
 
 impl TokenMetrics {
@@ -68,6 +89,18 @@ impl TokenMetrics {
                 &["credential"],
             )?,
             labels: registry.labels(),
+            running: registry.gauge(
+                "token_requests_running",
+                "Token requests that run now. Those that run for longer than 2 s do not count towards tokens.max_requests.",
+            )?,
+            queued: registry
+                .gauge("token_requests_queued", "Token requests that wait for others, because of tokens.max_requests.")?,
+            slow: registry.counter("token_requests_slow_total", "Token requests that ran for longer than 2 s.")?,
+            throttled: registry.counters(
+                "token_throttled_total",
+                "Pauses of the token requests of a tenant or an app, because Entra throttles it.",
+                &["party"],
+            )?,
         })
     }
 
@@ -82,6 +115,26 @@ impl TokenMetrics {
     /// Counts the cause of a failed token request.
     pub fn request_failed(&self, credential: &str, reason: TokenErrorReason) {
         self.with_label(credential, |label| self.errors.with_label_values(&[label, reason.label()]).inc());
+    }
+
+    /// Counts a token request as running until the result is dropped.
+    pub fn request_runs(&self) -> CountedTokenRequest {
+        CountedTokenRequest::new(&self.running)
+    }
+
+    /// Counts a token request as queued until the result is dropped.
+    pub fn request_queues(&self) -> CountedTokenRequest {
+        CountedTokenRequest::new(&self.queued)
+    }
+
+    /// Counts a token request that runs for long.
+    pub fn request_is_slow(&self) {
+        self.slow.inc();
+    }
+
+    /// Counts a pause because Entra throttles a party: `tenant` or `app`.
+    pub fn throttled(&self, party: &'static str) {
+        self.throttled.with_label_values(&[party]).inc();
     }
 
     /// Sets the gauges of the tokens in use: the earliest times of those that share a label.

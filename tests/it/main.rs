@@ -45,5 +45,6 @@ mod tenants;
 mod token_faults;
 mod token_lifetime;
 mod token_reports;
+mod token_requests;
 mod tokens_on_demand;
 mod wire;

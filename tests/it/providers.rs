@@ -212,7 +212,7 @@ async fn does_not_present_an_opaque_token_to_entra() {
 }
 
 #[tokio::test]
-async fn runs_the_assertion_command_for_each_acquisition() {
+async fn uses_the_output_of_the_assertion_command_for_all_token_requests_of_a_minute() {
     let builder = HarnessBuilder::start().await;
     builder.sandbox.directory().edit(|directory| directory.tokens.repeat = false);
     let harness = builder
@@ -222,15 +222,16 @@ async fn runs_the_assertion_command_for_each_acquisition() {
         .await;
     harness.broadcast().await.assert_status(202);
     assert_is_the_app(&harness.arrival("east").authorization.unwrap());
+    let first = std::fs::read_to_string(&harness.files.assertion).unwrap();
     let another = harness.sandbox.external_assertion(Duration::from_secs(600)).unwrap();
-    // The output can also be JSON.
-    let printed = serde_json::json!({ "token": another, "expires_at": "2100-01-01T00:00:00Z" }).to_string();
-    std::fs::write(&harness.files.assertion, printed).unwrap();
+    std::fs::write(&harness.files.assertion, another).unwrap();
     harness.endpoint("east").server.faults().set(Fault::times(1, FaultKind::status(401)));
     harness.broadcast().await.assert_status(202);
-    let request = harness.sandbox.entra().journal().entries();
-    let last = request.iter().rfind(|entry| entry.path().contains(TENANT_B)).unwrap().form();
-    assert!(last.iter().any(|(field, value)| field == "client_assertion" && *value == another));
+    let requests = harness.sandbox.entra().journal().entries();
+    let mut requests = requests.iter().filter(|entry| entry.path().contains(TENANT_B));
+    let is_first =
+        |entry: &Entry| entry.form().iter().any(|(field, value)| field == "client_assertion" && *value == first.trim());
+    assert_eq!((requests.clone().count(), requests.all(is_first)), (2, true));
 }
 
 /// Writes an executable script.

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! The request is the same as that of the identity library's own credential. It is sent here so that each step has its own
-//! error, and so that nothing is cached. Azure DevOps chooses the audience (`api://AzureADTokenExchange`).
+//! error, and so that all tenants use the same token. Azure DevOps chooses the audience (`api://AzureADTokenExchange`).
 //!
 //! Source: Microsoft, "Oidctoken - Create" of the Azure DevOps REST API, version 7.1.
 
@@ -15,13 +15,13 @@ use http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, USER_AGE
 use http::{HeaderName, Method, Request};
 use http_body_util::Full;
 
+use super::fresh::FreshAssertion;
 use super::provider::{self, ProviderRequest};
 use crate::credential::error::CredentialError;
 use crate::credential::identity_endpoint::IdentityProvider;
 use crate::credential::record::AcquisitionRecord;
 use crate::credential::settings::SecretSource;
 use crate::credential::transport::IdentityClient;
-use crate::files::Secret;
 
 /// The variable with the URL of the request, which Azure Pipelines sets in every job.
 const URL: &str = "SYSTEM_OIDCREQUESTURI";
@@ -36,7 +36,7 @@ pub(super) async fn assertion(
     access_token: &SecretSource,
     client: &IdentityClient,
     record: &AcquisitionRecord,
-) -> Result<Secret, CredentialError> {
+) -> Result<FreshAssertion, CredentialError> {
     let url = SecretSource::Env(URL.to_owned()).read(record).await?;
     let query = [("api-version", API_VERSION), ("serviceConnectionId", service_connection)];
     let url = provider::url_from_variable(URL, url.expose(), &query)?;

@@ -5,7 +5,8 @@
 //! program, no shell ── stdout: a JWT, or {"token", "expires_at"} ── assertion ──► token ──► SignalR
 //! ```
 //!
-//! The program runs for each token request. Messages never contain its stdout.
+//! The program learns nothing about the tenant, so all tenants use its output for a minute, unless it expires sooner. Output
+//! without an expiry is used for one token request, and by those that wait for it. Messages never contain stdout.
 
 use std::time::SystemTime;
 
@@ -14,6 +15,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::clock;
+use super::fresh::FreshAssertion;
 use crate::credential::bearer::Bearer;
 use crate::credential::error::CredentialError;
 use crate::credential::jwt;
@@ -36,15 +38,17 @@ struct JsonOutput {
 pub(super) async fn assertion(
     settings: &CommandSettings,
     record: &AcquisitionRecord,
-) -> Result<Secret, CredentialError> {
+) -> Result<FreshAssertion, CredentialError> {
     let started = Instant::now();
     let outcome = run(settings).await.map_err(CredentialError::from);
     let subject = format!("assertion printed by {}", settings.program.display());
-    record.add_local_step(TokenStage::Assertion, subject, started, None, outcome.as_ref());
-    outcome
+    let token = outcome.as_ref().map(|(token, _)| token);
+    record.add_local_step(TokenStage::Assertion, subject, started, None, token);
+    let (token, expires_at) = outcome?;
+    Ok(FreshAssertion::new(token, Instant::now(), SystemTime::now(), expires_at))
 }
 
-async fn run(settings: &CommandSettings) -> Result<Secret, CommandError> {
+async fn run(settings: &CommandSettings) -> Result<(Secret, Option<SystemTime>), CommandError> {
     let program = Program {
         path: &settings.program,
         arguments: settings.arguments.iter().map(String::as_str).collect(),
@@ -72,7 +76,8 @@ impl OutputError {
     }
 }
 
-fn read(stdout: &Secret, now: SystemTime) -> Result<Secret, OutputError> {
+/// Returns the assertion and its expiry.
+fn read(stdout: &Secret, now: SystemTime) -> Result<(Secret, Option<SystemTime>), OutputError> {
     let text = stdout.expose().trim_start_matches('\u{feff}').trim();
     let (token, expires_at) = if text.starts_with('{') {
         let output: JsonOutput = serde_json::from_str(text).map_err(|_err| OutputError::NotAToken)?;
@@ -86,7 +91,7 @@ fn read(stdout: &Secret, now: SystemTime) -> Result<Secret, OutputError> {
     let claims = claims.ok_or(OutputError::NotAToken)?;
     match expires_at.or_else(|| jwt::expiry(&claims)) {
         Some(at) if clock::has_expired(at, now) => Err(OutputError::Expired(at)),
-        Some(_) | None => Ok(token),
+        expires_at => Ok((token, expires_at)),
     }
 }
 
@@ -104,7 +109,7 @@ mod tests {
     fn accepts_only_a_bare_token_or_json() {
         let now = UNIX_EPOCH + Duration::from_secs(1_800_000_000);
         let token = jwt("{}");
-        let read = |text: &str| read(&Secret::new(text.to_owned()), now).map(|token| token.expose().to_owned());
+        let read = |text: &str| read(&Secret::new(text.to_owned()), now).map(|(token, _)| token.expose().to_owned());
         for good in [
             format!("  {token}\r\n"),
             format!(r#"{{"token":"{token}"}}"#),

@@ -12,6 +12,7 @@ use http::header::USER_AGENT;
 use http::{HeaderName, Method, Request};
 use http_body_util::Full;
 
+use super::fresh::FreshAssertion;
 use super::provider::{self, ProviderRequest};
 use crate::credential::error::CredentialError;
 use crate::credential::identity_endpoint::IdentityProvider;
@@ -40,7 +41,7 @@ impl IdentityRequest<'_> {
         &self,
         client: &IdentityClient,
         record: &AcquisitionRecord,
-    ) -> Result<Secret, CredentialError> {
+    ) -> Result<FreshAssertion, CredentialError> {
         let request = Request::builder()
             .method(Method::GET)
             .uri(self.url())

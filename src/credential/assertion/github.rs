@@ -5,21 +5,21 @@
 //! ACTIONS_ID_TOKEN_REQUEST_URL, …TOKEN ──► ID token (5 minutes) ── assertion ──► token ──► SignalR
 //! ```
 //!
-//! GitHub sets the variables for steps of the job. The request token is valid while the job runs. The ID token is requested
-//! again for each token request, so its lifetime of five minutes is enough.
+//! GitHub sets the variables for steps of the job. The request token is valid while the job runs. The ID token names the
+//! job and the audience, so all tenants use it, for most of its lifetime of five minutes.
 //! Source: GitHub, "`OpenID` Connect reference", "Methods for requesting the OIDC token".
 
 use http::header::{ACCEPT, AUTHORIZATION, USER_AGENT};
 use http::{Method, Request};
 use http_body_util::Full;
 
+use super::fresh::FreshAssertion;
 use super::provider::{self, ProviderRequest};
 use crate::credential::error::CredentialError;
 use crate::credential::identity_endpoint::IdentityProvider;
 use crate::credential::record::AcquisitionRecord;
 use crate::credential::settings::SecretSource;
 use crate::credential::transport::IdentityClient;
-use crate::files::Secret;
 
 /// The variable with the URL of the request, which already has a query.
 const URL: &str = "ACTIONS_ID_TOKEN_REQUEST_URL";
@@ -31,7 +31,7 @@ pub(super) async fn assertion(
     audience: &str,
     client: &IdentityClient,
     record: &AcquisitionRecord,
-) -> Result<Secret, CredentialError> {
+) -> Result<FreshAssertion, CredentialError> {
     let url = SecretSource::Env(URL.to_owned()).read(record).await?;
     let url = provider::url_from_variable(URL, url.expose(), &[("audience", audience)])?;
     let source = SecretSource::Env(TOKEN.to_owned());

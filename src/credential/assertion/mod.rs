@@ -1,30 +1,35 @@
 //! Client assertions: how an app authenticates without a secret (RFC 7523 section 2.2).
 //!
-//! Each source makes or fetches a new assertion for each token request, and records the step.
+//! A certificate signs a new assertion for each token request, and a file is read for each. Assertions of all other sources are
+//! shared by the tenants of an app while they live. Each source records the step.
 
 mod azure_pipelines;
 mod certificate;
 mod clock;
 mod command;
+mod federated;
 mod file;
+mod fresh;
 mod gcp;
 mod github;
 mod oauth2;
 mod provider;
+mod shared;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use azure_core::http::ClientMethodOptions;
 use azure_identity::ClientAssertion;
 
+pub(crate) use shared::{SharedAssertion, SharedAssertions};
+
 use super::error::CredentialError;
-use super::managed_identity::ManagedIdentityRequest;
 use super::record::AcquisitionRecord;
 use super::settings::{AssertionSettings, CertificateSettings, Proof, SecretSource};
 use super::transport::IdentityClient;
 use crate::files::Secret;
-use crate::metrics::TokenStage;
 use crate::tls::Trust;
 
 /// Where an assertion comes from.
@@ -32,8 +37,10 @@ use crate::tls::Trust;
 pub(crate) enum AssertionSource {
     /// Signed by the gateway with the key of a certificate.
     Certificate { settings: CertificateSettings, client_id: String, token_url: String },
-    /// A token of another identity.
-    Federated(AssertionSettings),
+    /// A token of another identity in a file.
+    File(PathBuf),
+    /// A token of another identity, shared by all credentials with the same source.
+    Shared(Arc<SharedAssertion>),
 }
 
 /// A provider of assertions for the identity library.
@@ -44,40 +51,27 @@ pub(crate) struct AssertionProvider {
     pub(crate) record: AcquisitionRecord,
 }
 
-/// What a source of assertions reads on this host, and whom it calls.
-#[derive(Default)]
-struct Requirements<'a> {
-    /// The file with the assertion.
-    file: Option<&'a Path>,
-    /// The secret that obtains the assertion.
-    secret: Option<&'a SecretSource>,
-    /// The trusted CAs for the provider, if the provider is called over TLS.
-    provider: Option<Trust>,
-}
+impl AssertionSource {
+    /// Creates the source of a token of another identity.
+    pub(crate) fn federated(settings: &AssertionSettings, shared: &SharedAssertions) -> Self {
+        if let AssertionSettings::File { path } = settings {
+            return Self::File(path.clone());
+        }
+        Self::Shared(shared.get(settings))
+    }
 
-impl<'a> Requirements<'a> {
-    fn of(settings: &'a AssertionSettings) -> Self {
-        let provider = |ca_file: &Option<PathBuf>| Some(Trust::from_ca_file(ca_file.as_deref()));
-        match settings {
-            AssertionSettings::File { path } => Self { file: Some(path), ..Self::default() },
-            AssertionSettings::GithubActions { ca_file, .. } => Self { provider: provider(ca_file), ..Self::default() },
-            AssertionSettings::AzurePipelines { access_token, ca_file, .. } => {
-                Self { secret: Some(access_token), provider: provider(ca_file), ..Self::default() }
-            }
-            AssertionSettings::OAuth2(settings) => {
-                Self { secret: Some(&settings.secret), provider: provider(&settings.ca_file), ..Self::default() }
-            }
-            AssertionSettings::GcpMetadata { endpoint, .. } if endpoint.starts_with("https:") => {
-                Self { provider: provider(&None), ..Self::default() }
-            }
-            AssertionSettings::GcpMetadata { .. }
-            | AssertionSettings::ManagedIdentity { .. }
-            | AssertionSettings::Command(_) => Self::default(),
+    /// Returns whether the assertion is a token of another identity.
+    pub(crate) const fn is_federated(&self) -> bool {
+        !matches!(self, Self::Certificate { .. })
+    }
+
+    /// Tells the source that Entra rejects its assertion.
+    pub(crate) fn rejected(&self) {
+        if let Self::Shared(shared) = self {
+            shared.rejected();
         }
     }
-}
 
-impl AssertionSource {
     /// Returns the files whose change starts an acquisition after a failed one.
     pub(crate) fn watched_files(&self) -> Vec<PathBuf> {
         match self {
@@ -86,27 +80,26 @@ impl AssertionSource {
                 files.extend(settings.key.clone());
                 files
             }
-            Self::Federated(settings) => {
-                let Requirements { file, secret, .. } = Requirements::of(settings);
-                file.into_iter().chain(secret.and_then(SecretSource::file)).map(Into::into).collect()
+            Self::File(path) => vec![path.clone()],
+            Self::Shared(shared) => {
+                let secret = federated::secret(shared.settings()).and_then(SecretSource::file);
+                secret.into_iter().map(Into::into).collect()
             }
         }
     }
 
     /// Checks the files and secrets on this host. Runs no program.
     pub(crate) async fn inspect(&self, record: &AcquisitionRecord) -> Result<(), CredentialError> {
-        let Requirements { file, secret, .. } = match self {
-            Self::Certificate { settings, .. } => return certificate::inspect(settings, record).await,
-            Self::Federated(settings) => Requirements::of(settings),
-        };
-        match file {
-            Some(path) if path.exists() => file::inspect(path, record).await?,
+        match self {
+            Self::Certificate { settings, .. } => certificate::inspect(settings, record).await?,
+            Self::File(path) if path.exists() => file::inspect(path, record).await?,
             // The file may be mounted after the gateway starts.
-            Some(path) => record.add_warning(format!("file {} does not exist yet", path.display())),
-            None => {}
-        }
-        if let Some(secret) = secret {
-            secret.read(record).await?;
+            Self::File(path) => record.add_warning(format!("file {} does not exist yet", path.display())),
+            Self::Shared(shared) => {
+                if let Some(secret) = federated::secret(shared.settings()) {
+                    secret.read(record).await?;
+                }
+            }
         }
         Ok(())
     }
@@ -115,38 +108,29 @@ impl AssertionSource {
 /// Returns the trusted CAs for the provider of a proof, if the proof comes from a provider over TLS.
 pub(crate) fn provider_trust(proof: &Proof) -> Option<Trust> {
     let Proof::Federated(assertion) = proof else { return None };
-    Requirements::of(assertion).provider
+    match assertion {
+        AssertionSettings::GithubActions { ca_file, .. } | AssertionSettings::AzurePipelines { ca_file, .. } => {
+            Some(Trust::from_ca_file(ca_file.as_deref()))
+        }
+        AssertionSettings::OAuth2(settings) => Some(Trust::from_ca_file(settings.ca_file.as_deref())),
+        AssertionSettings::GcpMetadata { endpoint, .. } => {
+            endpoint.starts_with("https:").then(|| Trust::from_ca_file(None))
+        }
+        AssertionSettings::ManagedIdentity { .. } | AssertionSettings::File { .. } | AssertionSettings::Command(_) => {
+            None
+        }
+    }
 }
 
 impl AssertionProvider {
-    async fn assertion(&self) -> Result<Secret, CredentialError> {
+    async fn assertion(&self) -> Result<Arc<Secret>, CredentialError> {
+        let record = &self.record;
         match &self.source {
             AssertionSource::Certificate { settings, client_id, token_url } => {
-                certificate::assertion(settings, client_id, token_url, &self.record).await
+                certificate::assertion(settings, client_id, token_url, record).await.map(Arc::new)
             }
-            AssertionSource::Federated(settings) => self.federated_assertion(settings).await,
-        }
-    }
-
-    async fn federated_assertion(&self, settings: &AssertionSettings) -> Result<Secret, CredentialError> {
-        let (client, record) = (&self.client, &self.record);
-        match settings {
-            AssertionSettings::ManagedIdentity { identity, audience } => {
-                let request = ManagedIdentityRequest { identity, scope: audience, stage: TokenStage::Assertion };
-                let (token, _lifetime) = request.token(client, record).await?;
-                Ok(token)
-            }
-            AssertionSettings::File { path } => file::assertion(path, record).await,
-            AssertionSettings::GithubActions { audience, .. } => github::assertion(audience, client, record).await,
-            AssertionSettings::AzurePipelines { service_connection, access_token, .. } => {
-                azure_pipelines::assertion(service_connection, access_token, client, record).await
-            }
-            AssertionSettings::GcpMetadata { audience, service_account, full, endpoint } => {
-                let request = gcp::IdentityRequest { audience, service_account, full: *full, endpoint };
-                request.assertion(client, record).await
-            }
-            AssertionSettings::OAuth2(settings) => oauth2::assertion(settings, client, record).await,
-            AssertionSettings::Command(settings) => command::assertion(settings, record).await,
+            AssertionSource::File(path) => file::assertion(path, record).await.map(Arc::new),
+            AssertionSource::Shared(shared) => shared.get(&self.client, record).await,
         }
     }
 }
@@ -167,11 +151,11 @@ mod tests {
     fn pipeline(access_token: SecretSource) -> AssertionSource {
         let service_connection = "connection".to_owned();
         let settings = AssertionSettings::AzurePipelines { service_connection, access_token, ca_file: None };
-        AssertionSource::Federated(settings)
+        AssertionSource::federated(&settings, &SharedAssertions::default())
     }
 
     fn file(path: &str) -> AssertionSource {
-        AssertionSource::Federated(AssertionSettings::File { path: path.into() })
+        AssertionSource::File(path.into())
     }
 
     #[test]

@@ -16,6 +16,7 @@ use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
 use http::{Method, Request};
 use http_body_util::Full;
 
+use super::fresh::FreshAssertion;
 use super::provider::{self, ProviderRequest};
 use crate::credential::error::CredentialError;
 use crate::credential::identity_endpoint::IdentityProvider;
@@ -30,7 +31,7 @@ pub(super) async fn assertion(
     settings: &OAuth2Settings,
     client: &IdentityClient,
     record: &AcquisitionRecord,
-) -> Result<Secret, CredentialError> {
+) -> Result<FreshAssertion, CredentialError> {
     let secret = settings.secret.read(record).await?;
     let request = request(settings, &secret)?;
     let subject = format!("token of OAuth 2.0 client {}", settings.client_id);

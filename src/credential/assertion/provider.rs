@@ -2,12 +2,15 @@
 //!
 //! Each provider's file builds its own request.
 
+use std::time::SystemTime;
+
 use bytes::Bytes;
 use http::{HeaderValue, Request, Uri};
 use http_body_util::Full;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
+use super::fresh::FreshAssertion;
 use crate::credential::bearer::{Bearer, Fingerprint};
 use crate::credential::error::CredentialError;
 use crate::credential::identity_endpoint::{IdentityEndpoint, IdentityEndpointKind, IdentityProvider};
@@ -41,7 +44,7 @@ impl ProviderRequest<'_> {
         client: &IdentityClient,
         record: &AcquisitionRecord,
         read: impl Fn(&IdentityResponse) -> Result<Secret, UnusableResponse>,
-    ) -> Result<Secret, CredentialError> {
+    ) -> Result<FreshAssertion, CredentialError> {
         let uri = self.request.as_ref().map(Request::uri).ok();
         let authority = uri.and_then(Uri::authority).map(ToString::to_string).unwrap_or_default();
         let endpoint = IdentityEndpoint { kind: IdentityEndpointKind::Provider(self.provider), authority };
@@ -63,7 +66,9 @@ impl ProviderRequest<'_> {
             not_after: None,
             outcome: recorded,
         });
-        outcome.map(|(assertion, _)| assertion)
+        let (assertion, response) = outcome?;
+        let now = date(&response.headers).unwrap_or_else(SystemTime::now);
+        Ok(FreshAssertion::from_jwt(assertion, response.sent_at, now))
     }
 }
 

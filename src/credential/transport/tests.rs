@@ -10,6 +10,8 @@ use tokio::sync::mpsc;
 
 use super::*;
 use crate::credential::acquire::{Acquire as _, Acquired};
+use crate::credential::assertion::SharedAssertions;
+use crate::credential::authority::Authorities;
 use crate::credential::entra::App;
 use crate::credential::error::in_one_line;
 use crate::credential::managed_identity::HostIdentity;
@@ -18,6 +20,7 @@ use crate::credential::settings::{
     AppSettings, AssertionSettings, AuthoritySettings, Cloud, ManagedIdentity, ManagedIdentitySettings, Proof,
     SecretSource,
 };
+use crate::metrics::{MetricRegistry, TokenMetrics};
 
 /// A server that reacts in the same way to every request.
 struct Endpoint {
@@ -169,7 +172,10 @@ impl Authority {
             scope: "https://signalr.azure.com/.default".into(),
             proof,
         };
-        App::new(Arc::new(settings), "tenant-b".into(), client, None).unwrap()
+        let metrics = TokenMetrics::register(&mut MetricRegistry::default()).unwrap();
+        let authority = Authorities::new(metrics).get(settings.authority.origin());
+        let (settings, tenant) = (Arc::new(settings), "tenant-b".into());
+        App::new(settings, tenant, client, None, authority, &SharedAssertions::default()).unwrap()
     }
 }
 
