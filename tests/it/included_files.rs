@@ -69,8 +69,8 @@ async fn a_tenant_is_added_and_removed_by_a_file_and_the_others_keep_their_conne
     caller.send(broadcast_request(), BROADCAST_BODY).await.assert_status(202);
     east.journal().wait_for(2, |entry| entry.target.contains(":send")).await;
     let metrics = process.metrics().await;
-    assert_eq!(metrics.sum("upstream_connects_total", &[("endpoint", "east")]), connections);
-    assert_eq!(metrics.sum("upstream_connects_total", &[("endpoint", "west")]), 0.0);
+    assert!((metrics.sum("upstream_connects_total", &[("endpoint", "east")]) - connections).abs() < 0.5);
+    assert!(metrics.sum("upstream_connects_total", &[("endpoint", "west")]).abs() < 0.5);
 }
 
 #[tokio::test]
@@ -94,8 +94,8 @@ async fn a_disabled_endpoint_lets_go_of_its_token_and_its_calls_are_answered_503
     assert_eq!(status["disabled_endpoints"][0]["name"], "west");
     assert!(!status["credentials"].to_string().contains("west"), "{status}");
     let metrics = process.metrics().await;
-    assert_eq!(metrics.sum("rejected_total", &[("reason", "endpoint_disabled")]), 1.0);
-    assert_eq!(metrics.sum("upstream_connections", &[("endpoint", "west")]), 0.0);
+    assert!((metrics.sum("rejected_total", &[("reason", "endpoint_disabled")]) - 1.0).abs() < 0.5);
+    assert!(metrics.sum("upstream_connections", &[("endpoint", "west")]).abs() < 0.5);
 
     write(&folder, "west.toml", &west_file);
     wait_for_reloads(&process, "success", 3.0).await;
