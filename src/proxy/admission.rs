@@ -23,16 +23,16 @@ pub struct Admission {
 /// The host that a worker last allowed at a listener, under one configuration. Nearly all callers of a listener send the
 /// same one.
 #[derive(Debug, Default)]
-pub struct LastHost(RefCell<String>);
+pub struct LastHost(RefCell<Option<String>>);
 
 impl LastHost {
     fn is(&self, host: &str) -> bool {
-        *self.0.borrow() == host
+        self.0.borrow().as_deref() == Some(host)
     }
 
     #[cold]
     fn set(&self, host: &str) {
-        host.clone_into(&mut self.0.borrow_mut());
+        self.0.replace(Some(host.to_owned()));
     }
 }
 
