@@ -276,6 +276,63 @@ mod tests {
         assert_eq!(found, MERGES.iter().map(|(name, _)| *name).collect::<Vec<_>>());
     }
 
+    /// Ten thousand healthy endpoints.
+    #[derive(Debug)]
+    struct Healthy(Vec<Label>);
+
+    impl StateSource for Healthy {
+        fn endpoints(&self, visit: &mut dyn FnMut(&Label, EndpointState)) {
+            let state = EndpointState { breaker: BreakerState::Closed, up: Some(true), cool_down: None };
+            self.0.iter().for_each(|label| visit(label, state));
+        }
+
+        fn tokens(&self, _visit: &mut dyn FnMut(&str, Option<TokenTimes>)) {}
+    }
+
+    /// The time depends on the machine, so it is printed: `cargo test --lib scrape_of_ten -- --ignored --nocapture`.
+    #[tokio::test]
+    #[ignore = "a measurement"]
+    #[expect(clippy::print_stdout, reason = "a measurement")]
+    async fn scrape_of_ten_thousand_endpoints_with_five_hundred_labels_is_at_most_4_mib() {
+        let names: Vec<String> = (0..10_000).map(|number| format!("tenant-{number:05}")).collect();
+        let names = || names.iter().map(String::as_str);
+        let mut labels = Labels::new(500, 500, 500);
+        labels.endpoints = labels.endpoints.next(names());
+        labels.routes = labels.routes.next(names());
+        labels.credentials = labels.credentials.next(["saas"].into_iter());
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let endpoints: Vec<Label> = names().map(|name| labels.endpoints.get(name).clone()).collect();
+        let routes: Vec<Label> = names().map(|name| labels.routes.get(name).clone()).collect();
+        let worker = WorkerMetrics::new(&metrics, ["hub_send", "group_send", "user_send"]);
+        for (endpoint, route) in endpoints.iter().zip(&routes) {
+            let _connections = worker.connections(endpoint);
+            worker.upstream_connected(endpoint, true);
+            for operation in 0..3 {
+                let (code, duration) = (202, Duration::from_millis(3));
+                worker.upstream_responded(&UpstreamResponse { endpoint, operation, code, duration });
+                let request = CompletedRequest {
+                    route: Some(route),
+                    operation: Some(operation),
+                    code,
+                    duration,
+                    ..CompletedRequest::default()
+                };
+                worker.request_ended(&request);
+            }
+        }
+        worker.flush();
+        metrics.config_in_force("0", Arc::new(labels), Arc::new(Healthy(endpoints)));
+        let began = std::time::Instant::now();
+        let text = metrics.exposition(Exposition::Prometheus).await.unwrap();
+        println!(
+            "{} KiB, {} lines, {:?}",
+            text.len() / 1024,
+            text.split(|byte| *byte == b'\n').count(),
+            began.elapsed()
+        );
+        assert!(text.len() <= 4 * 1024 * 1024);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_stuck_worker_does_not_block_a_scrape() {
         let metrics = Arc::new(Metrics::new().unwrap());
