@@ -1,4 +1,4 @@
-//! Loads the configuration: turns a file, environment variables and flags into [`Settings`], or into a report of all problems.
+//! Loads the configuration: turns a file, environment variables and flags into [`Settings`](crate::gateway::Settings), or into a report of all problems.
 //!
 //! ```text
 //! defaults < files < environment < flags ──merged──► values ──structure──► ConfigFile ──lower──► Settings
