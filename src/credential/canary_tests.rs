@@ -186,7 +186,7 @@ async fn read_as_each_kind(path: &Path, output: &mut Output) {
             }
         }
     }
-    for trust in [crate::tls::client_config(&Trust::File(path.to_owned()))] {
+    for trust in [crate::tls::client_config(&crate::tls::Trust::File(path.to_owned()))] {
         if let Err(err) = trust {
             output.error(&err);
         }

@@ -14,6 +14,7 @@
 //!
 //! * `cell.rs`: the token in service and its callers; `state.rs`: what the cell shares with the refresh task in `refresh.rs`;
 //!   `schedule.rs`: when to refresh and retry.
+//! * `acquirers.rs`: builds the acquirer of each kind; `app.rs`: the tenants of an app that are tried at start.
 //! * `acquire.rs`: the trait of an acquisition, implemented in `entra.rs`, `managed_identity.rs`, `azure_cli.rs`, `token_file.rs`
 //!   and `access_key_source.rs`; `record.rs`: the record of its steps.
 //! * `authority/`: what the token requests to one authority share: a queue, and pauses when it throttles.
@@ -79,6 +80,8 @@
 mod access_key;
 mod access_key_source;
 mod acquire;
+mod acquirers;
+mod app;
 mod app_state;
 mod assertion;
 mod authority;
@@ -116,6 +119,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 pub use crate::files::Secret;
+pub use acquirers::CredentialProblem;
 pub(crate) use bearer::NoBearer;
 pub use bearer::{
     Actor, Bearer, BearerSource, CredentialState, CredentialStatus, Fingerprint, NotAToken, RequestUrl,
@@ -140,28 +144,17 @@ pub use settings::{
     ManagedIdentity, ManagedIdentitySettings, OAuth2Settings, OAuth2Token, Proof, SecretSource, TokenSettings,
 };
 
-use acquire::{Acquire, TokenOrKey, WithRetries};
+use acquire::{Acquire, TokenOrKey};
+use acquirers::{Clients, Shared, acquirer};
+use app::{App, AppKey, try_in_turn};
 use app_state::{AppState, Demand};
-use assertion::SharedAssertions;
-use authority::Authorities;
 use cell::TokenCell;
 use record::AcquisitionRecord;
 use refresh::Refresher;
 use state::{Progress, TokenState};
 use tokio::sync::watch;
-use transport::IdentityClient;
 
-use crate::metrics::TokenMetrics;
-use crate::redact::MaskedError;
-use crate::tls::{Trust, TrustError};
-
-/// When a token was obtained, and when it expires, if it does.
-pub type TokenDates = (SystemTime, Option<SystemTime>);
-
-/// The authority of managed identities: the identity endpoint of this host.
-const HOST: &str = "host";
-/// The authority of users who are signed in to the Azure CLI.
-const AZURE_CLI: &str = "az";
+use crate::metrics::{TokenMetrics, TokenTimes};
 
 /// All credentials of a gateway. Dropping it stops their refresh tasks; the tokens in service can be used until they expire.
 #[derive(Debug)]
@@ -172,45 +165,6 @@ pub struct Credentials {
     /// Shared with the configurations before and after this one.
     demand: Arc<Demand>,
     control: tokio::runtime::Handle,
-}
-
-/// The most tenants of an app that are tried at start, with tokens on demand.
-const TRIED_AT_START: usize = 3;
-/// How long the first of them may take before the next one is tried as well.
-const TRY_NEXT_AFTER: Duration = Duration::from_secs(2);
-
-/// An app registration, or a credential without one.
-#[derive(Debug)]
-struct App {
-    state: Arc<AppState>,
-    /// The token lives that are tried at start.
-    first: Vec<Arc<TokenCell>>,
-}
-
-/// What token lives with the same [`AppState`] have in common.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-enum AppKey<'a> {
-    App(&'a AppSettings),
-    Other(&'a CredentialKind),
-}
-
-impl<'a> AppKey<'a> {
-    fn of(kind: &'a CredentialKind) -> Self {
-        match kind {
-            CredentialKind::App { app, .. } => Self::App(app),
-            CredentialKind::ManagedIdentity { .. }
-            | CredentialKind::AzureCli { .. }
-            | CredentialKind::AccessKey { .. }
-            | CredentialKind::TokenFile { .. } => Self::Other(kind),
-        }
-    }
-}
-
-/// What the acquirers of a gateway share, also across reloads.
-#[derive(Debug)]
-struct Shared {
-    authorities: Authorities,
-    assertions: SharedAssertions,
 }
 
 /// A cell, its acquirer and the credentials that share it. Dropping it stops the refresh task.
@@ -245,9 +199,8 @@ impl Credentials {
         metrics: &TokenMetrics,
         control: &tokio::runtime::Handle,
     ) -> Result<Self, CredentialBuildError> {
-        let shared = Shared { authorities: Authorities::new(metrics.clone()), assertions: SharedAssertions::default() };
         let empty = Self {
-            shared: Arc::new(shared),
+            shared: Arc::new(Shared::new(metrics)),
             sources: HashMap::new(),
             apps: Vec::new(),
             demand: Arc::default(),
@@ -388,7 +341,7 @@ impl Credentials {
 
     /// Calls `visit` with the name of each credential whose token is in use, once for each of its tenants, and with the times when
     /// the token was obtained and when it expires, if there is one.
-    pub fn tokens_in_use(&self, visit: &mut dyn FnMut(&str, Option<TokenDates>)) {
+    pub fn tokens_in_use(&self, visit: &mut dyn FnMut(&str, Option<TokenTimes>)) {
         for (id, source) in self.sources.iter().filter(|(_, source)| source.cell.is_running()) {
             visit(id.name.as_str(), source.cell.state().dates());
         }
@@ -418,23 +371,6 @@ impl Credentials {
             TokenOrKey::AccessKey(key) => Authorization::Key(SigningKey(key)),
         });
         Some(AcquisitionReport { warnings: record.take_warnings(), steps: record.take_steps(), outcome })
-    }
-}
-
-impl App {
-    fn add(&mut self, cell: &Arc<TokenCell>) {
-        if self.first.len() < TRIED_AT_START {
-            self.first.push(Arc::clone(cell));
-        }
-    }
-}
-
-/// Acquires a token by one cell after the other, until one has it. The cells repeat what failed.
-async fn try_in_turn(cells: Vec<Arc<TokenCell>>) {
-    for cell in cells {
-        if let Ok(Ok(())) = tokio::time::timeout(TRY_NEXT_AFTER, cell.acquire()).await {
-            return;
-        }
     }
 }
 
@@ -497,72 +433,6 @@ impl std::fmt::Display for CredentialBuildError {
 }
 
 impl std::error::Error for CredentialBuildError {}
-
-/// Why a credential cannot be built.
-#[derive(Debug, thiserror::Error)]
-pub enum CredentialProblem {
-    /// The CAs for the authority cannot be loaded.
-    #[error(transparent)]
-    Trust(#[from] TrustError),
-    /// The identity library rejects the tenant, client id or authority.
-    #[error("the identity library rejects the tenant, client id or authority")]
-    Settings(#[source] MaskedError),
-}
-
-/// The HTTP clients, one for each set of CAs.
-#[derive(Default)]
-struct Clients(HashMap<Trust, IdentityClient>);
-
-impl Clients {
-    fn get(&mut self, trust: Trust) -> Result<IdentityClient, TrustError> {
-        if let Some(client) = self.0.get(&trust) {
-            return Ok(client.clone());
-        }
-        let client = IdentityClient::new(&trust)?;
-        self.0.insert(trust, client.clone());
-        Ok(client)
-    }
-}
-
-fn acquirer(
-    kind: &CredentialKind,
-    clients: &mut Clients,
-    shared: &Shared,
-    state: &TokenState,
-) -> Result<Arc<dyn Acquire>, CredentialProblem> {
-    let callers = || Arc::clone(&state.waiting_callers);
-    Ok(match kind {
-        CredentialKind::App { app: settings, tenant } => {
-            let trust = Trust::from_ca_file(settings.authority.ca_file.as_deref());
-            let client = clients.get(trust)?;
-            let provider_client =
-                assertion::provider_trust(&settings.proof).map(|trust| clients.get(trust)).transpose()?;
-            let authority = shared.authorities.get(settings.authority.origin());
-            let app = entra::App::new(
-                Arc::clone(settings),
-                Arc::clone(tenant),
-                client,
-                provider_client,
-                Arc::clone(&authority),
-                &shared.assertions,
-            );
-            let app = app.map_err(|err| CredentialProblem::Settings(MaskedError::new(&err)))?;
-            Arc::new(WithRetries::new(app, authority, callers()))
-        }
-        CredentialKind::ManagedIdentity { identity, scope } => {
-            let client = clients.get(Trust::None)?;
-            let authority = shared.authorities.get(identity.imds_endpoint.as_deref().unwrap_or(HOST));
-            let identity = managed_identity::HostIdentity { settings: identity.clone(), scope: scope.clone(), client };
-            Arc::new(WithRetries::new(identity, authority, callers()))
-        }
-        CredentialKind::AzureCli { tenant, scope } => {
-            let cli = azure_cli::AzureCli { tenant: tenant.clone(), scope: scope.clone() };
-            Arc::new(WithRetries::new(cli, shared.authorities.get(AZURE_CLI), callers()))
-        }
-        CredentialKind::AccessKey { key } => Arc::new(access_key_source::AccessKeySource { key: key.clone() }),
-        CredentialKind::TokenFile { path } => Arc::new(token_file::TokenFile { path: path.clone() }),
-    })
-}
 
 #[cfg(test)]
 mod canary_tests;

@@ -1,0 +1,100 @@
+//! The acquirers of a gateway's credentials, and what they share: HTTP clients, the turns of each authority, assertions.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::acquire::{Acquire, WithRetries};
+use super::assertion::SharedAssertions;
+use super::authority::Authorities;
+use super::settings::CredentialKind;
+use super::state::TokenState;
+use super::transport::IdentityClient;
+use super::{access_key_source, assertion, azure_cli, entra, managed_identity, token_file};
+use crate::metrics::TokenMetrics;
+use crate::redact::MaskedError;
+use crate::tls::{Trust, TrustError};
+
+/// The authority of managed identities: the identity endpoint of this host.
+const HOST: &str = "host";
+/// The authority of users who are signed in to the Azure CLI.
+const AZURE_CLI: &str = "az";
+
+/// What the acquirers of a gateway share, also across reloads.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) authorities: Authorities,
+    assertions: SharedAssertions,
+}
+
+impl Shared {
+    pub(super) fn new(metrics: &TokenMetrics) -> Self {
+        Self { authorities: Authorities::new(metrics.clone()), assertions: SharedAssertions::default() }
+    }
+}
+
+/// Why a credential cannot be built.
+#[derive(Debug, thiserror::Error)]
+pub enum CredentialProblem {
+    /// The CAs for the authority cannot be loaded.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+    /// The identity library rejects the tenant, client id or authority.
+    #[error("the identity library rejects the tenant, client id or authority")]
+    Settings(#[source] MaskedError),
+}
+
+/// The HTTP clients, one for each set of CAs.
+#[derive(Default)]
+pub(super) struct Clients(HashMap<Trust, IdentityClient>);
+
+impl Clients {
+    fn get(&mut self, trust: Trust) -> Result<IdentityClient, TrustError> {
+        if let Some(client) = self.0.get(&trust) {
+            return Ok(client.clone());
+        }
+        let client = IdentityClient::new(&trust)?;
+        self.0.insert(trust, client.clone());
+        Ok(client)
+    }
+}
+
+/// Returns what obtains the tokens of a credential. `state` belongs to its cell.
+pub(super) fn acquirer(
+    kind: &CredentialKind,
+    clients: &mut Clients,
+    shared: &Shared,
+    state: &TokenState,
+) -> Result<Arc<dyn Acquire>, CredentialProblem> {
+    let callers = || Arc::clone(&state.waiting_callers);
+    Ok(match kind {
+        CredentialKind::App { app: settings, tenant } => {
+            let trust = Trust::from_ca_file(settings.authority.ca_file.as_deref());
+            let client = clients.get(trust)?;
+            let provider_client =
+                assertion::provider_trust(&settings.proof).map(|trust| clients.get(trust)).transpose()?;
+            let authority = shared.authorities.get(settings.authority.origin());
+            let app = entra::App::new(
+                Arc::clone(settings),
+                Arc::clone(tenant),
+                client,
+                provider_client,
+                Arc::clone(&authority),
+                &shared.assertions,
+            );
+            let app = app.map_err(|err| CredentialProblem::Settings(MaskedError::new(&err)))?;
+            Arc::new(WithRetries::new(app, authority, callers()))
+        }
+        CredentialKind::ManagedIdentity { identity, scope } => {
+            let client = clients.get(Trust::None)?;
+            let authority = shared.authorities.get(identity.imds_endpoint.as_deref().unwrap_or(HOST));
+            let identity = managed_identity::HostIdentity { settings: identity.clone(), scope: scope.clone(), client };
+            Arc::new(WithRetries::new(identity, authority, callers()))
+        }
+        CredentialKind::AzureCli { tenant, scope } => {
+            let cli = azure_cli::AzureCli { tenant: tenant.clone(), scope: scope.clone() };
+            Arc::new(WithRetries::new(cli, shared.authorities.get(AZURE_CLI), callers()))
+        }
+        CredentialKind::AccessKey { key } => Arc::new(access_key_source::AccessKeySource { key: key.clone() }),
+        CredentialKind::TokenFile { path } => Arc::new(token_file::TokenFile { path: path.clone() }),
+    })
+}
