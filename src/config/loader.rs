@@ -96,6 +96,15 @@ impl Loader {
     /// Loads the configuration again if a file changed, or in any case if `is_requested`: then reads all files. Returns `None` if
     /// nothing is to be loaded. Blocks until the files stay the same.
     pub fn reload(&mut self, is_requested: bool) -> Option<Result<Loaded, ConfigError>> {
+        self.reload_settled(is_requested, &mut || std::thread::sleep(SETTLE))
+    }
+
+    /// Like [`Loader::reload`]; `wait` passes the time between two looks at the files.
+    pub(super) fn reload_settled(
+        &mut self,
+        is_requested: bool,
+        wait: &mut dyn FnMut(),
+    ) -> Option<Result<Loaded, ConfigError>> {
         let text = match self.sources.read_again() {
             Ok(text) => text,
             // A file is missing for a moment while it is being replaced.
@@ -114,7 +123,7 @@ impl Loader {
         }
         let mut looked = (text, scan);
         for _ in 0..MAX_LOOKS {
-            std::thread::sleep(SETTLE);
+            wait();
             let Ok(text) = self.sources.read_again() else { continue };
             let now = (text, self.scan(&self.seen.patterns));
             if now == looked {

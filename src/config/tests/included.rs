@@ -310,16 +310,17 @@ fn the_link_swap_of_a_kubernetes_volume_is_one_change() {
     let mut loader = Loader::new(sources(dir.path(), &[]));
     assert_eq!(names(&loader.load().unwrap()).0, ["east", "old-a", "one-a", "two-a"]);
     // The links of new and removed files are corrected only after the swap.
-    let corrects = std::thread::scope(|scope| {
-        publish("..2026_11_26_00.2", &["one", "two", "new"], "-b");
-        scope.spawn(|| {
-            std::thread::sleep(std::time::Duration::from_millis(20));
+    publish("..2026_11_26_00.2", &["one", "two", "new"], "-b");
+    let mut looks = 0;
+    let reloaded = loader.reload_settled(false, &mut || {
+        looks += 1;
+        if looks == 1 {
             link("new");
             std::fs::remove_file(volume.join("old.toml")).unwrap();
             std::fs::remove_dir_all(volume.join("..2026_11_26_00.1")).unwrap();
-        });
-        reload(&mut loader)
+        }
     });
-    assert_eq!(names(&corrects.unwrap().unwrap()).0, ["east", "new-b", "one-b", "two-b"]);
+    assert_eq!(looks, 2, "the files changed between the first two looks");
+    assert_eq!(names(&reloaded.unwrap().unwrap()).0, ["east", "new-b", "one-b", "two-b"]);
     assert!(reload(&mut loader).is_none());
 }
