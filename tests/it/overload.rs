@@ -100,17 +100,23 @@ async fn rate_limit_of_a_route_spans_workers_and_does_not_affect_other_routes() 
         );
     })
     .await;
-    let responses = join_all((0..20).map(|_| call(&harness))).await;
+    call_beyond_the_rate(&harness, "rate limit of the route").await;
+    let other = "/api/hubs/other/:send?api-version=2022-11-01";
+    harness.caller().await.post(other, "application/json", BROADCAST_BODY).await.assert_status(202);
+    assert!(harness.metrics().await.sum("rate_limited_total", &[("route", "slow")]) > 4.5);
+}
+
+/// Sends 20 calls at once, of which a rate of one per second with a burst of three allows some. `limit` names it.
+async fn call_beyond_the_rate(harness: &Harness, limit: &str) {
+    let responses = join_all((0..20).map(|_| call(harness))).await;
     let served = responses.iter().filter(|response| response.status == 202).count();
     // A burst of three, and one more for each second that passed.
     assert!((3..15).contains(&served), "{served} were served");
     for rejected in responses.iter().filter(|response| response.status != 202) {
         assert_eq!(rejected.assert_gateway_error(429, "rate_limited").header("retry-after"), Some("1"));
+        assert!(rejected.text().contains(limit), "{}", rejected.text());
     }
     assert_eq!(harness.arrivals("east").len(), served);
-    let other = "/api/hubs/other/:send?api-version=2022-11-01";
-    harness.caller().await.post(other, "application/json", BROADCAST_BODY).await.assert_status(202);
-    assert!(harness.metrics().await.sum("rate_limited_total", &[("route", "slow")]) > 4.5);
 }
 
 #[tokio::test]
@@ -124,14 +130,7 @@ async fn calls_beyond_the_rate_of_an_endpoint_get_429_and_calls_to_others_do_not
         );
     })
     .await;
-    let responses = join_all((0..20).map(|_| call(&harness))).await;
-    let served = responses.iter().filter(|response| response.status == 202).count();
-    assert!((3..15).contains(&served), "{served} were served");
-    for rejected in responses.iter().filter(|response| response.status != 202) {
-        assert_eq!(rejected.assert_gateway_error(429, "rate_limited").header("retry-after"), Some("1"));
-        assert!(rejected.text().contains("rate limit of the endpoint"), "{}", rejected.text());
-    }
-    assert_eq!(harness.arrivals("east").len(), served);
+    call_beyond_the_rate(&harness, "rate limit of the endpoint").await;
     let quiet = "/api/hubs/quiet/:send?api-version=2022-11-01";
     for _ in 0..10 {
         harness.caller().await.post(quiet, "application/json", BROADCAST_BODY).await.assert_status(202);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use signalr_gateway::sandbox::{Description, Entry, Fault, FaultKind, Sandbox};
 use tempfile::TempDir;
 
-use crate::support::{BROADCAST_BODY, Caller, Process, Response, request, wait_until};
+use crate::support::{BROADCAST_BODY, Caller, GROUP_APP, Process, Response, request, tenant_group, wait_until};
 
 mod cold;
 mod faults;
@@ -23,12 +23,7 @@ impl Fleet {
     /// Starts a sandbox. `group` has more keys of `[tenant_groups.t]`.
     async fn start(count: usize, group: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let description = format!(
-            "[tenants.home]\nid = \"22222222-bbbb-4bbb-8bbb-222222222222\"\n\
-             [applications.saas]\nclient_id = \"44444444-dddd-4ddd-8ddd-444444444444\"\ntenant = \"home\"\n\
-             secrets = [{{ value = \"not-a-secret\" }}]\n\
-             [tenant_groups.t]\ncount = {count}\napplication = \"saas\"\n{group}"
-        );
+        let description = tenant_group(&format!("count = {count}\n{group}"));
         let file = folder.path().join("sandbox.toml");
         std::fs::write(&file, description).unwrap();
         let settings = Description::read(&file).unwrap_or_else(|err| panic!("{err}")).settings;
@@ -75,7 +70,7 @@ impl Fleet {
         let text = format!(
             "include = [\"tenants.d/*.toml\"]\n\
              [listeners.default]\nbind = \"127.0.0.1:0\"\n[admin]\nbind = \"127.0.0.1:0\"\n\
-             [credentials.saas]\nkind = \"client_secret\"\nclient_id = \"44444444-dddd-4ddd-8ddd-444444444444\"\n\
+             [credentials.saas]\nkind = \"client_secret\"\nclient_id = \"{GROUP_APP}\"\n\
              secret = {{ file = \"saas-secret\" }}\ncloud = \"custom\"\nauthority = \"{entra}\"\nca_file = \"ca.pem\"\n\
              [[routes]]\nname = \"tenants\"\nmatch = {{ hub = \"{{endpoint}}_*\" }}\n\
              [shutdown]\ndelay = \"0s\"\n[logging]\naccess = \"failures\"\n{more}"

@@ -4,9 +4,9 @@ use http::header::CONTENT_TYPE;
 use serde_json::Value;
 use signalr_gateway::sandbox::{Application, Description};
 
-use crate::support::{BROADCAST_BODY, GatewayOptions, Harness, HarnessBuilder, Response, request, wait_until};
-
-const APP: &str = "44444444-dddd-4ddd-8ddd-444444444444";
+use crate::support::{
+    BROADCAST_BODY, GROUP_APP, GatewayOptions, Harness, HarnessBuilder, Response, request, tenant_group, wait_until,
+};
 
 /// Starts a gateway in front of a group of tenants `t1`, `t2`, … that have one application. `group` has the keys of the group.
 async fn start(group: &str, change: impl FnOnce(&mut GatewayOptions)) -> Harness {
@@ -15,13 +15,8 @@ async fn start(group: &str, change: impl FnOnce(&mut GatewayOptions)) -> Harness
 }
 
 async fn sandbox(group: &str) -> (HarnessBuilder, Description) {
-    let text = format!(
-        "[tenants.home]\nid = \"22222222-bbbb-4bbb-8bbb-222222222222\"\n\
-         [applications.saas]\nclient_id = \"{APP}\"\ntenant = \"home\"\nsecrets = [{{ value = \"not-a-secret\" }}]\n\
-         [tenant_groups.t]\napplication = \"saas\"\n{group}"
-    );
     let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), text).unwrap();
+    std::fs::write(file.path(), tenant_group(group)).unwrap();
     let description = Description::read(file.path()).unwrap();
     (HarnessBuilder::with(description.settings.clone()).await, description)
 }
@@ -138,7 +133,7 @@ async fn wrong_secret_makes_the_gateway_neither_ready_nor_healthy_until_it_is_co
     let (builder, description) = sandbox("count = 5\n").await;
     let set_secret = |sandbox: &signalr_gateway::sandbox::Sandbox, secret: &str| {
         let change = |app: &mut Application| app.secrets[0].value = signalr_gateway::sandbox::SecretText::new(secret);
-        sandbox.directory().edit(|directory| change(directory.application_mut(APP).unwrap()));
+        sandbox.directory().edit(|directory| change(directory.application_mut(GROUP_APP).unwrap()));
     };
     set_secret(&builder.sandbox, "another");
     let harness = start_gateway(builder, description, on_demand).await;

@@ -1,18 +1,12 @@
 //! Groups of tenants, whose endpoints share a port.
 
+use super::tenant_group::{GROUP_APP, tenant_group};
 use super::*;
 use crate::sandbox::{Description, Fault, FaultKind};
 
-const APP: &str = "44444444-dddd-4ddd-8ddd-444444444444";
-
 async fn start_with(group: &str) -> (Sandbox, Description) {
-    let text = format!(
-        "[tenants.home]\nid = \"22222222-bbbb-4bbb-8bbb-222222222222\"\n\
-         [applications.saas]\nclient_id = \"{APP}\"\ntenant = \"home\"\nsecrets = [{{ value = \"not-a-secret\" }}]\n\
-         [tenant_groups.t]\napplication = \"saas\"\n{group}"
-    );
     let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), text).unwrap();
+    std::fs::write(file.path(), tenant_group(group)).unwrap();
     let description = Description::read(file.path()).unwrap();
     (Sandbox::start(description.settings.clone()).await.unwrap(), description)
 }
@@ -28,7 +22,7 @@ fn broadcast(sandbox: &Sandbox, endpoint: &str, token: &str) -> TestRequest {
 async fn token_of(sandbox: &Sandbox, tenant: &str) -> Result<String, u64> {
     let form = [
         ("grant_type", String::from("client_credentials")),
-        ("client_id", APP.to_owned()),
+        ("client_id", GROUP_APP.to_owned()),
         ("client_secret", String::from("not-a-secret")),
         ("scope", String::from("https://signalr.azure.com/.default")),
     ];

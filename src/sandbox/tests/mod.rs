@@ -33,6 +33,8 @@ mod page;
 mod provider;
 mod rest;
 mod stateful_reconnect;
+#[path = "../../../tests/it/support/tenant_group.rs"]
+mod tenant_group;
 
 /// A complete response.
 #[derive(Debug)]
