@@ -32,6 +32,9 @@ import threading
 import time
 from pathlib import Path
 
+sys.path.append(str(Path(__file__).parent.parent / "peers"))
+from compare import end, processor  # noqa: E402
+
 # As in the Dockerfile.
 ALLOCATOR = {"MALLOC_TRIM_THRESHOLD_": "8388608", "MALLOC_MMAP_THRESHOLD_": "4194304"}
 BODY = b'{"target":"hello","arguments":["world"]}'
@@ -442,24 +445,6 @@ def cpu(process):
         with contextlib.suppress(OSError):
             total += int((task / "schedstat").read_text().split()[0])
     return total / 1e9
-
-
-def end(process):
-    if process.poll() is None:
-        process.terminate()
-        try:
-            process.wait(5)
-        except subprocess.TimeoutExpired:
-            process.kill()
-    process.wait()
-
-
-def processor():
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.machine()
 
 
 def report(options, rows):
