@@ -292,7 +292,6 @@ mod tests {
     /// The time depends on the machine, so it is printed: `cargo test --lib scrape_of_ten -- --ignored --nocapture`.
     #[tokio::test]
     #[ignore = "a measurement"]
-    #[expect(clippy::print_stdout, reason = "a measurement")]
     async fn scrape_of_ten_thousand_endpoints_with_five_hundred_labels_is_at_most_4_mib() {
         let names: Vec<String> = (0..10_000).map(|number| format!("tenant-{number:05}")).collect();
         let names = || names.iter().map(String::as_str);

@@ -265,7 +265,7 @@ fn bytes(count: u64) -> f64 {
 
 impl Drop for WorkerMetrics {
     fn drop(&mut self) {
-        // Each request in flight holds a reference to this, so none is counted by now.
+        // Each request in flight holds a reference to this, so none is counted when this is dropped.
         self.flush();
     }
 }

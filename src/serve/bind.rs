@@ -194,7 +194,7 @@ pub(super) fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
         return Err(io::Error::other("another program replaced the socket"));
     }
     if bound.mode() & 0o7777 != mode {
-        // By the descriptor, since the path may be a link to another file by now.
+        // By the descriptor, since the path may meanwhile be a link to another file.
         std::fs::set_permissions(format!("/proc/self/fd/{}", file.as_raw_fd()), Permissions::from_mode(mode))?;
     }
     Ok(())

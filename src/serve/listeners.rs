@@ -292,7 +292,7 @@ fn change_modes(bound: &[BoundListener], open: &[OpenListener]) -> Result<(), Bi
     Ok(())
 }
 
-/// Removes the path of a closed Unix socket, unless it is another file by now.
+/// Removes the path of a closed Unix socket, unless it is meanwhile another file.
 fn remove_socket(path: &Path) {
     let is_socket = std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
     if is_socket && let Err(err) = std::fs::remove_file(path) {
