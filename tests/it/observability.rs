@@ -198,6 +198,8 @@ async fn liveness_readiness_and_status_report_the_state() {
     wait_until("it is ready", async || (harness.admin("/readyz").await.status == 200).then_some(())).await;
     assert!(harness.arrivals("east").is_empty() && received <= 2, "the readiness probe connected to an endpoint");
 
+    // An endpoint without a token would be listed first.
+    harness.wait_until_credentials_are("ready").await;
     let status = harness.admin("/status").await;
     assert_eq!(status.header("content-type"), Some("application/json"));
     let status = status.json();
@@ -205,7 +207,6 @@ async fn liveness_readiness_and_status_report_the_state() {
     assert_eq!(status["listeners"][0]["address"], harness.listener("default").to_string());
     assert_eq!(status["endpoints"][0]["url"], harness.endpoint("east").url());
     assert_eq!(status["routes"][0]["endpoints"], serde_json::json!(["east", "west"]));
-    harness.wait_until_credentials_are("ready").await;
     let token = harness.credential("east").await["token"].as_str().unwrap().to_owned();
     harness.broadcast().await.assert_status(202);
     assert_eq!(harness.arrival("east").authorization.unwrap().fingerprint, token, "not the fingerprint in the logs");
