@@ -99,11 +99,11 @@ impl Gateway {
         let _admin_server =
             admin_listener.map(|listener| AbortOnDrop(tokio::spawn(Arc::clone(&admin).serve(listener))));
         let (latest, metrics) = (live.latest(), Arc::clone(live.metrics()));
-        let accept_errors = metrics.accept_errors().clone();
+        let callers = metrics.callers().clone();
         let mut running = bound
             .serve(
                 move |write_batch| WorkerProxy::new(Arc::clone(&latest), Arc::clone(&metrics), write_batch),
-                &accept_errors,
+                &callers,
             )
             .map_err(GatewayError::Workers)?;
         on_serving(&addresses);

@@ -178,6 +178,18 @@ label_enum! {
 }
 
 label_enum! {
+    /// Why the gateway closed a connection of a caller.
+    CallerCloseReason {
+        /// It reached `timeouts.connection_age`.
+        Age = "age",
+        /// It was idle for `timeouts.idle`, or sent the head of a request too slowly.
+        Idle = "idle",
+        /// The caller did not read a response for `timeouts.write`.
+        Unread = "unread",
+    }
+}
+
+label_enum! {
     /// The stage of a token acquisition.
     TokenStage {
         /// Obtaining the client assertion (managed identity, file, external identity provider).

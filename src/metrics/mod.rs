@@ -9,6 +9,7 @@
 //! A new metric is a field and its registration in the struct that holds it ([`TokenMetrics`], `StateGauges` for what a
 //! scrape reads, or `SharedMetrics` for what workers count), and a method that records it.
 
+mod callers;
 mod connections;
 mod exposition;
 mod label_table;
@@ -30,12 +31,13 @@ use std::time::{Duration, SystemTime};
 use prometheus::{Gauge, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 use tokio::sync::{mpsc, oneshot};
 
+pub use callers::CallerMetrics;
 pub use connections::{ConnectionCount, ConnectionGauge};
 pub use exposition::Exposition;
 pub use label_table::{Label, LabelTable, Labels};
 pub use labels::{
-    BreakerState, ConnectionState, ErrorKind, FanOutOutcome, QueueOutcome, RetryOutcome, TokenErrorReason,
-    TokenOutcome, TokenStage, UnauthorizedAction, UpstreamErrorReason,
+    BreakerState, CallerCloseReason, ConnectionState, ErrorKind, FanOutOutcome, QueueOutcome, RetryOutcome,
+    TokenErrorReason, TokenOutcome, TokenStage, UnauthorizedAction, UpstreamErrorReason,
 };
 use log::LogMetrics;
 pub use log::LostLine;
@@ -63,7 +65,7 @@ pub struct Metrics {
     reloads: IntCounterVec,
     last_reload: IntGauge,
     last_reload_success: Gauge,
-    accept_errors: IntCounter,
+    callers: CallerMetrics,
     body_memory: IntGauge,
     bodies_not_kept: IntCounter,
     log: LogMetrics,
@@ -108,8 +110,7 @@ impl Metrics {
                 "config_last_reload_success_timestamp_seconds",
                 "When a configuration was last accepted.",
             )?,
-            accept_errors: registry
-                .counter("accept_errors_total", "Connections of callers that could not be accepted.")?,
+            callers: CallerMetrics::register(&mut registry)?,
             body_memory: registry.gauge(
                 "request_body_memory_bytes",
                 "Memory taken by request bodies that are kept for sending them again, beyond the first 16 KiB of each.",
@@ -135,9 +136,9 @@ impl Metrics {
         &self.token
     }
 
-    /// Returns the counter of connections that could not be accepted.
-    pub fn accept_errors(&self) -> &IntCounter {
-        &self.accept_errors
+    /// Returns the metrics of callers' connections.
+    pub fn callers(&self) -> &CallerMetrics {
+        &self.callers
     }
 
     /// Returns the gauge of the memory that request bodies take. Workers add to it directly.

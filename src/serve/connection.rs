@@ -26,6 +26,8 @@ use super::open_connections::{Connection, OpenConnections};
 use super::protocol::Protocol;
 use super::settings::ServeSettings;
 use super::socket::ByteStream;
+use super::timeouts::ConnectionTimeouts;
+use crate::metrics::CallerMetrics;
 use crate::write_batch::{Batched, WriteBatch};
 
 /// The most bytes that hyper buffers of one connection's input. Larger than the largest head that [`Http1Check`] passes.
@@ -53,6 +55,7 @@ impl<H: Handler> ConnectionServer<H> {
         settings: &ServeSettings,
         mut phase: watch::Receiver<Phase>,
         write_batch: WriteBatch,
+        metrics: &CallerMetrics,
     ) -> Self {
         let mut http1 = Http1Builder::new();
         // `OpenConnections` enforces this timeout.
@@ -64,7 +67,7 @@ impl<H: Handler> ConnectionServer<H> {
             let reached = phase.wait_for(|phase| *phase >= Phase::DrainDelay).await;
             flag.set(reached.is_ok());
         });
-        let open = OpenConnections::new(settings.header_read_timeout, settings.write_timeout);
+        let open = OpenConnections::new(ConnectionTimeouts::of(settings), metrics.clone());
         Self {
             handler: Rc::new(handler),
             http1,
@@ -143,7 +146,7 @@ impl<H: Handler> ConnectionServer<H> {
             let request = connection.count_request();
             async move {
                 let response = response.await;
-                let is_last = asks_to_close.get() || request.listener_is_closing();
+                let is_last = asks_to_close.get() || request.asks_to_close();
                 let mut response = response.map(|body| request.until_end_of(body));
                 if is_last {
                     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -159,6 +162,7 @@ impl<H: Handler> ConnectionServer<H> {
     }
 
     async fn serve_http2(&self, source: Source<Io>, peer: Rc<Peer>, connection: &Rc<Connection>) {
+        connection.record_http2();
         let budget = FrameBudget::new();
         let start = |incoming| {
             let (handler, peer) = (Rc::clone(&self.handler), Rc::clone(&peer));

@@ -14,6 +14,7 @@ mod conn_waker;
 mod connection;
 mod drain;
 mod graceful;
+mod guarded_body;
 mod handler;
 mod http1;
 mod http2;
@@ -23,6 +24,7 @@ mod protocol;
 mod server;
 mod settings;
 mod socket;
+mod timeouts;
 mod worker;
 
 pub use bind::{BindError, BoundAddress};

@@ -1,5 +1,5 @@
-//! One worker's open connections. Closes connections that are idle for too long or whose callers do not read their responses,
-//! and all of them at shutdown.
+//! One worker's open connections. Closes connections that are idle for too long, too old or whose callers do not read their
+//! responses, and all of them at shutdown.
 //!
 //! One periodic sweep replaces a timer for each connection: a request costs a few stores instead of setting and clearing a
 //! timer. Single-threaded, so it needs no locks.
@@ -9,39 +9,37 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
-use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body::{Body, Frame, SizeHint};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::conn_waker::ConnWaker;
 use super::drain::{DRAIN_POLL_INTERVAL, FIRST_REQUEST_GRACE};
 use super::graceful::Graceful;
+use super::guarded_body::GuardedBody;
 use super::http1::HeadError;
 use super::listeners::ListenerId;
+use super::timeouts::ConnectionTimeouts;
+use crate::metrics::{CallerCloseReason, CallerMetrics};
 
-/// The longest interval between two sweeps. A timeout is late by two intervals at most. Chosen: little compared to the
-/// default timeout of a minute and a half.
-const MAX_SWEEP_INTERVAL: Duration = Duration::from_secs(1);
-/// The shortest interval between two sweeps.
-const MIN_SWEEP_INTERVAL: Duration = Duration::from_millis(10);
 /// The time that a connection without requests has to finish. Chosen: many round trips, and less than any drain timeout.
 const FINISH_TIME: Duration = Duration::from_secs(5);
 /// The bytes that a caller must read within the write timeout, unless fewer are pending: 0.8 KiB/s at the default of 20 s.
 /// Kestrel's minimum is 240 bytes/s.
 pub(super) const MIN_PROGRESS: usize = 16 * 1024;
+/// The idle time after which a connection that has reached its age is closed. One that is used more often is asked to close in
+/// its next response, so that no request is on its way to it. Chosen: a few round trips.
+const UNUSED_TIME: Duration = Duration::from_secs(1);
 
 /// One worker's open connections.
 pub(super) struct OpenConnections {
     connections: RefCell<Vec<Weak<Connection>>>,
-    idle_timeout: Duration,
-    write_timeout: Duration,
+    timeouts: ConnectionTimeouts,
+    metrics: CallerMetrics,
     /// The time of the last sweep, which is precise enough for timeouts.
     now: Cell<Instant>,
     count: Cell<usize>,
@@ -60,8 +58,11 @@ pub(super) struct Connection {
     progress: Cell<usize>,
     /// The listener that accepted it.
     listener: ListenerId,
-    /// Whether that listener is closing, so that responses ask the caller to close the connection.
-    listener_closing: Cell<bool>,
+    /// When it reaches its age; `None` without a limit.
+    expires: Option<Instant>,
+    /// Whether its responses ask the caller to close it: it has reached its age, or its listener is closing.
+    asks_to_close: Cell<bool>,
+    is_http2: Cell<bool>,
     close_state: Cell<CloseState>,
     /// Wakes the task that drives it.
     waker: RefCell<Option<Arc<ConnWaker>>>,
@@ -84,16 +85,16 @@ enum CloseState {
 
 impl OpenConnections {
     /// Makes an empty set and starts its sweep. Call it within the runtime that serves the connections.
-    pub(super) fn new(idle_timeout: Duration, write_timeout: Duration) -> Rc<Self> {
+    pub(super) fn new(timeouts: ConnectionTimeouts, metrics: CallerMetrics) -> Rc<Self> {
+        let interval = timeouts.sweep_interval();
         let open = Rc::new(Self {
             connections: RefCell::default(),
-            idle_timeout,
-            write_timeout,
+            timeouts,
+            metrics,
             now: Cell::new(Instant::now()),
             count: Cell::new(0),
             closed: Notify::new(),
         });
-        let interval = (idle_timeout.min(write_timeout) / 8).clamp(MIN_SWEEP_INTERVAL, MAX_SWEEP_INTERVAL);
         let swept = Rc::downgrade(&open);
         // Ends with the connections, or with the runtime.
         tokio::task::spawn_local(async move {
@@ -106,6 +107,12 @@ impl OpenConnections {
         open
     }
 
+    /// Makes an empty set whose idle and write timeouts are `timeout`.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn for_tests(timeout: Duration) -> Rc<Self> {
+        Self::new(ConnectionTimeouts { idle: timeout, write: timeout, age: None }, CallerMetrics::unregistered())
+    }
+
     /// Counts a connection as open until the returned value is dropped.
     pub(super) fn add(self: &Rc<Self>, listener: ListenerId) -> Rc<Connection> {
         self.count.set(self.count.get() + 1);
@@ -115,7 +122,9 @@ impl OpenConnections {
             blocked_since: Cell::new(None),
             progress: Cell::new(0),
             listener,
-            listener_closing: Cell::new(false),
+            expires: self.timeouts.expiry(self.now.get()),
+            asks_to_close: Cell::new(false),
+            is_http2: Cell::new(false),
             close_state: Cell::new(CloseState::Open),
             waker: RefCell::default(),
             head_error: Cell::default(),
@@ -157,7 +166,7 @@ impl OpenConnections {
             });
             left.get()
         };
-        each(&|connection| connection.listener_closing.set(true));
+        each(&|connection| connection.asks_to_close.set(true));
         // Another worker may be about to hand over a connection that it has just accepted.
         tokio::time::sleep(FIRST_REQUEST_GRACE).await;
         let end = Instant::now() + within;
@@ -176,19 +185,31 @@ impl OpenConnections {
         self.now.set(now);
         self.each(|connection| {
             let has_passed = |since: Instant, limit| now.saturating_duration_since(since) >= limit + interval;
-            if connection.blocked_since.get().is_some_and(|since| has_passed(since, self.write_timeout)) {
+            if connection.blocked_since.get().is_some_and(|since| has_passed(since, self.timeouts.write)) {
                 tracing::debug!("a caller does not read its responses; closing its connection");
+                self.metrics.closed(CallerCloseReason::Unread);
                 return connection.set_close_state(CloseState::Aborted);
+            }
+            if connection.expires.is_some_and(|expires| now >= expires) && connection.is_open() {
+                if !connection.asks_to_close.replace(true) {
+                    self.metrics.closed(CallerCloseReason::Age);
+                }
+                // HTTP/2 finishes all requests that the caller sends before it receives GOAWAY.
+                let is_unused = !connection.has_requests() && has_passed(connection.idle_since.get(), UNUSED_TIME);
+                if connection.is_http2.get() || is_unused {
+                    return connection.close();
+                }
             }
             if connection.requests.get() > 0 {
                 return;
             }
             let is_finishing = connection.close_state.get() == CloseState::Finishing;
             // To finish, HTTP/1.1 waits for the rest of a partial head, HTTP/2 for a PING acknowledgement. Either may never arrive.
-            let finish_time = FINISH_TIME.min(self.write_timeout).min(self.idle_timeout);
+            let finish_time = FINISH_TIME.min(self.timeouts.write).min(self.timeouts.idle);
             if is_finishing && has_passed(connection.idle_since.get(), finish_time) {
                 connection.set_close_state(CloseState::Aborted);
-            } else if has_passed(connection.idle_since.get(), self.idle_timeout) {
+            } else if connection.is_open() && has_passed(connection.idle_since.get(), self.timeouts.idle) {
+                self.metrics.closed(CallerCloseReason::Idle);
                 connection.close();
             }
         });
@@ -262,6 +283,11 @@ impl Connection {
         self.requests.get() > 0
     }
 
+    /// Records that it is an HTTP/2 connection.
+    pub(super) fn record_http2(&self) {
+        self.is_http2.set(true);
+    }
+
     /// Marks the next request as one whose head was rejected.
     pub(super) fn reject_next(&self, error: HeadError) {
         self.head_error.set(Some(error));
@@ -306,8 +332,12 @@ impl Connection {
         self.blocked_since.set(None);
     }
 
+    fn is_open(&self) -> bool {
+        self.close_state.get() == CloseState::Open
+    }
+
     fn close(&self) {
-        if self.close_state.get() == CloseState::Open {
+        if self.is_open() {
             self.set_close_state(CloseState::Requested);
         }
     }
@@ -331,14 +361,14 @@ impl Drop for Connection {
 pub(super) struct OpenRequest(Rc<Connection>);
 
 impl OpenRequest {
-    /// Returns whether the listener that accepted the connection is closing.
-    pub(super) fn listener_is_closing(&self) -> bool {
-        self.0.listener_closing.get()
+    /// Returns whether the response asks the caller to close the connection.
+    pub(super) fn asks_to_close(&self) -> bool {
+        self.0.asks_to_close.get()
     }
 
     /// Counts the request until the body of its response is dropped.
-    pub(super) fn until_end_of<B>(self, body: B) -> OpenBody<B> {
-        OpenBody { body, _request: self }
+    pub(super) fn until_end_of<B>(self, body: B) -> GuardedBody<B, Self> {
+        GuardedBody::new(body, self)
     }
 }
 
@@ -346,31 +376,5 @@ impl Drop for OpenRequest {
     fn drop(&mut self) {
         self.0.requests.set(self.0.requests.get() - 1);
         self.0.idle_since.set(self.0.open.now.get());
-    }
-}
-
-pin_project_lite::pin_project! {
-    /// The body of a response. Counts its request until it is dropped.
-    pub(super) struct OpenBody<B> {
-        #[pin]
-        body: B,
-        _request: OpenRequest,
-    }
-}
-
-impl<B: Body<Data = Bytes>> Body for OpenBody<B> {
-    type Data = Bytes;
-    type Error = B::Error;
-
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        self.project().body.poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }

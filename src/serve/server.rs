@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use prometheus::IntCounter;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, watch};
 
@@ -16,6 +15,7 @@ use super::listeners::{BoundListeners, Command, ListenerPlan, Listeners};
 use super::settings::{ListenerSettings, ServeSettings};
 use super::worker::Worker;
 use crate::descriptors;
+use crate::metrics::CallerMetrics;
 use crate::write_batch::WriteBatch;
 
 /// Bound listeners that are not served yet.
@@ -46,7 +46,7 @@ impl Bound {
     pub fn serve<H: Handler>(
         self,
         make_handler: impl Fn(&WriteBatch) -> H + Send + Sync + 'static,
-        accept_errors: &IntCounter,
+        metrics: &CallerMetrics,
     ) -> std::io::Result<Running> {
         let make_handler = Arc::new(make_handler);
         let (phase, _) = watch::channel(Phase::Serving);
@@ -67,7 +67,7 @@ impl Bound {
                 handed_over,
                 settings: self.settings.clone(),
                 phase: phase.subscribe(),
-                accept_errors: accept_errors.clone(),
+                metrics: metrics.clone(),
                 ended: ended.clone(),
             };
             let make_handler = Arc::clone(&make_handler);

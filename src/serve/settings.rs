@@ -64,6 +64,8 @@ pub struct ServeSettings {
     pub header_read_timeout: Duration,
     /// The time that a caller has to read a response, or 16 KiB of it. Then the stream is reset or the connection closed.
     pub write_timeout: Duration,
+    /// The age at which a connection is closed, within 10 %; `None` for no limit.
+    pub connection_age: Option<Duration>,
     /// The time that a stopping gateway keeps accepting, while it responds with `Connection: close` and is not ready.
     pub drain_delay: Duration,
     /// The time that requests in flight have to end after accepting has stopped.

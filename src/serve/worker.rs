@@ -6,7 +6,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use prometheus::IntCounter;
 use tokio::runtime::LocalRuntime;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::task::JoinHandle;
@@ -19,6 +18,7 @@ use super::listeners::{Command, ServedListener, SocketId};
 use super::settings::ServeSettings;
 use super::socket::{Listener, StdListener, Stream};
 use crate::descriptors;
+use crate::metrics::CallerMetrics;
 use crate::write_batch::WriteBatch;
 
 /// The first pause after an accept error, for example when no file descriptor is left.
@@ -36,7 +36,7 @@ pub(super) struct Worker {
     pub(super) handed_over: mpsc::UnboundedReceiver<HandedOver>,
     pub(super) settings: ServeSettings,
     pub(super) phase: watch::Receiver<Phase>,
-    pub(super) accept_errors: IntCounter,
+    pub(super) metrics: CallerMetrics,
     /// Dropped when the worker has ended, which the server waits for.
     pub(super) ended: mpsc::Sender<()>,
 }
@@ -50,7 +50,8 @@ impl Worker {
     async fn serve<H: Handler>(mut self, make_handler: impl FnOnce(&WriteBatch) -> H) {
         let write_batch = WriteBatch::start();
         let handler = make_handler(&write_batch);
-        let connections = Rc::new(ConnectionServer::new(handler, &self.settings, self.phase.clone(), write_batch));
+        let connections =
+            Rc::new(ConnectionServer::new(handler, &self.settings, self.phase.clone(), write_batch, &self.metrics));
         let handler = Rc::clone(connections.handler());
         let open = Rc::clone(connections.open());
         let serve = move |accepted: Accepted| {
@@ -65,7 +66,7 @@ impl Worker {
                 sockets.serve(socket, new, serving, || Acceptor {
                     worker: self.index,
                     balancer: self.balancer.clone(),
-                    accept_errors: self.accept_errors.clone(),
+                    metrics: self.metrics.clone(),
                     phase: self.phase.clone(),
                     serve: Rc::clone(&serve),
                 });
@@ -171,7 +172,7 @@ impl Sockets {
 struct Acceptor<S> {
     worker: usize,
     balancer: Balancer,
-    accept_errors: IntCounter,
+    metrics: CallerMetrics,
     phase: watch::Receiver<Phase>,
     serve: Rc<S>,
 }
@@ -227,7 +228,7 @@ impl<S: Fn(Accepted)> Acceptor<S> {
             let stream = match accepted {
                 Ok(stream) => stream,
                 Err(err) => {
-                    self.accept_errors.inc();
+                    self.metrics.accept_failed();
                     tracing::warn!(error = %err, pause_ms = pause.as_millis(), "cannot accept connections");
                     tokio::select! {
                         () = tokio::time::sleep(pause) => {}

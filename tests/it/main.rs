@@ -11,6 +11,7 @@ mod broken_uploads;
 mod chaos;
 mod cli;
 mod config_file;
+mod connection_age;
 mod connections;
 mod credentials;
 mod documents;

@@ -78,11 +78,21 @@ pub(crate) struct TimeoutsFile {
     /// The timeout of a caller that does not read a response, or its next 16 KiB. The stream is then reset or the connection
     /// closed. Keep it below `shutdown.timeout`.
     pub(crate) write: String,
+    /// The age at which a caller connection is closed, within 10 %, at least `1s`, so that callers connect to other replicas as
+    /// well. No request is lost: an HTTP/1.1 response has `Connection: close`, HTTP/2 has `GOAWAY`. Default: no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) connection_age: Option<String>,
 }
 
 impl Default for TimeoutsFile {
     fn default() -> Self {
-        Self { request: "30s".to_owned(), attempt: "10s".to_owned(), idle: "90s".to_owned(), write: "20s".to_owned() }
+        Self {
+            request: "30s".to_owned(),
+            attempt: "10s".to_owned(),
+            idle: "90s".to_owned(),
+            write: "20s".to_owned(),
+            connection_age: None,
+        }
     }
 }
 

@@ -23,6 +23,11 @@ pub(super) fn lower_serve(file: &ConfigFile, context: &mut Context<'_>) -> Serve
         workers: file.process.workers as usize,
         max_connections: file.limits.max_connections as usize,
         header_read_timeout: values::duration(&key(&["timeouts", "idle"]), &file.timeouts.idle, context),
+        connection_age: values::age(
+            &key(&["timeouts", "connection_age"]),
+            file.timeouts.connection_age.as_deref(),
+            context,
+        ),
         write_timeout: values::duration(&key(&["timeouts", "write"]), &file.timeouts.write, context),
         drain_delay: values::duration_or_zero(&key(&["shutdown", "delay"]), &file.shutdown.delay, context),
         drain_timeout: values::duration(&key(&["shutdown", "timeout"]), &file.shutdown.timeout, context),

@@ -17,6 +17,8 @@ use crate::route::Constraint;
 
 /// Chosen: a longer duration is a mistake.
 const MAX_DURATION: Duration = Duration::from_secs(24 * 60 * 60);
+/// The resolution of ages.
+const MIN_AGE: Duration = Duration::from_secs(1);
 /// Chosen: more calls per second than one gateway serves.
 const MAX_RATE: u32 = 1_000_000;
 
@@ -98,6 +100,17 @@ pub(super) fn duration_or_zero(key: &[String], text: &str, context: &mut Context
             Duration::ZERO
         }
     }
+}
+
+/// Parses the age at which connections are closed.
+pub(super) fn age(key: &[String], text: Option<&str>, context: &mut Context<'_>) -> Option<Duration> {
+    let text = text?;
+    let age = duration_or_zero(key, text, context);
+    if age < MIN_AGE && humantime::parse_duration(text).is_ok() {
+        let fix = "write a longer one, such as `10m`, or remove it for no limit";
+        context.problem(key, format!("`{text}` is shorter than a second"), fix);
+    }
+    Some(age)
 }
 
 /// Parses a size of 1 to `max` bytes.

@@ -242,6 +242,17 @@ fn suggests_a_configuration_file_if_there_is_none() {
     assert!(load(&missing).unwrap_err().to_string().contains("/nowhere/gateway.toml cannot be read"));
 }
 
+#[test]
+fn reports_an_age_of_connections_that_is_too_short() {
+    let report = |age: &str| report(&format!("{}\n[timeouts]\nconnection_age = '{age}'\n", minimal()));
+    assert!(
+        report("500ms").contains("timeouts.connection_age: `500ms` is shorter than a second"),
+        "{}",
+        report("500ms")
+    );
+    assert!(report("soon").contains("timeouts.connection_age: `soon` is not a duration"), "{}", report("soon"));
+}
+
 /// Makes one mistake in an assertion, and checks a part of the report.
 #[test]
 fn reports_each_mistake_in_an_assertion() {

@@ -26,8 +26,7 @@ pub(crate) fn requests(data: &[u8]) {
     let sizes = [size, other].map(|size| usize::from(size).max(1));
     let whole = RUNTIME.with(|runtime| {
         LocalSet::new().block_on(runtime, async {
-            let time = Duration::from_secs(60);
-            let connections = OpenConnections::new(time, time);
+            let connections = OpenConnections::for_tests(Duration::from_secs(60));
             let whole = read_all(&connections, wire, [wire.len().max(1); 2], wire.len() + PLACEHOLDER_HEAD.len());
             for (sizes, buffer) in [([1, 1], wire.len().max(1)), (sizes, usize::from(buffer) + 1)] {
                 assert_eq!(read_all(&connections, wire, sizes, buffer), whole, "in pieces of {sizes:?} into {buffer}");

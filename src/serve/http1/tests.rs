@@ -183,7 +183,7 @@ fn by_check(mut bytes: &[u8]) -> Option<Vec<(Parsed, bool)>> {
 async fn serve_checked(bytes: &[u8], piece: usize) -> (String, usize) {
     let (caller, io) = tokio::io::duplex(1024 * 1024);
     let (mut responses, mut caller) = tokio::io::split(caller);
-    let connection = OpenConnections::new(Duration::from_secs(60), Duration::from_secs(60)).add(ListenerId::default());
+    let connection = OpenConnections::for_tests(Duration::from_secs(60)).add(ListenerId::default());
     let served = Cell::new(0);
     let service = service_fn(|request: Request<Incoming>| {
         let counted = connection.count_request();

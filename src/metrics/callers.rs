@@ -1,0 +1,47 @@
+//! Metrics of callers' connections.
+
+use prometheus::{IntCounter, IntCounterVec};
+
+use super::labels::CallerCloseReason;
+use super::registry::MetricRegistry;
+
+/// The metrics of callers' connections, which all workers share. Cloning shares them.
+#[derive(Clone, Debug)]
+pub struct CallerMetrics {
+    accept_errors: IntCounter,
+    closed: IntCounterVec,
+}
+
+impl CallerMetrics {
+    /// Registers the metrics.
+    ///
+    /// # Errors
+    /// If one of them is registered already.
+    pub(super) fn register(registry: &mut MetricRegistry) -> prometheus::Result<Self> {
+        Ok(Self {
+            accept_errors: registry
+                .counter("accept_errors_total", "Connections of callers that could not be accepted.")?,
+            closed: registry.counters(
+                "connections_closed_total",
+                "Connections of callers that the gateway has closed, or asked the caller to close.",
+                &["reason"],
+            )?,
+        })
+    }
+
+    /// Makes metrics that no scrape shows.
+    #[cfg(any(test, fuzzing))]
+    pub fn unregistered() -> Self {
+        Self::register(&mut MetricRegistry::default()).unwrap_or_else(|err| panic!("{err}"))
+    }
+
+    /// Counts a connection that could not be accepted.
+    pub fn accept_failed(&self) {
+        self.accept_errors.inc();
+    }
+
+    /// Counts a connection that the gateway closes.
+    pub fn closed(&self, reason: CallerCloseReason) {
+        self.closed.with_label_values(&[reason.label()]).inc();
+    }
+}
