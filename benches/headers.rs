@@ -58,7 +58,8 @@ fn headers_of_a_call(criterion: &mut Criterion) {
     let last_host = LastHost::default();
     let address = "10.1.2.3:40000".parse().expect("an address");
     let forwarded_for = Some(HeaderValue::from_static("10.1.2.3"));
-    let peer = Peer { listener: ListenerId::default(), address: Some(address), is_tls: false, forwarded_for };
+    let peer =
+        Peer { listener: ListenerId::default(), address: Some(address), is_tls: false, identity: None, forwarded_for };
     let build_head = |parts: Parts| CallHead::new(parts, || HeaderValue::from_static(ID), peer.forwarded_for.clone());
     group.bench_function("build_head", |bencher| bencher.iter_batched(request, build_head, BatchSize::SmallInput));
 

@@ -10,7 +10,10 @@ mod secret;
 mod stamp;
 mod warning;
 
-pub use read::{FileError, TextFile, is_empty, read, read_blocking_or_pipe, read_blocking_up_to, read_with_timeout};
+pub use read::{
+    FileError, TextFile, is_empty, read, read_blocking_or_pipe, read_blocking_up_to, read_with_timeout,
+    read_with_timeout_up_to,
+};
 pub use secret::Secret;
 pub use stamp::{Stamp, stamps};
 pub use warning::{FileWarning, warnings_about_secret};

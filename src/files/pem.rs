@@ -4,7 +4,10 @@
 //! The decoder is that of the TLS library. Its errors contain the invalid text, which may be a key, so they are replaced here.
 
 use rustls_pki_types::pem::{PemObject as _, SectionKind};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs1KeyDer, PrivatePkcs8KeyDer, PrivateSec1KeyDer};
+use rustls_pki_types::{
+    CertificateDer, CertificateRevocationListDer, PrivateKeyDer, PrivatePkcs1KeyDer, PrivatePkcs8KeyDer,
+    PrivateSec1KeyDer,
+};
 use zeroize::Zeroizing;
 
 use super::secret::Secret;
@@ -53,6 +56,8 @@ pub enum PemError {
 pub struct Pem {
     /// Its certificates, in the order of the file.
     pub certificates: Vec<CertificateDer<'static>>,
+    /// Its certificate revocation lists, in the order of the file.
+    pub revocation_lists: Vec<CertificateRevocationListDer<'static>>,
     /// Its unencrypted private keys, in the order of the file.
     pub keys: Vec<PrivateKeyDer<'static>>,
     /// Whether a key is encrypted.
@@ -102,6 +107,7 @@ impl Pem {
             // The error may contain a key.
             Some(Err(_unshown)) => return Err(PemError::NotBase64),
             Some(Ok((SectionKind::Certificate, der))) => self.certificates.push(der.into()),
+            Some(Ok((SectionKind::Crl, der))) => self.revocation_lists.push(der.into()),
             Some(Ok((SectionKind::PrivateKey, der))) => self.keys.push(PrivatePkcs8KeyDer::from(der).into()),
             Some(Ok((SectionKind::RsaPrivateKey, der))) => self.keys.push(PrivatePkcs1KeyDer::from(der).into()),
             Some(Ok((SectionKind::EcPrivateKey, der))) => self.keys.push(PrivateSec1KeyDer::from(der).into()),

@@ -77,6 +77,20 @@ pub enum FileError {
     },
 }
 
+impl FileError {
+    /// Returns the file.
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Unreadable { path, .. }
+            | Self::NotAFile { path, .. }
+            | Self::TooLarge { path, .. }
+            | Self::Utf16 { path }
+            | Self::NotText { path }
+            | Self::Timeout { path } => path,
+        }
+    }
+}
+
 /// The text of a file.
 #[derive(Debug)]
 pub struct TextFile {
@@ -123,8 +137,17 @@ pub async fn read(path: &Path) -> Result<TextFile, FileError> {
 /// # Errors
 /// Like [`read`].
 pub fn read_with_timeout(path: &Path) -> Result<TextFile, FileError> {
+    read_with_timeout_up_to(path, MAX_FILE_BYTES)
+}
+
+/// Reads a file of at most `limit` bytes from synchronous code. Blocks no longer than the timeout.
+///
+/// # Errors
+/// Like [`read`].
+pub fn read_with_timeout_up_to(path: &Path, limit: usize) -> Result<TextFile, FileError> {
     let file = path.to_owned();
-    run_with_timeout(move || read_blocking(&file)).unwrap_or_else(|| Err(FileError::Timeout { path: path.to_owned() }))
+    let outcome = run_with_timeout(move || read_blocking_up_to(&file, limit));
+    outcome.unwrap_or_else(|| Err(FileError::Timeout { path: path.to_owned() }))
 }
 
 /// Returns whether a file is empty.

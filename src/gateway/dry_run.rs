@@ -160,8 +160,13 @@ impl<'s> DryRun<'s> {
             Bind::Unix { .. } => None,
         };
         let address = client.map(|client| SocketAddr::new(client, 0));
-        let peer =
-            Peer { listener: ListenerId::default(), address, is_tls: settings.tls.is_some(), forwarded_for: None };
+        let peer = Peer {
+            listener: ListenerId::default(),
+            address,
+            is_tls: settings.tls.is_some(),
+            identity: None,
+            forwarded_for: None,
+        };
         let head = CallHead::new(request.clone(), || HeaderValue::from_static("dry-run"), None);
         admission.admit(&peer, &head, &LastHost::default())?;
 

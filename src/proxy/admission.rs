@@ -180,7 +180,8 @@ mod tests {
 
     fn admit_from(address: Option<&str>, request: http::request::Builder) -> Result<(), ProxyError> {
         let address = address.map(|address| address.parse().unwrap());
-        let peer = Peer { listener: ListenerId::default(), address, is_tls: false, forwarded_for: None };
+        let peer =
+            Peer { listener: ListenerId::default(), address, is_tls: false, identity: None, forwarded_for: None };
         let head = request.body(()).unwrap().into_parts().0;
         admission().admit(&peer, &CallHead::new(head, || HeaderValue::from_static("id"), None), &LastHost::default())
     }
@@ -204,6 +205,7 @@ mod tests {
                     listener: ListenerId::default(),
                     address: "10.1.1.1:5".parse().ok(),
                     is_tls: false,
+                    identity: None,
                     forwarded_for: None,
                 };
                 let request = Request::post("/api/hubs/h/:send").header("host", host).body(()).unwrap();
@@ -292,6 +294,7 @@ mod tests {
                 listener: ListenerId::default(),
                 address: Some(address.parse().unwrap()),
                 is_tls: false,
+                identity: None,
                 forwarded_for: None,
             };
             admission().admit_client(&peer).is_ok()

@@ -13,9 +13,9 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-use super::certificate::TlsFileError;
-use super::settings::{Bind, ListenerSettings};
+use super::settings::{Bind, ListenerSettings, ListenerTlsSettings};
 use super::socket::StdListener;
+use super::tls_files::TlsFileError;
 
 /// The length of each worker's accept queue.
 const BACKLOG: i32 = 1024;
@@ -62,6 +62,27 @@ pub enum BindError {
         /// The reason.
         source: TlsFileError,
     },
+    /// The CAs or the revocation lists for callers' certificates cannot be used.
+    #[error("listener `{listener}`: callers' certificates cannot be verified")]
+    ClientAuth {
+        /// The configured name.
+        listener: String,
+        /// The reason.
+        source: TlsFileError,
+    },
+}
+
+impl BindError {
+    /// Returns the error of a listener whose TLS cannot be loaded.
+    pub(super) fn tls(listener: &str, settings: &ListenerTlsSettings, source: TlsFileError) -> Self {
+        let listener = listener.to_owned();
+        let is_own = |path: &Path| [&settings.certificate, &settings.key].iter().any(|own| *own == path);
+        if source.path().is_some_and(|path| !is_own(path)) {
+            return Self::ClientAuth { listener, source };
+        }
+        let (certificate, key) = (settings.certificate.clone(), settings.key.clone());
+        Self::Tls { listener, certificate, key, source }
+    }
 }
 
 /// The address of a bound listener.

@@ -22,6 +22,7 @@ use super::drain::Phase;
 use super::handler::{Handler, Peer};
 use super::http1::Http1Check;
 use super::http2::{self, FrameBudget, FrameCounter, Http2};
+use super::identity::{CallerIdentity, IdentityError};
 use super::open_connections::{Connection, OpenConnections};
 use super::protocol::Protocol;
 use super::settings::ServeSettings;
@@ -98,17 +99,25 @@ impl<H: Handler> ConnectionServer<H> {
         let forwarded_for =
             address.and_then(|address| HeaderValue::try_from(address.ip().to_canonical().to_string()).ok());
         let tls = listener.tls.as_ref();
-        let peer = Rc::new(Peer { listener: listener.id, address, is_tls: tls.is_some(), forwarded_for });
         let bytes = Batched::new(bytes, &self.write_batch);
-        let (io, alpn) = match tls {
-            None => (Either::Left(bytes), None),
+        let (io, alpn, identity) = match tls {
+            None => (Either::Left(bytes), None, None),
             Some(tls) => {
                 // Boxed: plain connections would otherwise reserve memory for it.
-                let handshake = Box::pin(tokio::time::timeout(self.handshake_timeout, tls.accept(bytes)));
+                let handshake = tls.acceptor().accept(bytes);
+                let handshake = Box::pin(tokio::time::timeout(self.handshake_timeout, handshake));
                 match connection.unless_closing(handshake).await {
                     Some(Ok(Ok(stream))) => {
-                        let alpn = Protocol::of_alpn(stream.get_ref().1.alpn_protocol());
-                        (Either::Right(Box::new(stream)), alpn)
+                        let session = stream.get_ref().1;
+                        let alpn = Protocol::of_alpn(session.alpn_protocol());
+                        let identity = match identity(session) {
+                            Ok(identity) => identity,
+                            // The verifier has already rejected such certificates.
+                            Err(err) => {
+                                return tracing::warn!(error = %err, peer = ?address, "a caller has no identity");
+                            }
+                        };
+                        (Either::Right(Box::new(stream)), alpn, identity)
                     }
                     Some(Ok(Err(err))) => {
                         return tracing::debug!(error = %err, peer = ?address, "a caller's TLS handshake failed");
@@ -120,6 +129,8 @@ impl<H: Handler> ConnectionServer<H> {
                 }
             }
         };
+        let peer = Peer { listener: listener.id, address, is_tls: tls.is_some(), identity, forwarded_for };
+        let peer = Rc::new(peer);
         let mut io = io;
         let (protocol, first) = match connection.unless_closing(Protocol::detect(&mut io)).await {
             Some(Ok(detected)) => detected,
@@ -176,6 +187,12 @@ impl<H: Handler> ConnectionServer<H> {
             log_failure(&err, &peer);
         }
     }
+}
+
+/// Returns the identity of a caller by the certificate that it has sent in this handshake; `None` if it has sent none.
+fn identity(session: &rustls::ServerConnection) -> Result<Option<CallerIdentity>, IdentityError> {
+    let certificate = session.peer_certificates().and_then(<[_]>::first);
+    certificate.map(|certificate| CallerIdentity::of_certificate(certificate)).transpose()
 }
 
 fn log_failure(err: &(dyn std::error::Error + 'static), peer: &Peer) {

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use http::{HeaderValue, Request, Response};
 
 use super::body::CallerBody;
+use super::identity::CallerIdentity;
 use super::listeners::ListenerId;
 
 /// The caller of a connection, and the listener that accepted it.
@@ -17,6 +18,8 @@ pub struct Peer {
     pub address: Option<SocketAddr>,
     /// Whether the connection is TLS.
     pub is_tls: bool,
+    /// What its certificate names it; `None` if it has sent none.
+    pub identity: Option<CallerIdentity>,
     /// The IP address as a header value, made once for the connection; `None` on a Unix socket.
     pub forwarded_for: Option<HeaderValue>,
 }

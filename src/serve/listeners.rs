@@ -8,10 +8,8 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use tokio_rustls::TlsAcceptor;
-
 use super::bind::{BindError, BoundAddress, bind, set_mode};
-use super::certificate;
+use super::certificate::ListenerTls;
 use super::settings::{Bind, ListenerSettings, ListenerTlsSettings};
 use super::socket::StdListener;
 
@@ -28,7 +26,7 @@ pub(super) struct SocketId(u64);
 /// The listener that a socket accepts connections for.
 pub(super) struct ServedListener {
     pub(super) id: ListenerId,
-    pub(super) tls: Option<TlsAcceptor>,
+    pub(super) tls: Option<ListenerTls>,
 }
 
 /// The listeners that are open.
@@ -117,7 +115,7 @@ impl ListenerPlan {
         for Planned { id, settings, from } in &planned {
             let (id, settings, from) = (*id, settings.clone(), from.clone());
             let mut warnings = Vec::new();
-            let tls = settings.tls.as_ref().map(|tls| acceptor(&settings.name, tls, &mut warnings)).transpose()?;
+            let tls = settings.tls.as_ref().map(|tls| load_tls(&settings.name, tls, &mut warnings)).transpose()?;
             for warning in warnings {
                 tracing::warn!(
                     listener = settings.name,
@@ -146,29 +144,24 @@ impl ListenerPlan {
     }
 }
 
-/// Reads only the listeners' certificates and keys. Returns warnings about the files.
+/// Reads only the files of the listeners' TLS. Returns warnings about the files.
 ///
 /// # Errors
 /// [`BindError::Tls`] for the first that cannot be used.
 pub fn check_certificates(listeners: &[ListenerSettings]) -> Result<Vec<String>, BindError> {
     let mut warnings = Vec::new();
     for (name, tls) in listeners.iter().filter_map(|listener| Some((&listener.name, listener.tls.as_ref()?))) {
-        acceptor(name, tls, &mut warnings)?;
+        load_tls(name, tls, &mut warnings)?;
     }
     Ok(warnings)
 }
 
-fn acceptor(
+fn load_tls(
     listener: &str,
     settings: &ListenerTlsSettings,
     warnings: &mut Vec<String>,
-) -> Result<TlsAcceptor, BindError> {
-    certificate::acceptor(settings, warnings).map_err(|source| BindError::Tls {
-        listener: listener.to_owned(),
-        certificate: settings.certificate.clone(),
-        key: settings.key.clone(),
-        source,
-    })
+) -> Result<ListenerTls, BindError> {
+    ListenerTls::load(settings, warnings).map_err(|source| BindError::tls(listener, settings, source))
 }
 
 impl BoundListeners {
@@ -376,7 +369,7 @@ mod tests {
         let busy = tcp("busy", &busy.local_addr().unwrap().to_string());
         assert!(matches!(listeners.plan(&[busy]).bind(1), Err(BindError::InUse { .. })));
         let nothing = std::path::PathBuf::from("/nonexistent.pem");
-        let tls = Some(ListenerTlsSettings { certificate: nothing.clone(), key: nothing });
+        let tls = Some(ListenerTlsSettings { certificate: nothing.clone(), key: nothing, client_auth: None });
         let plan = listeners.plan(&[ListenerSettings { tls, ..tcp("a", "127.0.0.1:0") }]);
         assert_ne!(plan.ids(), ids, "plain and TLS are two listeners");
         assert!(matches!(plan.bind(1), Err(BindError::Tls { .. })));

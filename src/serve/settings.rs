@@ -44,13 +44,26 @@ impl Bind {
     }
 }
 
-/// The certificate of a listener.
+/// The certificate of a listener, and how it verifies those of its callers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerTlsSettings {
     /// PEM file with the certificate chain.
     pub certificate: PathBuf,
     /// PEM file with the private key.
     pub key: PathBuf,
+    /// The verification of callers' certificates; `None` if callers are asked for none.
+    pub client_auth: Option<ClientAuthSettings>,
+}
+
+/// The verification of callers' certificates.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientAuthSettings {
+    /// PEM file with the CAs of callers' certificates.
+    pub ca: PathBuf,
+    /// Whether a handshake without a certificate fails.
+    pub is_required: bool,
+    /// PEM files with certificate revocation lists. Revocation is checked if there are any.
+    pub revocation_lists: Vec<PathBuf>,
 }
 
 /// How connections are served: workers, limits, drain.

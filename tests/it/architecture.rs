@@ -136,7 +136,8 @@ fn sandbox_is_named_only_by_its_command() {
 }
 
 /// The files that read secrets, keys and tokens. Their errors may not contain a library's error about these bytes.
-const READERS_OF_SECRETS: [&str; 4] = ["credential", "files", "serve/certificate.rs", "tls.rs"];
+const READERS_OF_SECRETS: [&str; 6] =
+    ["credential", "files", "serve/certificate.rs", "serve/client_verifier.rs", "serve/tls_files.rs", "tls.rs"];
 
 /// The errors that may be the source of another there: errors of the operating system, which contain no bytes of a file;
 /// errors that `redact` has masked; our own; and those of the TLS library about settings.

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::one_or_many::OneOrMany;
+
 /// A listener.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -64,7 +66,7 @@ fn ipv6_prefix() -> u8 {
     64
 }
 
-/// The certificate of a listener.
+/// The certificate of a listener, and how it verifies those of its callers.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct TlsFile {
@@ -72,6 +74,24 @@ pub(crate) struct TlsFile {
     pub(crate) certificate: PathBuf,
     /// PEM file with the private key.
     pub(crate) key: PathBuf,
+    /// PEM file with the CAs of callers' certificates, which then identify callers. Default: callers need no certificate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) client_ca: Option<PathBuf>,
+    /// With `client_ca`: whether a caller must have a certificate, `required` (default) or `optional`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) client_auth: Option<ClientAuthFile>,
+    /// With `client_ca`: PEM files with certificate revocation lists, one for each CA of the chains. A certificate is then
+    /// refused if it is revoked, if no list covers it, or if the list has expired. Default: revocation is not checked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) client_crl: Option<OneOrMany<PathBuf>>,
+}
+
+/// Whether a caller must have a certificate.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ClientAuthFile {
+    Required,
+    Optional,
 }
 
 /// A header that every call must have.

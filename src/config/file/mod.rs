@@ -22,7 +22,7 @@ pub(crate) use credential::{
     OAuth2TokenFile, OptionalAppFile, SecretFile,
 };
 pub(crate) use endpoint::{EndpointFile, HealthFile, HttpVersionFile, RoleFile};
-pub(crate) use listener::{AdminFile, ListenerFile};
+pub(crate) use listener::{AdminFile, ClientAuthFile, ListenerFile, TlsFile};
 pub(crate) use one_or_many::OneOrMany;
 pub(crate) use process::{AccessFile, FormatFile, LoggingFile, MetricsFile, ProcessFile, ShutdownFile};
 pub(crate) use request::{

@@ -5,12 +5,12 @@ use std::net::{Ipv4Addr, SocketAddr};
 use super::context::{Context, key};
 use super::values;
 use crate::admin::AdminSettings;
-use crate::config::file::{AdminFile, ConfigFile, ListenerFile};
+use crate::config::file::{AdminFile, ClientAuthFile, ConfigFile, ListenerFile, OneOrMany, TlsFile};
 use crate::config::problem::did_you_mean;
 use crate::limits::ClientRateSettings;
 use crate::proxy::AdmissionSettings;
 use crate::route::Constraint;
-use crate::serve::{Bind, ListenerSettings, ListenerTlsSettings};
+use crate::serve::{Bind, ClientAuthSettings, ListenerSettings, ListenerTlsSettings};
 use crate::signalr::{Operation, OperationClass, OperationSet};
 
 /// The address of the default listener, which exists if the file defines none.
@@ -87,11 +87,12 @@ fn lower_one(name: &str, file: &ListenerFile, context: &mut Context<'_>) -> (Lis
     let settings = ListenerSettings {
         name: name.to_owned(),
         bind: bind(file, &at(&["bind"]), &at(&["mode"]), context),
-        tls: file.tls.as_ref().map(|tls| ListenerTlsSettings {
-            certificate: values::existing_file(&at(&["tls", "certificate"]), &tls.certificate, context),
-            key: values::existing_file(&at(&["tls", "key"]), &tls.key, context),
-        }),
+        tls: file.tls.as_ref().map(|tls| lower_tls(tls, &at(&["tls"]), context)),
     };
+    if matches!(settings.bind, Bind::Unix { .. }) && file.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some()) {
+        let fix = "remove it, or bind a TCP address: the mode of a Unix socket says who may connect";
+        context.problem(&at(&["tls", "client_ca"]), "callers on a Unix socket have no identity", fix);
+    }
     let required_header = file.required_header.as_ref().and_then(|header| {
         let name = values::header_name(&at(&["required_header", "name"]), &header.name, context);
         let value_key = at(&["required_header", "value"]);
@@ -135,6 +136,39 @@ fn lower_one(name: &str, file: &ListenerFile, context: &mut Context<'_>) -> (Lis
         required_header,
     };
     (settings, admission)
+}
+
+fn lower_tls(file: &TlsFile, at: &[String], context: &mut Context<'_>) -> ListenerTlsSettings {
+    let at = |tail: &str| -> Vec<String> { at.iter().cloned().chain([tail.to_owned()]).collect() };
+    let lists = file.client_crl.as_ref().map(OneOrMany::as_slice);
+    if file.client_ca.is_none() {
+        for (name, is_set) in [("client_auth", file.client_auth.is_some()), ("client_crl", lists.is_some())] {
+            if is_set {
+                let fix = "add `client_ca`, the file with the CAs of callers' certificates, or remove it";
+                context.problem(
+                    &at(name),
+                    "has no effect without `client_ca`: callers are asked for no certificate",
+                    fix,
+                );
+            }
+        }
+    }
+    if lists.is_some_and(<[_]>::is_empty) {
+        context.problem(&at("client_crl"), "is empty", "remove it, so that revocation is not checked");
+    }
+    ListenerTlsSettings {
+        certificate: values::existing_file(&at("certificate"), &file.certificate, context),
+        key: values::existing_file(&at("key"), &file.key, context),
+        client_auth: file.client_ca.as_ref().map(|ca| ClientAuthSettings {
+            ca: values::existing_file(&at("client_ca"), ca, context),
+            is_required: !matches!(file.client_auth, Some(ClientAuthFile::Optional)),
+            revocation_lists: lists
+                .unwrap_or_default()
+                .iter()
+                .map(|path| values::existing_file(&at("client_crl"), path, context))
+                .collect(),
+        }),
+    }
 }
 
 fn bind(file: &ListenerFile, bind_key: &[String], mode_key: &[String], context: &mut Context<'_>) -> Bind {

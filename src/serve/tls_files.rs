@@ -1,0 +1,115 @@
+//! Reads the files of a listener's TLS, and says why one of them cannot be used.
+
+use std::path::{Path, PathBuf};
+
+use crate::files::pem::{Pem, PemError};
+use crate::files::{self, FileError};
+
+/// Why a file of a listener's TLS cannot be used. Does not contain the files' content.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsFileError {
+    /// A file cannot be read.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A file is not valid PEM.
+    #[error("{} {problem}", path.display())]
+    Pem {
+        /// The file.
+        path: PathBuf,
+        /// The problem.
+        problem: PemError,
+    },
+    /// There is no certificate in the file.
+    #[error("{} holds no certificate", path.display())]
+    NoCertificate {
+        /// The file.
+        path: PathBuf,
+    },
+    /// There is no key in the file.
+    #[error("{} holds no unencrypted private key: decrypt it with `openssl pkey -in FILE -out key.pem`", path.display())]
+    NoKey {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The certificate and the key do not match, or one of them is invalid.
+    #[error(
+        "one of them is invalid, or the key does not belong to the first certificate: the first lines of `openssl x509 -in \
+         CERTIFICATE -noout -pubkey` and `openssl pkey -in KEY -pubout` must be the same"
+    )]
+    Mismatch,
+    /// There is no CA in the file.
+    #[error(
+        "`client_ca` {} holds no certificate that can be used as a CA: write the certificates of the CAs that issue \
+         callers' certificates into it, in PEM",
+        path.display()
+    )]
+    NoCa {
+        /// The file.
+        path: PathBuf,
+    },
+    /// There is no revocation list in the file.
+    #[error(
+        "`client_crl` {} holds no revocation list (`-----BEGIN X509 CRL-----`): convert one in DER with `openssl crl \
+         -inform DER -in FILE -out crl.pem`",
+        path.display()
+    )]
+    NoRevocationList {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A revocation list is invalid or of an unsupported kind.
+    #[error(
+        "`client_crl` {} holds a revocation list that cannot be used: it must be a complete one of version 2; inspect it \
+         with `openssl crl -in FILE -noout -text`",
+        path.display()
+    )]
+    InvalidRevocationList {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The TLS library could not be configured.
+    #[error("the TLS library cannot be set up")]
+    Library,
+}
+
+impl TlsFileError {
+    /// Returns the file that it is about; `None` if it is about several.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::File(err) => Some(err.path()),
+            Self::Pem { path, .. }
+            | Self::NoCertificate { path }
+            | Self::NoKey { path }
+            | Self::NoCa { path }
+            | Self::NoRevocationList { path }
+            | Self::InvalidRevocationList { path } => Some(path),
+            Self::Mismatch | Self::Library => None,
+        }
+    }
+}
+
+/// Reads a PEM file. Adds warnings about it to `warnings`.
+pub(super) fn read_pem(path: &Path, warnings: &mut Vec<String>) -> Result<Pem, TlsFileError> {
+    let file = files::read_with_timeout(path)?;
+    parse_pem(path, &file, warnings)
+}
+
+/// Reads a PEM file with revocation lists, which may be large.
+pub(super) fn read_revocation_lists(path: &Path, warnings: &mut Vec<String>) -> Result<Pem, TlsFileError> {
+    let file = files::read_with_timeout_up_to(path, MAX_REVOCATION_LISTS).map_err(|err| match err {
+        // DER, which CAs publish.
+        FileError::NotText { path } => TlsFileError::NoRevocationList { path },
+        err => err.into(),
+    })?;
+    parse_pem(path, &file, warnings)
+}
+
+/// Chosen: the largest lists of public CAs have some ten megabytes.
+const MAX_REVOCATION_LISTS: usize = 32 * 1024 * 1024;
+
+fn parse_pem(path: &Path, file: &files::TextFile, warnings: &mut Vec<String>) -> Result<Pem, TlsFileError> {
+    let pem = Pem::parse(&file.text).map_err(|problem| TlsFileError::Pem { path: path.to_owned(), problem })?;
+    let found = [file.exposure_warning(!pem.keys.is_empty()), pem.warning()].into_iter().flatten();
+    warnings.extend(found.map(|warning| format!("file {} {warning}", path.display())));
+    Ok(pem)
+}
