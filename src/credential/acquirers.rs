@@ -6,7 +6,9 @@ use std::sync::Arc;
 use super::acquire::{Acquire, WithRetries};
 use super::assertion::SharedAssertions;
 use super::authority::Authorities;
-use super::settings::CredentialKind;
+use super::entra::Registration;
+use super::file_watch::FileChecks;
+use super::settings::{AppSettings, CredentialKind};
 use super::state::TokenState;
 use super::transport::IdentityClient;
 use super::{access_key_source, assertion, azure_cli, entra, managed_identity, token_file};
@@ -24,11 +26,16 @@ const AZURE_CLI: &str = "az";
 pub(super) struct Shared {
     pub(super) authorities: Authorities,
     assertions: SharedAssertions,
+    pub(super) file_checks: FileChecks,
 }
 
 impl Shared {
     pub(super) fn new(metrics: &TokenMetrics) -> Self {
-        Self { authorities: Authorities::new(metrics.clone()), assertions: SharedAssertions::default() }
+        Self {
+            authorities: Authorities::new(metrics.clone()),
+            assertions: SharedAssertions::default(),
+            file_checks: FileChecks::default(),
+        }
     }
 }
 
@@ -43,45 +50,69 @@ pub enum CredentialProblem {
     Settings(#[source] MaskedError),
 }
 
-/// The HTTP clients, one for each set of CAs.
+/// What the acquirers of one configuration share.
 #[derive(Default)]
-pub(super) struct Clients(HashMap<Trust, IdentityClient>);
+pub(super) struct Clients<'a> {
+    /// The HTTP clients, one for each set of CAs.
+    by_trust: HashMap<Trust, IdentityClient>,
+    apps: HashMap<&'a AppSettings, Arc<Registration>>,
+}
 
-impl Clients {
+impl<'a> Clients<'a> {
     fn get(&mut self, trust: Trust) -> Result<IdentityClient, TrustError> {
-        if let Some(client) = self.0.get(&trust) {
+        if let Some(client) = self.by_trust.get(&trust) {
             return Ok(client.clone());
         }
         let client = IdentityClient::new(&trust)?;
-        self.0.insert(trust, client.clone());
+        self.by_trust.insert(trust, client.clone());
         Ok(client)
+    }
+
+    /// Returns the acquirer for one tenant of an app. The library checks the settings of the app with its first tenant; a check
+    /// builds a client.
+    fn app(
+        &mut self,
+        settings: &'a Arc<AppSettings>,
+        tenant: &Arc<str>,
+        shared: &Shared,
+    ) -> Result<entra::App, CredentialProblem> {
+        if let Some(registration) = self.apps.get(&**settings) {
+            let app = entra::App::new(Arc::clone(registration), Arc::clone(tenant));
+            let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-');
+            if !tenant.bytes().all(is_plain) {
+                check(&app)?;
+            }
+            return Ok(app);
+        }
+        let client = self.get(Trust::from_ca_file(settings.authority.ca_file.as_deref()))?;
+        let provider_client = assertion::provider_trust(&settings.proof).map(|trust| self.get(trust)).transpose()?;
+        let authority = shared.authorities.get(settings.authority.origin());
+        let registration =
+            Registration::new(Arc::clone(settings), client, provider_client, authority, &shared.assertions);
+        let registration = Arc::new(registration);
+        let app = entra::App::new(Arc::clone(&registration), Arc::clone(tenant));
+        check(&app)?;
+        self.apps.insert(settings, registration);
+        Ok(app)
     }
 }
 
+fn check(app: &entra::App) -> Result<(), CredentialProblem> {
+    app.check().map_err(|err| CredentialProblem::Settings(MaskedError::new(&err)))
+}
+
 /// Returns what obtains the tokens of a credential. `state` belongs to its cell.
-pub(super) fn acquirer(
-    kind: &CredentialKind,
-    clients: &mut Clients,
+pub(super) fn acquirer<'a>(
+    kind: &'a CredentialKind,
+    clients: &mut Clients<'a>,
     shared: &Shared,
     state: &TokenState,
 ) -> Result<Arc<dyn Acquire>, CredentialProblem> {
     let callers = || Arc::clone(&state.waiting_callers);
     Ok(match kind {
         CredentialKind::App { app: settings, tenant } => {
-            let trust = Trust::from_ca_file(settings.authority.ca_file.as_deref());
-            let client = clients.get(trust)?;
-            let provider_client =
-                assertion::provider_trust(&settings.proof).map(|trust| clients.get(trust)).transpose()?;
-            let authority = shared.authorities.get(settings.authority.origin());
-            let app = entra::App::new(
-                Arc::clone(settings),
-                Arc::clone(tenant),
-                client,
-                provider_client,
-                Arc::clone(&authority),
-                &shared.assertions,
-            );
-            let app = app.map_err(|err| CredentialProblem::Settings(MaskedError::new(&err)))?;
+            let app = clients.app(settings, tenant, shared)?;
+            let authority = Arc::clone(app.authority());
             Arc::new(WithRetries::new(app, authority, callers()))
         }
         CredentialKind::ManagedIdentity { identity, scope } => {

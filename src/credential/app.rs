@@ -1,24 +1,36 @@
 //! The apps behind token lives, and the tenants of an app that are tried at start.
+//!
+//! With tokens on demand, a gateway is ready once each app has a token. The tenants of an app are tried one after the other, the
+//! first three at once and the others slowly, since any of them may refuse the app for a reason of its own: its administrator
+//! has not consented, or its id is wrong. Such a refusal does not show that the app's own credential works, because Entra may
+//! look up the tenant before it checks the credential.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::{sleep, timeout};
+
 use super::app_state::AppState;
-use super::bearer::BearerSource;
 use super::cell::TokenCell;
+use super::error::RefusedParty;
 use super::settings::{AppSettings, CredentialKind};
 
-/// The most tenants of an app that are tried at start, with tokens on demand.
-const TRIED_AT_START: usize = 3;
-/// How long the first of them may take before the next one is tried as well.
+/// How many tenants of an app are tried at once, with tokens on demand. They repeat what failed.
+const TRIED_AT_ONCE: usize = 3;
+/// How long one of them may take before the next one is tried as well.
 const TRY_NEXT_AFTER: Duration = Duration::from_secs(2);
+/// The time between tries of the others. Chosen: a start with some unprovisioned tenants is delayed by seconds, and an authority
+/// gets one request more in that time.
+const BETWEEN_TRIES: Duration = Duration::from_secs(2);
+/// The time between tries once all were tried, or while Entra refuses the app's own credential.
+const BETWEEN_LATER_TRIES: Duration = Duration::from_secs(30);
 
 /// An app registration, or a credential without one.
 #[derive(Debug)]
 pub(super) struct App {
     pub(super) state: Arc<AppState>,
-    /// The token lives that are tried at start.
-    pub(super) first: Vec<Arc<TokenCell>>,
+    /// Its token lives, one for each tenant.
+    pub(super) cells: Vec<Arc<TokenCell>>,
 }
 
 /// What token lives with the same [`AppState`] have in common.
@@ -40,20 +52,32 @@ impl<'a> AppKey<'a> {
     }
 }
 
-impl App {
-    /// Adds a token life of the app.
-    pub(super) fn add(&mut self, cell: &Arc<TokenCell>) {
-        if self.first.len() < TRIED_AT_START {
-            self.first.push(Arc::clone(cell));
+/// Acquires a token by one cell after the other, until the app has one. Records whether all tenants refuse the app.
+pub(super) async fn try_in_turn(app: Arc<AppState>, cells: Vec<Arc<TokenCell>>) {
+    let mut refused_by_tenant = vec![false; cells.len()];
+    let mut tries = 0_usize;
+    loop {
+        for (cell, refused_by_tenant) in cells.iter().zip(&mut refused_by_tenant) {
+            let is_later = tries >= cells.len() || app.is_refused();
+            if tries >= TRIED_AT_ONCE || is_later {
+                sleep(if is_later { BETWEEN_LATER_TRIES } else { BETWEEN_TRIES }).await;
+            }
+            if app.obtained() {
+                return;
+            }
+            let outcome = timeout(TRY_NEXT_AFTER, cell.try_once()).await;
+            if matches!(outcome, Ok(Ok(()))) {
+                return;
+            }
+            *refused_by_tenant = cell.refused_party() == Some(RefusedParty::Tenant);
+            if tries >= TRIED_AT_ONCE {
+                cell.release_unless_used();
+            }
+            tries = tries.saturating_add(1);
         }
+        app.set_refused_by_all_tenants(refused_by_tenant.iter().all(|refused| *refused));
     }
 }
 
-/// Acquires a token by one cell after the other, until one has it. The cells repeat what failed.
-pub(super) async fn try_in_turn(cells: Vec<Arc<TokenCell>>) {
-    for cell in cells {
-        if let Ok(Ok(())) = tokio::time::timeout(TRY_NEXT_AFTER, cell.acquire()).await {
-            return;
-        }
-    }
-}
+#[cfg(test)]
+mod tests;

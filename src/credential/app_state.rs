@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+
+use super::record::NotAfter;
+use crate::metrics::ProofExpiries;
 
 /// When tokens are acquired and released. Shared by all token lives of a gateway, across reloads.
 #[derive(Debug, Default)]
@@ -33,6 +37,9 @@ pub(crate) struct AppState {
     obtained: AtomicBool,
     /// Whether the last outcome that says something about the app is that its operator must act, such as on a wrong secret.
     refused: AtomicBool,
+    /// Whether all its tenants were tried, and each refused it for a reason of its own.
+    refused_by_all_tenants: AtomicBool,
+    expiries: Mutex<ProofExpiries>,
 }
 
 impl AppState {
@@ -57,6 +64,32 @@ impl AppState {
 
     pub(crate) fn refused(&self) {
         self.refused.store(true, Ordering::Relaxed);
+    }
+
+    /// Records that a token request for which the app was refused before is now refused for a reason of its tenant.
+    pub(crate) fn not_refused(&self) {
+        self.refused.store(false, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_refused_by_all_tenants(&self, by_all: bool) {
+        self.refused_by_all_tenants.store(by_all, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_refused_by_all_tenants(&self) -> bool {
+        self.refused_by_all_tenants.load(Ordering::Relaxed)
+    }
+
+    /// Records the expiry of a file that was read.
+    pub(crate) fn set_expiry(&self, not_after: NotAfter) {
+        let mut expiries = self.expiries.lock().unwrap_or_else(PoisonError::into_inner);
+        match not_after {
+            NotAfter::Certificate(at) => expiries.certificate = Some(at),
+            NotAfter::AssertionFile(at) => expiries.assertion_file = Some(at),
+        }
+    }
+
+    pub(crate) fn expiries(&self) -> ProofExpiries {
+        *self.expiries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn obtained(&self) -> bool {

@@ -159,15 +159,13 @@ async fn read_as_each_kind(path: &Path, output: &mut Output) {
         }
         output.record(&record);
     }
-    let certificate = |certificate: &Path, key: Option<&Path>| AssertionSource::Certificate {
-        settings: CertificateSettings {
+    let certificate = |certificate: &Path, key: Option<&Path>| {
+        AssertionSource::Certificate(Arc::new(CertificateSettings {
             certificate: certificate.to_owned(),
             key: key.map(Path::to_owned),
             algorithm: AssertionAlgorithm::Ps256,
             send_chain: true,
-        },
-        client_id: "client".to_owned(),
-        token_url: "https://login.example".to_owned(),
+        }))
     };
     let sources = [certificate(path, None), certificate(path, Some(path)), AssertionSource::File(path.to_owned())];
     for source in &sources {

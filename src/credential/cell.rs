@@ -16,7 +16,7 @@ use super::app_state::AppState;
 use super::bearer::{
     Actor, Bearer, BearerSource, CredentialState, CredentialStatus, Fingerprint, RequestUrl, TokenUnavailable,
 };
-use super::error::in_one_line;
+use super::error::{RefusedParty, in_one_line};
 use super::refresh::Refresher;
 use super::state::{Failure, Progress, REPLACEMENT_INTERVAL, TokenState};
 
@@ -81,11 +81,30 @@ impl TokenCell {
         }
     }
 
+    /// Waits until a valid token is in service, like [`BearerSource::acquire`], but does not count as use.
+    pub(crate) async fn try_once(&self) -> Result<(), TokenUnavailable> {
+        self.start_and_wait().await
+    }
+
+    /// Ends the refresh task once the running acquisition has ended, and releases the token, unless a caller uses it.
+    pub(crate) fn release_unless_used(&self) {
+        self.state.request_release();
+    }
+
+    /// Returns whom Entra refused at the last acquisition.
+    pub(crate) fn refused_party(&self) -> Option<RefusedParty> {
+        self.progress.borrow().failure.as_ref()?.cause.refused_party()
+    }
+
     /// Waits until a valid token is in service. Starts the refresh task if necessary.
     async fn wait_for_token(&self) -> Result<(), TokenUnavailable> {
-        let _waiting = self.state.waiting_callers.enter();
         // Before the start, so that a task that is about to end sees it.
         self.state.mark_used();
+        self.start_and_wait().await
+    }
+
+    async fn start_and_wait(&self) -> Result<(), TokenUnavailable> {
+        let _waiting = self.state.waiting_callers.enter();
         self.start();
         let mut progress = self.progress.clone();
         let mut target = None;

@@ -25,11 +25,17 @@ use super::transport::{Destination, IdentityClient, RecordingClient};
 use crate::files::Secret;
 use crate::metrics::TokenStage;
 
-/// An acquirer for an app registration: it requests tokens from the tenant's token endpoint.
+/// An acquirer for an app registration in one tenant: it requests tokens from the tenant's token endpoint.
 #[derive(Debug)]
 pub(crate) struct App {
-    settings: Arc<AppSettings>,
+    registration: Arc<Registration>,
     tenant: Arc<str>,
+}
+
+/// What the tenants of an app registration share.
+#[derive(Debug)]
+pub(crate) struct Registration {
+    settings: Arc<AppSettings>,
     cloud: Arc<CloudConfiguration>,
     proof: AppProof,
     client: IdentityClient,
@@ -45,41 +51,50 @@ enum AppProof {
     Assertion(AssertionSource),
 }
 
-impl App {
-    /// Creates an acquirer. Fails if the identity library rejects the tenant, client id or authority. Sends nothing. Without a
-    /// `provider_client`, `client` also calls the provider of the assertion. Apps with the same source of assertions share
-    /// those in `assertions`.
+impl Registration {
+    /// Creates what the tenants of an app share. Sends nothing. Without a `provider_client`, `client` also calls the provider of
+    /// the assertion. Apps with the same source of assertions share those in `assertions`.
     pub(crate) fn new(
         settings: Arc<AppSettings>,
-        tenant: Arc<str>,
         client: IdentityClient,
         provider_client: Option<IdentityClient>,
         authority: Arc<Authority>,
         assertions: &SharedAssertions,
-    ) -> azure_core::Result<Self> {
+    ) -> Self {
         let proof = match &settings.proof {
             Proof::Secret(source) => AppProof::Secret(source.clone()),
             Proof::Federated(source) => AppProof::Assertion(AssertionSource::federated(source, assertions)),
-            Proof::Certificate(certificate) => AppProof::Assertion(AssertionSource::Certificate {
-                settings: certificate.clone(),
-                client_id: settings.client_id.clone(),
-                token_url: token_url(&settings, &tenant),
-            }),
+            Proof::Certificate(certificate) => {
+                AppProof::Assertion(AssertionSource::Certificate(Arc::new(certificate.clone())))
+            }
         };
         let provider_client = provider_client.unwrap_or_else(|| client.clone());
         let cloud = Arc::new(cloud(&settings.authority.cloud));
-        let app = Self { settings, tenant, cloud, proof, client, authority, provider_client };
-        app.secret_credential(
-            &Secret::new("unused".to_owned()),
-            app.exchange_client(&AcquisitionRecord::default()).options(),
-        )?;
-        Ok(app)
+        Self { settings, cloud, proof, client, authority, provider_client }
+    }
+}
+
+impl App {
+    /// Creates an acquirer for one tenant of an app.
+    pub(crate) const fn new(registration: Arc<Registration>, tenant: Arc<str>) -> Self {
+        Self { registration, tenant }
+    }
+
+    pub(crate) fn authority(&self) -> &Arc<Authority> {
+        &self.registration.authority
+    }
+
+    /// Returns the error of the identity library if it rejects the tenant, client id or authority. Sends nothing.
+    pub(crate) fn check(&self) -> azure_core::Result<()> {
+        let client = self.exchange_client(&AcquisitionRecord::default());
+        self.secret_credential(&Secret::new("unused".to_owned()), client.options()).map(drop)
     }
 
     fn exchange_client(&self, record: &AcquisitionRecord) -> Arc<RecordingClient> {
-        let subject = format!("app {} in tenant {}", self.settings.client_id, self.tenant);
-        let federated = matches!(&self.proof, AppProof::Assertion(source) if source.is_federated());
-        RecordingClient::new(&self.client, record, TokenStage::Exchange, subject, Destination::Entra { federated })
+        let Registration { settings, proof, client, .. } = &*self.registration;
+        let subject = format!("app {} in tenant {}", settings.client_id, self.tenant);
+        let federated = matches!(proof, AppProof::Assertion(source) if source.is_federated());
+        RecordingClient::new(client, record, TokenStage::Exchange, subject, Destination::Entra { federated })
     }
 
     fn secret_credential(
@@ -89,7 +104,7 @@ impl App {
     ) -> azure_core::Result<Arc<ClientSecretCredential>> {
         let secret = secret.expose().to_owned().into();
         let options = ClientSecretCredentialOptions { client_options: self.with_cloud(options) };
-        ClientSecretCredential::new(&self.tenant, self.settings.client_id.clone(), secret, Some(options))
+        ClientSecretCredential::new(&self.tenant, self.registration.settings.client_id.clone(), secret, Some(options))
     }
 
     fn assertion_credential(
@@ -98,39 +113,42 @@ impl App {
         record: &AcquisitionRecord,
         options: ClientOptions,
     ) -> azure_core::Result<Arc<ClientAssertionCredential<AssertionProvider>>> {
-        let provider =
-            AssertionProvider { source: source.clone(), client: self.provider_client.clone(), record: record.clone() };
+        let Registration { settings, provider_client, .. } = &*self.registration;
+        let provider = AssertionProvider {
+            source: source.clone(),
+            client_id: settings.client_id.clone(),
+            token_url: token_url(settings, &self.tenant),
+            client: provider_client.clone(),
+            record: record.clone(),
+        };
         let options = ClientAssertionCredentialOptions { client_options: self.with_cloud(options) };
-        ClientAssertionCredential::new(
-            self.tenant.to_string(),
-            self.settings.client_id.clone(),
-            provider,
-            Some(options),
-        )
+        ClientAssertionCredential::new(self.tenant.to_string(), settings.client_id.clone(), provider, Some(options))
     }
 
     /// Handles the error of a token request: whether Entra throttles the tenant or the app, or rejects the assertion.
     fn request_failed(&self, error: CredentialError) -> CredentialError {
-        if let AppProof::Assertion(source) = &self.proof
+        let Registration { settings, proof, authority, .. } = &*self.registration;
+        if let AppProof::Assertion(source) = proof
             && error.response().is_some_and(ResponseError::rejects_assertion)
         {
             source.rejected();
         }
-        self.authority.request_failed(&self.tenant, &self.settings.client_id, error)
+        authority.request_failed(&self.tenant, &settings.client_id, error)
     }
 
     /// Sets the cloud, so that the library ignores the variable `AZURE_AUTHORITY_HOST`.
     fn with_cloud(&self, options: ClientOptions) -> ClientOptions {
-        ClientOptions { cloud: Some(Arc::clone(&self.cloud)), ..options }
+        ClientOptions { cloud: Some(Arc::clone(&self.registration.cloud)), ..options }
     }
 }
 
 #[async_trait]
 impl Acquire for App {
     async fn acquire(&self, record: &AcquisitionRecord) -> Result<Acquired, CredentialError> {
-        self.authority.check_pause(&self.tenant, &self.settings.client_id)?;
+        let Registration { settings, proof, authority, .. } = &*self.registration;
+        authority.check_pause(&self.tenant, &settings.client_id)?;
         let exchange_client = self.exchange_client(record);
-        let credential: Arc<dyn TokenCredential> = match &self.proof {
+        let credential: Arc<dyn TokenCredential> = match proof {
             AppProof::Secret(source) => {
                 let secret = read_secret(source, record).await?;
                 self.secret_credential(&secret, exchange_client.options())
@@ -140,13 +158,13 @@ impl Acquire for App {
                 .assertion_credential(source, record, exchange_client.options())
                 .map_err(|err| CredentialError::settings(&err))?,
         };
-        let token = credential.get_token(&[&self.settings.scope], None).await;
+        let token = credential.get_token(&[&settings.scope], None).await;
         let token = token.map_err(|err| self.request_failed(CredentialError::unwrap(err)))?;
         Acquired::bearer(token.token.secret(), exchange_client.take_lifetime()?)
     }
 
     fn watched_files(&self) -> WatchedFiles {
-        let paths = match &self.proof {
+        let paths = match &self.registration.proof {
             AppProof::Secret(source) => source.file().into_iter().map(Into::into).collect(),
             AppProof::Assertion(source) => source.watched_files(),
         };
@@ -154,7 +172,7 @@ impl Acquire for App {
     }
 
     async fn inspect(&self, record: &AcquisitionRecord) -> Result<(), CredentialError> {
-        match &self.proof {
+        match &self.registration.proof {
             AppProof::Secret(source) => source.read(record).await.map(drop).map_err(Into::into),
             AppProof::Assertion(source) => source.inspect(record).await,
         }

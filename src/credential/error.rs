@@ -14,7 +14,7 @@ use super::bearer::{Actor, NotAToken};
 use super::identity_endpoint::{IdentityEndpoint, IdentityEndpointKind};
 use super::local_error::{CertificateError, SecretError};
 use super::process::CommandError;
-use super::remedy::remedy;
+use super::remedy::{Remedy, remedy};
 use super::response_error::{NoResponse, ResponseError};
 use super::schedule::ErrorClass;
 use crate::metrics::TokenErrorReason;
@@ -166,6 +166,16 @@ impl CredentialError {
         }
     }
 
+    /// Returns whom the refusal concerns. `None` if the failure may end without action.
+    pub(crate) fn refused_party(&self) -> Option<RefusedParty> {
+        if self.class() == ErrorClass::Transient {
+            return None;
+        }
+        let is_about_tenant = self.codes().iter().find_map(|code| remedy(*code)).is_some_and(Remedy::is_about_tenant);
+        let is_tenants = is_about_tenant || self.who_acts() == Actor::TenantAdministrator;
+        Some(if is_tenants { RefusedParty::Tenant } else { RefusedParty::App })
+    }
+
     /// Extracts the error that [`CredentialError::wrap`] wrapped, from under the errors that the identity library adds.
     pub(crate) fn unwrap(wrapped: azure_core::Error) -> Self {
         let mut current = wrapped;
@@ -194,6 +204,15 @@ impl CredentialError {
     pub(crate) fn wrap(self) -> azure_core::Error {
         azure_core::Error::new(azure_core::error::ErrorKind::Other, self)
     }
+}
+
+/// Whom a refusal concerns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RefusedParty {
+    /// The app in each of its tenants, or a credential without an app.
+    App,
+    /// The app in one tenant. It may be refused in the others as well.
+    Tenant,
 }
 
 /// The failure of another request that also concerns this one.

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use azure_identity::ClientAssertion as _;
@@ -163,13 +164,14 @@ impl Harness {
 
     async fn certificate(&self, certificate: PathBuf, key: Option<PathBuf>) -> Result<(), CredentialError> {
         let settings = CertificateSettings { certificate, key, algorithm: AssertionAlgorithm::Ps256, send_chain: true };
-        let (client_id, token_url) = ("client".to_owned(), "https://login.example/token".to_owned());
-        self.assertion(AssertionSource::Certificate { settings, client_id, token_url }).await
+        self.assertion(AssertionSource::Certificate(Arc::new(settings))).await
     }
 
     async fn assertion(&self, source: AssertionSource) -> Result<(), CredentialError> {
         let record = AcquisitionRecord::default();
-        let provider = AssertionProvider { source, client: self.client.clone(), record: record.clone() };
+        let (client_id, token_url) = ("client".to_owned(), "https://login.example/token".to_owned());
+        let client = self.client.clone();
+        let provider = AssertionProvider { source, client_id, token_url, client, record: record.clone() };
         let assertion = provider.secret(None).await.map_err(CredentialError::unwrap)?;
         assert!(Bearer::new(&assertion).is_ok(), "an assertion is no token");
         for step in record.take_steps() {

@@ -115,7 +115,7 @@ mod waiting_callers;
 
 use std::cell::LazyCell;
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 pub use crate::files::Secret;
@@ -153,8 +153,9 @@ use record::AcquisitionRecord;
 use refresh::Refresher;
 use state::{Progress, TokenState};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
-use crate::metrics::{TokenMetrics, TokenTimes};
+use crate::metrics::{ProofExpiries, TokenMetrics, TokenTimes};
 
 /// All credentials of a gateway. Dropping it stops their refresh tasks; the tokens in service can be used until they expire.
 #[derive(Debug)]
@@ -165,6 +166,8 @@ pub struct Credentials {
     /// Shared with the configurations before and after this one.
     demand: Arc<Demand>,
     control: tokio::runtime::Handle,
+    /// The tasks that try the tenants of apps without a token. Dropping it stops them.
+    tries: Mutex<JoinSet<()>>,
 }
 
 /// A cell, its acquirer and the credentials that share it. Dropping it stops the refresh task.
@@ -205,6 +208,7 @@ impl Credentials {
             apps: Vec::new(),
             demand: Arc::default(),
             control: control.clone(),
+            tries: Mutex::default(),
         };
         empty.rebuild(settings, metrics, control)
     }
@@ -242,13 +246,13 @@ impl Credentials {
                 let state = known
                     .get(&key)
                     .map_or_else(|| Arc::new(AppState::new(Arc::clone(&self.demand))), |state| Arc::clone(state));
-                apps.push(App { state, first: Vec::new() });
+                apps.push(App { state, cells: Vec::new() });
                 apps.len() - 1
             });
             let Some(app) = apps.get_mut(position) else { continue };
             let same = ids.first().and_then(|id| self.sources.get(id));
             if let Some(same) = same.filter(|source| source.kind == *kind && source.ids == ids) {
-                app.add(&same.cell);
+                app.cells.push(Arc::clone(&same.cell));
                 sources.extend(ids.into_iter().map(|id| (id, Arc::clone(same))));
                 continue;
             }
@@ -265,8 +269,15 @@ impl Credentials {
                 }
             };
             let (acquire, app_state) = (Arc::clone(&acquirer), Arc::clone(&app.state));
-            let refresher =
-                Refresher::new(Arc::clone(&state), publish, acquire, ids.clone(), app_state, metrics.clone());
+            let refresher = Refresher::new(
+                Arc::clone(&state),
+                publish,
+                acquire,
+                ids.clone(),
+                app_state,
+                metrics.clone(),
+                &self.shared.file_checks,
+            );
             let cell = TokenCell::new(state, progress, refresher, Arc::clone(&app.state), control.clone());
             let source = Arc::new(Source {
                 kind: kind.clone(),
@@ -276,7 +287,7 @@ impl Credentials {
                 cell: Arc::new(cell),
                 acquirer,
             });
-            app.add(&source.cell);
+            app.cells.push(Arc::clone(&source.cell));
             sources.extend(ids.into_iter().map(|id| (id, Arc::clone(&source))));
         }
         if !problems.is_empty() {
@@ -288,6 +299,7 @@ impl Credentials {
             apps,
             demand: Arc::clone(&self.demand),
             control: control.clone(),
+            tries: Mutex::default(),
         })
     }
 
@@ -321,9 +333,11 @@ impl Credentials {
             }
         }
         if settings.release_after.is_some() {
-            self.apps.iter().filter(|app| !app.state.obtained()).for_each(|app| {
-                self.control.spawn(try_in_turn(app.first.clone()));
-            });
+            let mut tries = JoinSet::new();
+            for app in self.apps.iter().filter(|app| !app.state.obtained()) {
+                tries.spawn_on(try_in_turn(Arc::clone(&app.state), app.cells.clone()), &self.control);
+            }
+            *self.tries.lock().unwrap_or_else(PoisonError::into_inner) = tries;
         }
     }
 
@@ -344,6 +358,17 @@ impl Credentials {
     pub fn tokens_in_use(&self, visit: &mut dyn FnMut(&str, Option<TokenTimes>)) {
         for (id, source) in self.sources.iter().filter(|(_, source)| source.cell.is_running()) {
             visit(id.name.as_str(), source.cell.state().dates());
+        }
+    }
+
+    /// Calls `visit` with the name of each credential whose certificate or assertion file was read, once for each of its tenants, and
+    /// with when they expire.
+    pub fn proof_expiries(&self, visit: &mut dyn FnMut(&str, ProofExpiries)) {
+        for (id, source) in &self.sources {
+            let expiries = source.app.expiries();
+            if expiries != ProofExpiries::default() {
+                visit(id.name.as_str(), expiries);
+            }
         }
     }
 

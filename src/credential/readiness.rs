@@ -16,12 +16,11 @@ impl Readiness {
         Self { demand, apps }
     }
 
-    /// Returns whether the tokens were obtained: with tokens on demand one of each app, else any.
+    /// Returns whether the tokens were obtained: with tokens on demand one of each app, else any. With tokens on demand, an app that
+    /// each of its tenants refuses for a reason of the tenant delays no other app: it has nothing to serve.
     pub fn is_ready(&self) -> bool {
-        if self.demand.release_after().is_some() {
-            self.apps.iter().all(|app| app.obtained())
-        } else {
-            self.apps.iter().any(|app| app.obtained())
-        }
+        let on_demand = self.demand.release_after().is_some();
+        self.apps.iter().any(|app| app.obtained())
+            && (!on_demand || self.apps.iter().all(|app| app.obtained() || app.is_refused_by_all_tenants()))
     }
 }

@@ -13,10 +13,9 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::acquire::{Acquire, Acquired};
 use super::app_state::AppState;
-use super::bearer::Actor;
-use super::error::{CredentialError, in_one_line};
-use super::file_watch::FileWatch;
-use super::record::{AcquisitionRecord, NotAfter, StepOutcome};
+use super::error::{CredentialError, RefusedParty, in_one_line};
+use super::file_watch::{FileChecks, FileWatch};
+use super::record::{AcquisitionRecord, StepOutcome};
 use super::schedule::ErrorClass;
 use super::schedule::{self, UNEXPIRING_REFRESH};
 use super::settings::CredentialId;
@@ -37,6 +36,8 @@ pub(crate) struct Refresher {
     metrics: TokenMetrics,
     files: FileWatch,
     watch_always: bool,
+    /// Whether the app was refused at the last acquisition that says whether it is.
+    refused_app: bool,
     failures: u32,
     due: Instant,
     last_used: Instant,
@@ -62,6 +63,7 @@ impl Refresher {
         ids: Vec<CredentialId>,
         app: Arc<AppState>,
         metrics: TokenMetrics,
+        checks: &FileChecks,
     ) -> Self {
         let files = acquirer.watched_files();
         Self {
@@ -71,8 +73,9 @@ impl Refresher {
             ids,
             app,
             metrics,
-            files: FileWatch::new(files.paths),
+            files: checks.watch(files.paths),
             watch_always: files.hold_token,
+            refused_app: false,
             failures: 0,
             due: Instant::now(),
             last_used: Instant::now(),
@@ -84,6 +87,7 @@ impl Refresher {
     /// Runs until the token has not been used for so long that it may be released. The owner must then call
     /// [`Refresher::release`].
     pub(crate) async fn run(&mut self) {
+        self.state.withdraw_release();
         self.last_used = Instant::now();
         self.due = self.last_used;
         loop {
@@ -113,10 +117,14 @@ impl Refresher {
         true
     }
 
-    /// Returns whether no caller has used the token for the time after which it is released.
+    /// Returns whether the token is released: no caller has used it for long enough, or since its release was requested.
     fn is_unused(&mut self) -> bool {
         if self.state.take_used() {
+            self.state.withdraw_release();
             self.last_used = Instant::now();
+        }
+        if self.state.is_release_requested() {
+            return true;
         }
         self.app.release_after().is_some_and(|after| self.last_used.elapsed() >= after)
     }
@@ -192,6 +200,7 @@ impl Refresher {
 
     fn succeeded(&mut self) {
         self.failures = 0;
+        self.refused_app = false;
         self.app.succeeded();
         let fingerprint = self.state.fingerprint().map(tracing::field::display);
         let next_in_secs = self.due.saturating_duration_since(Instant::now()).as_secs();
@@ -210,8 +219,13 @@ impl Refresher {
 
     fn failed(&mut self, err: CredentialError) {
         self.failures = self.failures.saturating_add(1);
-        if err.class() != ErrorClass::Transient && err.who_acts() == Actor::Operator {
-            self.app.refused();
+        match err.refused_party() {
+            Some(RefusedParty::App) => {
+                self.refused_app = true;
+                self.app.refused();
+            }
+            Some(RefusedParty::Tenant) if std::mem::take(&mut self.refused_app) => self.app.not_refused(),
+            Some(RefusedParty::Tenant) | None => {}
         }
         let wait = schedule::back_off(err.class(), self.failures, err.retry_after(), jitter());
         self.due = Instant::now() + wait;
@@ -257,6 +271,9 @@ impl Refresher {
         let mut failures = 0;
         for step in record.take_steps() {
             failures += usize::from(matches!(step.outcome, StepOutcome::Failed { .. }));
+            if let Some(not_after) = step.not_after {
+                self.app.set_expiry(not_after);
+            }
             let outcome = match step.outcome {
                 StepOutcome::Token { .. } => TokenOutcome::Ok,
                 StepOutcome::Failed { class: ErrorClass::Transient, .. } => TokenOutcome::Transient,
@@ -270,11 +287,6 @@ impl Refresher {
                 }
                 if let StepOutcome::Failed { reason, .. } = step.outcome {
                     self.metrics.request_failed(name.as_str(), reason);
-                }
-                match step.not_after {
-                    Some(NotAfter::Certificate(at)) => self.metrics.certificate_expires(name.as_str(), at),
-                    Some(NotAfter::AssertionFile(at)) => self.metrics.assertion_file_expires(name.as_str(), at),
-                    None => {}
                 }
             }
         }

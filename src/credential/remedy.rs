@@ -127,6 +127,12 @@ pub struct Remedy {
 }
 
 impl Remedy {
+    /// Returns whether the error is about one tenant of an app: what its administrator must do, or its id in the configuration.
+    pub fn is_about_tenant(&self) -> bool {
+        self.step.is_in_endpoint_tenant()
+            || (self.step == SetupStep::Configuration && self.keys().any(|key| key == "tenant"))
+    }
+
     /// Returns the configuration keys in the action.
     pub fn keys(&self) -> impl Iterator<Item = &'static str> {
         self.action.split('`').skip(1).step_by(2)
@@ -161,7 +167,7 @@ pub const REMEDIES: &[Remedy] = &[
         codes: &[90038, 90051, 900_382, 900_432],
         step: SetupStep::Configuration,
         fact: "the tenant belongs to another national cloud",
-        action: "set `cloud` to the one the app and the resource are in",
+        action: "set `cloud` to the one the app and the resource are in, or correct `tenant`",
         source: REFERENCE,
     },
     Remedy {

@@ -30,6 +30,8 @@ pub(crate) struct TokenState {
     current: ArcSwapOption<CurrentToken>,
     /// Whether a caller has needed the token since the refresh task last asked.
     used: AtomicBool,
+    /// Whether the refresh task ends as soon as no caller needs the token.
+    release_requested: AtomicBool,
     /// Wakes the refresh task.
     pub(crate) wake: Notify,
     /// The callers that wait for a token.
@@ -153,6 +155,22 @@ impl TokenState {
     /// Returns whether a caller has needed the token since the last call.
     pub(crate) fn take_used(&self) -> bool {
         self.used.swap(false, Ordering::Relaxed)
+    }
+
+    /// Asks the refresh task to end, unless a caller needs the token.
+    pub(crate) fn request_release(&self) {
+        self.release_requested.store(true, Ordering::Relaxed);
+        self.wake.notify_one();
+    }
+
+    /// Returns whether the refresh task was asked to end.
+    pub(crate) fn is_release_requested(&self) -> bool {
+        self.release_requested.load(Ordering::Relaxed)
+    }
+
+    /// Withdraws what [`TokenState::request_release`] asked for.
+    pub(crate) fn withdraw_release(&self) {
+        self.release_requested.store(false, Ordering::Relaxed);
     }
 
     /// Drops the token.

@@ -268,7 +268,7 @@ async fn with_tokens_on_demand_one_tenant_of_each_app_is_tried_at_start() {
 }
 
 #[tokio::test]
-async fn with_tokens_on_demand_at_most_three_tenants_of_an_app_are_tried_at_start() {
+async fn with_tokens_on_demand_one_tenant_is_tried_at_start_while_the_secret_cannot_be_read() {
     let shared = app("saas", "t.example", Cloud::Public, None).kind;
     let CredentialKind::App { app, .. } = shared else { panic!("an app") };
     let of_tenant = |number: usize| {
@@ -280,8 +280,8 @@ async fn with_tokens_on_demand_at_most_three_tenants_of_an_app_are_tried_at_star
     let gateway = gateway(&settings);
     gateway.credentials.start(&ON_DEMAND);
     let states = || settings.iter().map(|one| gateway.credentials.get(&one.id).unwrap().status().state);
-    wait_until(|| states().filter(|state| *state == CredentialState::Unavailable).count() == 3).await;
-    assert_eq!(states().filter(|state| *state == CredentialState::Unused).count(), 7);
+    wait_until(|| states().filter(|state| *state == CredentialState::Unavailable).count() == 1).await;
+    assert_eq!(states().filter(|state| *state == CredentialState::Unused).count(), 9);
     assert!(!gateway.credentials.readiness().is_ready());
     let one = gateway.credentials.get(&settings[9].id).unwrap();
     assert!(!one.may_serve(), "the app's own credential is refused: its secret cannot be read");

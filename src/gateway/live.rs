@@ -20,7 +20,7 @@ use super::settings::Settings;
 use crate::admin::{Admin, DisabledView, EndpointView, RouteView, View};
 use crate::credential::{CredentialSettings, Credentials, in_one_line};
 use crate::endpoint::{DisabledEndpoint, Endpoint, EndpointRole, Probes};
-use crate::metrics::{EndpointState, Label, Metrics, StateSource, TokenTimes};
+use crate::metrics::{EndpointState, Label, Metrics, ProofExpiries, StateSource, TokenTimes};
 use crate::proxy::Snapshot;
 use crate::route::RouteSettings;
 use crate::serve::{BoundAddress, BoundListeners, ListenerId, ListenerPlan};
@@ -203,6 +203,10 @@ impl StateSource for States {
 
     fn tokens(&self, visit: &mut dyn FnMut(&str, Option<TokenTimes>)) {
         self.credentials.tokens_in_use(visit);
+    }
+
+    fn proofs(&self, visit: &mut dyn FnMut(&str, ProofExpiries)) {
+        self.credentials.proof_expiries(visit);
     }
 }
 

@@ -45,7 +45,7 @@ pub use merge::{MERGES, Merge};
 pub use registry::MetricRegistry;
 use shared::SharedMetrics;
 use states::StateGauges;
-pub use states::{EndpointState, StateSource, TokenTimes};
+pub use states::{EndpointState, ProofExpiries, StateSource, TokenTimes};
 pub use token::{CountedTokenRequest, TokenMetrics};
 pub use worker::{CompletedRequest, InFlight, UpstreamResponse, WorkerMetrics};
 
@@ -288,6 +288,8 @@ mod tests {
         }
 
         fn tokens(&self, _visit: &mut dyn FnMut(&str, Option<TokenTimes>)) {}
+
+        fn proofs(&self, _visit: &mut dyn FnMut(&str, ProofExpiries)) {}
     }
 
     /// The time depends on the machine, so it is printed: `cargo test --lib scrape_of_ten -- --ignored --nocapture`.

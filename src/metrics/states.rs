@@ -20,10 +20,23 @@ pub trait StateSource: fmt::Debug + Send + Sync {
     /// Calls `visit` with the name of each credential whose token is in use, once for each of its tenants, and with the times
     /// when the token was obtained and when it expires, if there is one.
     fn tokens(&self, visit: &mut dyn FnMut(&str, Option<TokenTimes>));
+
+    /// Calls `visit` with the name of each credential whose certificate or assertion file was read, and with when they expire. The
+    /// name may be repeated.
+    fn proofs(&self, visit: &mut dyn FnMut(&str, ProofExpiries));
 }
 
 /// When a token was obtained and when it expires, if ever.
 pub type TokenTimes = (SystemTime, Option<SystemTime>);
+
+/// When the files with which an app authenticates expire, as they were last read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProofExpiries {
+    /// The client certificate.
+    pub certificate: Option<SystemTime>,
+    /// The assertion in a file.
+    pub assertion_file: Option<SystemTime>,
+}
 
 /// The state of one endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use prometheus::{GaugeVec, HistogramVec, IntCounter, IntCounterVec, IntGauge};
 
 use super::labels::{TokenErrorReason, TokenOutcome, TokenStage};
 use super::registry::{LabelsInForce, MetricRegistry};
-use super::states::StateSource;
+use super::states::{ProofExpiries, StateSource};
 
 const TOKEN_REQUEST_BUCKETS: [f64; 9] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
@@ -137,7 +137,7 @@ impl TokenMetrics {
         self.throttled.with_label_values(&[party]).inc();
     }
 
-    /// Sets the gauges of the tokens in use: the earliest times of those that share a label.
+    /// Sets the gauges of the tokens in use and of what they are obtained with: the earliest times of those that share a label.
     pub(super) fn refresh(&self, parts: &dyn StateSource) {
         let mut earliest: HashMap<String, (f64, f64)> = HashMap::new();
         parts.tokens(&mut |credential, times| {
@@ -157,16 +157,33 @@ impl TokenMetrics {
             self.last_success.with_label_values(&[label]).set(*obtained);
             self.expiry.with_label_values(&[label]).set(*expires);
         }
+        self.refresh_proofs(parts);
     }
 
-    /// Sets when the credential's client certificate expires.
-    pub fn certificate_expires(&self, credential: &str, at: SystemTime) {
-        self.with_label(credential, |label| self.certificate.with_label_values(&[label]).set(unix(at)));
-    }
-
-    /// Sets when the assertion that was read from the credential's file expires.
-    pub fn assertion_file_expires(&self, credential: &str, at: SystemTime) {
-        self.with_label(credential, |label| self.assertion_file.with_label_values(&[label]).set(unix(at)));
+    /// Sets the gauges of certificates and assertion files: the earliest expiry of those that share a label.
+    fn refresh_proofs(&self, parts: &dyn StateSource) {
+        let mut earliest: HashMap<String, ProofExpiries> = HashMap::new();
+        parts.proofs(&mut |credential, expiries| {
+            self.with_label(credential, |label| {
+                if let Some(least) = earliest.get_mut(label) {
+                    least.certificate = earlier(least.certificate, expiries.certificate);
+                    least.assertion_file = earlier(least.assertion_file, expiries.assertion_file);
+                } else {
+                    earliest.insert(label.to_owned(), expiries);
+                }
+            });
+        });
+        self.certificate.reset();
+        self.assertion_file.reset();
+        for (label, expiries) in &earliest {
+            for (gauge, at) in
+                [(&self.certificate, expiries.certificate), (&self.assertion_file, expiries.assertion_file)]
+            {
+                if let Some(at) = at {
+                    gauge.with_label_values(&[label]).set(unix(at));
+                }
+            }
+        }
     }
 
     /// Passes the label of a credential to `record`.
@@ -178,6 +195,50 @@ impl TokenMetrics {
     }
 }
 
+/// Returns the earlier of two times. What has no such time does not count.
+fn earlier(one: Option<SystemTime>, other: Option<SystemTime>) -> Option<SystemTime> {
+    one.into_iter().chain(other).min()
+}
+
 fn unix(at: SystemTime) -> f64 {
     at.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::label_table::Label;
+    use crate::metrics::states::{EndpointState, TokenTimes};
+
+    /// Proofs by the names of their credentials.
+    #[derive(Debug)]
+    struct Proofs(Vec<(&'static str, ProofExpiries)>);
+
+    impl StateSource for Proofs {
+        fn endpoints(&self, _visit: &mut dyn FnMut(&Label, EndpointState)) {}
+
+        fn tokens(&self, _visit: &mut dyn FnMut(&str, Option<TokenTimes>)) {}
+
+        fn proofs(&self, visit: &mut dyn FnMut(&str, ProofExpiries)) {
+            self.0.iter().for_each(|(name, expiries)| visit(name, *expiries));
+        }
+    }
+
+    #[test]
+    fn proofs_that_share_a_label_show_the_earliest_expiry() {
+        let at = |seconds| Some(UNIX_EPOCH + Duration::from_secs(seconds));
+        let metrics = TokenMetrics::register(&mut MetricRegistry::default()).unwrap();
+        let proof = |certificate, assertion_file| ProofExpiries { certificate, assertion_file };
+        let mut proofs =
+            vec![("saas", proof(at(9), None)), ("saas", proof(at(5), at(8))), ("saas", proof(at(7), None))];
+        let shown = |gauge: &GaugeVec| gauge.with_label_values(&["saas"]).get();
+        for _ in 0..2 {
+            metrics.refresh(&Proofs(proofs.clone()));
+            assert!((shown(&metrics.certificate) - 5.0).abs() < 0.1);
+            assert!((shown(&metrics.assertion_file) - 8.0).abs() < 0.1);
+            proofs.reverse();
+        }
+        metrics.refresh(&Proofs(vec![("saas", proof(at(9), None))]));
+        assert!((shown(&metrics.certificate) - 9.0).abs() < 0.1, "a renewed certificate moves the gauge");
+    }
 }

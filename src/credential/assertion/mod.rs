@@ -36,7 +36,7 @@ use crate::tls::Trust;
 #[derive(Clone, Debug)]
 pub(crate) enum AssertionSource {
     /// Signed by the gateway with the key of a certificate.
-    Certificate { settings: CertificateSettings, client_id: String, token_url: String },
+    Certificate(Arc<CertificateSettings>),
     /// A token of another identity in a file.
     File(PathBuf),
     /// A token of another identity, shared by all credentials with the same source.
@@ -47,6 +47,10 @@ pub(crate) enum AssertionSource {
 #[derive(Debug)]
 pub(crate) struct AssertionProvider {
     pub(crate) source: AssertionSource,
+    /// The client id of the app, which an assertion that it signs names as its issuer.
+    pub(crate) client_id: String,
+    /// The token endpoint, which is the audience of such an assertion.
+    pub(crate) token_url: String,
     pub(crate) client: IdentityClient,
     pub(crate) record: AcquisitionRecord,
 }
@@ -62,7 +66,7 @@ impl AssertionSource {
 
     /// Returns whether the assertion is a token of another identity.
     pub(crate) const fn is_federated(&self) -> bool {
-        !matches!(self, Self::Certificate { .. })
+        !matches!(self, Self::Certificate(_))
     }
 
     /// Tells the source that Entra rejects its assertion.
@@ -75,7 +79,7 @@ impl AssertionSource {
     /// Returns the files whose change starts an acquisition after a failed one.
     pub(crate) fn watched_files(&self) -> Vec<PathBuf> {
         match self {
-            Self::Certificate { settings, .. } => {
+            Self::Certificate(settings) => {
                 let mut files = vec![settings.certificate.clone()];
                 files.extend(settings.key.clone());
                 files
@@ -91,7 +95,7 @@ impl AssertionSource {
     /// Checks the files and secrets on this host. Runs no program.
     pub(crate) async fn inspect(&self, record: &AcquisitionRecord) -> Result<(), CredentialError> {
         match self {
-            Self::Certificate { settings, .. } => certificate::inspect(settings, record).await?,
+            Self::Certificate(settings) => certificate::inspect(settings, record).await?,
             Self::File(path) if path.exists() => file::inspect(path, record).await?,
             // The file may be mounted after the gateway starts.
             Self::File(path) => record.add_warning(format!("file {} does not exist yet", path.display())),
@@ -126,8 +130,8 @@ impl AssertionProvider {
     async fn assertion(&self) -> Result<Arc<Secret>, CredentialError> {
         let record = &self.record;
         match &self.source {
-            AssertionSource::Certificate { settings, client_id, token_url } => {
-                certificate::assertion(settings, client_id, token_url, record).await.map(Arc::new)
+            AssertionSource::Certificate(settings) => {
+                certificate::assertion(settings, &self.client_id, &self.token_url, record).await.map(Arc::new)
             }
             AssertionSource::File(path) => file::assertion(path, record).await.map(Arc::new),
             AssertionSource::Shared(shared) => shared.get(&self.client, record).await,
@@ -160,15 +164,13 @@ mod tests {
 
     #[test]
     fn watches_the_files_that_hold_the_proof() {
-        let certificate = |key: Option<&str>| AssertionSource::Certificate {
-            settings: CertificateSettings {
+        let certificate = |key: Option<&str>| {
+            AssertionSource::Certificate(Arc::new(CertificateSettings {
                 certificate: "app.pem".into(),
                 key: key.map(Into::into),
                 algorithm: AssertionAlgorithm::Ps256,
                 send_chain: false,
-            },
-            client_id: "app".to_owned(),
-            token_url: "https://login.example".to_owned(),
+            }))
         };
         for (source, files) in [
             (certificate(None), vec!["app.pem"]),

@@ -13,6 +13,7 @@ use super::*;
 use crate::credential::acquire::{Acquire, Acquired, TokenOrKey, WatchedFiles};
 use crate::credential::app_state::Demand;
 use crate::credential::error::CredentialError;
+use crate::credential::file_watch::FileChecks;
 use crate::credential::identity_endpoint::{IdentityEndpoint, IdentityEndpointKind};
 use crate::credential::lifetime::Lifetime;
 use crate::credential::record::AcquisitionRecord;
@@ -126,7 +127,8 @@ impl Fixture {
         demand.set(release_after);
         let app = Arc::new(AppState::new(demand));
         let ids = vec![CredentialId::without_tenant("fabrikam")];
-        let refresher = Refresher::new(Arc::clone(&state), publish, acquirer, ids, Arc::clone(&app), metrics);
+        let checks = FileChecks::default();
+        let refresher = Refresher::new(Arc::clone(&state), publish, acquirer, ids, Arc::clone(&app), metrics, &checks);
         let cell =
             Arc::new(TokenCell::new(state, progress, refresher, Arc::clone(&app), tokio::runtime::Handle::current()));
         Self { cell, script, app }

@@ -12,7 +12,7 @@ use super::*;
 use crate::credential::acquire::{Acquire as _, Acquired};
 use crate::credential::assertion::SharedAssertions;
 use crate::credential::authority::Authorities;
-use crate::credential::entra::App;
+use crate::credential::entra::{App, Registration};
 use crate::credential::error::in_one_line;
 use crate::credential::managed_identity::HostIdentity;
 use crate::credential::schedule::ErrorClass;
@@ -175,7 +175,8 @@ impl Authority {
         let metrics = TokenMetrics::register(&mut MetricRegistry::default()).unwrap();
         let authority = Authorities::new(metrics).get(settings.authority.origin());
         let (settings, tenant) = (Arc::new(settings), "tenant-b".into());
-        App::new(settings, tenant, client, None, authority, &SharedAssertions::default()).unwrap()
+        let registration = Registration::new(settings, client, None, authority, &SharedAssertions::default());
+        App::new(Arc::new(registration), tenant)
     }
 }
 
