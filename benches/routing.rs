@@ -12,7 +12,7 @@ use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use http::{HeaderMap, Method};
 use signalr_gateway::endpoint::EndpointName;
 use signalr_gateway::route::{
-    Case, Choice, Constraint, HashKey, MatchSettings, Pattern, Pick, RouteEndpoint, RouteInput, RouteName,
+    Case, Choice, Constraint, HashKey, MatchSettings, Pattern, Pick, RouteCaller, RouteEndpoint, RouteInput, RouteName,
     RouteSettings, Table, WhenUnavailable,
 };
 use signalr_gateway::signalr::Call;
@@ -64,6 +64,7 @@ fn routing(criterion: &mut Criterion) {
                 may_have_endpoint_header: false,
                 listener: 0,
                 client: None,
+                caller: RouteCaller::default(),
             };
             for (call, number) in calls.iter().zip(&numbers) {
                 assert_eq!(table.find(&input(call)).map(|(index, _)| index), Some(*number));
@@ -83,8 +84,14 @@ fn routing(criterion: &mut Criterion) {
 fn choosing(criterion: &mut Criterion) {
     let (headers, path) = (HeaderMap::new(), "/api/hubs/chat/groups/room%2F12345/:send");
     let call = Call::parse(&Method::POST, path, None).expect("the path is a call");
-    let input =
-        RouteInput { call: &call, headers: &headers, may_have_endpoint_header: false, listener: 0, client: None };
+    let input = RouteInput {
+        call: &call,
+        headers: &headers,
+        may_have_endpoint_header: false,
+        listener: 0,
+        client: None,
+        caller: RouteCaller::default(),
+    };
     let endpoints: Vec<_> = ["east", "west", "north", "south"].map(EndpointName::new).into();
     let mut group = criterion.benchmark_group("choosing");
     for pick in [Pick::First, Pick::Weighted, Pick::Hash(HashKey::Group)] {
@@ -131,8 +138,14 @@ fn naming(criterion: &mut Criterion) {
         group.bench_function(BenchmarkId::from_parameter(count), |bencher| {
             bencher.iter(|| {
                 let call = black_box(calls.next()?);
-                let input =
-                    RouteInput { call, headers: &headers, may_have_endpoint_header: false, listener: 0, client: None };
+                let input = RouteInput {
+                    call,
+                    headers: &headers,
+                    may_have_endpoint_header: false,
+                    listener: 0,
+                    client: None,
+                    caller: RouteCaller::default(),
+                };
                 table.find(&input).and_then(|(_, route)| Choice::new(route, &input).ok()?.order().next())
             });
         });

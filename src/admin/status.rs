@@ -262,8 +262,9 @@ impl View {
             credentials: credentials.len(),
             routes: routes.len(),
         };
-        let Labels { endpoints: endpoint_labels, routes: route_labels, credentials: credential_labels, .. } =
-            &*self.labels;
+        let Labels {
+            endpoints: endpoint_labels, routes: route_labels, credentials: credential_labels, callers, ..
+        } = &*self.labels;
         Status {
             version: env!("CARGO_PKG_VERSION"),
             config_hash: self.config_hash.clone(),
@@ -283,6 +284,7 @@ impl View {
                 ("endpoints", LabelCounts::of(endpoint_labels)),
                 ("routes", LabelCounts::of(route_labels)),
                 ("credentials", LabelCounts::of(credential_labels)),
+                ("callers", LabelCounts::of(callers)),
             ]),
             endpoints: query.page_of(&endpoints).map(|(_, state, view)| EndpointStatus::of(view, state)).collect(),
             disabled_endpoints: query.page_of(&disabled).map(|view| (*view).clone()).collect(),

@@ -143,6 +143,7 @@ fn metric_notes(settings: &Settings) -> Vec<String> {
         ("max_endpoints", "endpoint labels", &labels.endpoints),
         ("max_routes", "routes", &labels.routes),
         ("max_credentials", "credentials", &labels.credentials),
+        ("max_callers", "callers", &labels.callers),
     ];
     let over = tables.into_iter().filter(|(.., table)| table.shared() > 0);
     over.map(|(key, what, table)| {

@@ -14,6 +14,7 @@ use crate::delivery::MessageRetry;
 use crate::endpoint::EndpointName;
 use crate::gateway::{Decision, Destination, DryRun, DryRunCall, Settings};
 use crate::route::{HashKey, Mismatch, MismatchDetail, NamedBy, Pick, RouteName};
+use crate::serve::{CallerIdentity, ListenerSettings};
 use crate::signalr::{Operation, Policy};
 
 #[derive(Debug, Args)]
@@ -33,6 +34,9 @@ pub(super) struct Options {
     /// The caller's address. Default: this host's.
     #[arg(long, value_name = "IP")]
     client: Option<IpAddr>,
+    /// The identity in the caller's certificate: a URI such as a SPIFFE id, a DNS name, or a subject. Default: no certificate.
+    #[arg(long, value_name = "IDENTITY")]
+    caller: Option<String>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -55,6 +59,14 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
             usage(anyhow!("there is no listener `{wanted}`; the configuration has {}", names.join(", ")))
         })?;
     }
+    if let Some(identity) = &options.caller {
+        let listener = settings.listeners.get(call.listener).map(|(listener, _)| listener);
+        if !listener.is_some_and(ListenerSettings::identifies_callers) {
+            let name = names.get(call.listener).copied().unwrap_or_default();
+            return Err(usage(anyhow!("the listener `{name}` has no `client_ca`, so its callers have no identity")));
+        }
+        call.caller = Some(CallerIdentity::from_text(identity));
+    }
     let decision = DryRun::new(&settings).map_err(usage)?.explain(&call);
     let listener = names.get(call.listener).copied().unwrap_or_default();
     let explanation = Explanation { settings: &settings, listener, decision: &decision };
@@ -75,7 +87,7 @@ struct Explanation<'a> {
 
 impl Explanation<'_> {
     fn json(&self) -> Value {
-        let Decision { operation, names, passed_over, route, outcome } = self.decision;
+        let Decision { operation, names, caller, passed_over, route, outcome } = self.decision;
         let mut fields = Map::new();
         let mut set = |key: &str, value: Value| fields.insert(key.to_owned(), value);
         set("listener", self.listener.into());
@@ -84,6 +96,9 @@ impl Explanation<'_> {
         }
         for (key, name) in names {
             set(key, name.as_str().into());
+        }
+        if let Some(caller) = caller {
+            set("caller", caller.as_str().into());
         }
         if !passed_over.is_empty() {
             let to_json = |(route, mismatch): &(RouteName, MismatchDetail)| {
@@ -189,7 +204,7 @@ fn describe_pick(pick: &Pick, named_by: Option<&NamedBy>, in_any_order: bool) ->
 
 impl Display for Explanation<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Decision { operation, names, passed_over, route, outcome } = self.decision;
+        let Decision { operation, names, caller, passed_over, route, outcome } = self.decision;
         write!(f, "{:<11} {}", "listener", self.listener)?;
         let mut line = |label: &str, text: &dyn Display| write!(f, "\n{label:<11} {text}");
         if let Some(operation) = operation {
@@ -197,6 +212,9 @@ impl Display for Explanation<'_> {
         }
         for (key, name) in names {
             line(key, name)?;
+        }
+        if let Some(caller) = caller {
+            line("caller", caller)?;
         }
         for (route, mismatch) in passed_over.iter().filter(|(_, mismatch)| is_listed(mismatch, passed_over.len())) {
             line("passed over", &format_args!("{route}: {mismatch}"))?;

@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use super::headers::{HeaderSummary, REQUEST_ID, is_withheld_upstream, named_by_connection};
 use crate::credential::Bearer;
 use crate::endpoint::HeaderVisitor;
-use crate::route::RouteInput;
+use crate::route::{RouteCaller, RouteInput};
 use crate::signalr::Call;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -84,13 +84,20 @@ impl CallHead {
     }
 
     /// Returns what routes match on.
-    pub fn route_input<'a>(&'a self, call: &'a Call<'a>, listener: usize, client: Option<IpAddr>) -> RouteInput<'a> {
+    pub fn route_input<'a>(
+        &'a self,
+        call: &'a Call<'a>,
+        listener: usize,
+        client: Option<IpAddr>,
+        caller: RouteCaller<'a>,
+    ) -> RouteInput<'a> {
         RouteInput {
             call,
             headers: &self.headers,
             may_have_endpoint_header: self.summary.has_withheld,
             listener,
             client,
+            caller,
         }
     }
 

@@ -17,6 +17,7 @@ pub(super) fn changes(old: &Settings, new: &Settings) -> Vec<String> {
     compare_by_name("disabled endpoint", &old.disabled, &new.disabled, |item| item.name.as_str(), &mut changes);
     compare_by_name("route", &old.routes, &new.routes, |item| item.name.as_str(), &mut changes);
     compare_by_name("listener", &old.listeners, &new.listeners, |(listener, _)| listener.name.as_str(), &mut changes);
+    compare_by_name("caller", &old.callers, &new.callers, |item| item.name.as_str(), &mut changes);
     let order = |settings: &Settings| -> Vec<_> { settings.routes.iter().map(|route| route.name.clone()).collect() };
     if changes.iter().all(|change| !change.starts_with("route")) && order(old) != order(new) {
         changes.push("order of the routes changed".to_owned());

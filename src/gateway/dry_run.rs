@@ -14,8 +14,10 @@ use crate::delivery::CallHead;
 use crate::endpoint::{EndpointName, EndpointRole};
 use crate::metrics::ErrorKind;
 use crate::proxy::{Admission, LastHost, ProxyError};
-use crate::route::{Choice, DeliveryMode, MismatchDetail, NamedBy, Pick, RouteName, Table, TableError};
-use crate::serve::{Bind, ListenerId, Peer};
+use crate::route::{
+    Caller, Callers, Choice, DeliveryMode, MismatchDetail, NamedBy, Pick, RouteCaller, RouteName, Table, TableError,
+};
+use crate::serve::{Bind, CallerIdentity, ListenerId, Peer};
 use crate::signalr::{Call, FanOutKind, Operation};
 
 /// The call of a dry run.
@@ -26,6 +28,8 @@ pub struct DryRunCall {
     pub listener: usize,
     /// The caller's address. Default: loopback. A Unix socket has none.
     pub client: Option<IpAddr>,
+    /// The identity in the caller's certificate; `None` if it sends none.
+    pub caller: Option<CallerIdentity>,
 }
 
 /// The reason why a method or a URL is invalid.
@@ -58,7 +62,7 @@ impl DryRunCall {
                 request.headers.append(name, value.clone());
             }
         }
-        Ok(Self { request, listener: 0, client: None })
+        Ok(Self { request, listener: 0, client: None, caller: None })
     }
 }
 
@@ -69,6 +73,8 @@ pub struct Decision {
     pub operation: Option<Operation>,
     /// The names in its path: `hub`, `group`, `user`, `connection`.
     pub names: Vec<(&'static str, String)>,
+    /// The configured caller that has the caller's identity.
+    pub caller: Option<String>,
     /// The routes before the matching one, and the reason why each does not match. Only [`DryRun::explain`] finds them.
     pub passed_over: Vec<(RouteName, MismatchDetail)>,
     /// The route that matches.
@@ -103,6 +109,7 @@ pub struct DryRun<'s> {
     settings: &'s Settings,
     admissions: Vec<Admission>,
     table: Table,
+    callers: Callers,
 }
 
 /// Returns the labels of all error kinds with which the gateway rejects calls.
@@ -124,6 +131,7 @@ impl<'s> DryRun<'s> {
         Ok(Self {
             settings,
             admissions: settings.listeners.iter().map(|(_, rules)| admission(rules.clone())).collect(),
+            callers: Callers::build(&settings.callers, &endpoints),
             table: Table::build_with_disabled(&settings.routes, &endpoints, &disabled, &listeners)?,
         })
     }
@@ -140,8 +148,14 @@ impl<'s> DryRun<'s> {
 
     fn decide_with(&self, call: &DryRunCall, explains: bool) -> Decision {
         let outcome = Ok(Destination::Gateway);
-        let mut decision =
-            Decision { operation: None, names: Vec::new(), passed_over: Vec::new(), route: None, outcome };
+        let mut decision = Decision {
+            operation: None,
+            names: Vec::new(),
+            caller: None,
+            passed_over: Vec::new(),
+            route: None,
+            outcome,
+        };
         decision.outcome = self.destination(call, explains, &mut decision);
         decision
     }
@@ -152,19 +166,25 @@ impl<'s> DryRun<'s> {
         explains: bool,
         decision: &mut Decision,
     ) -> Result<Destination, ProxyError> {
-        let DryRunCall { request, listener, client } = call;
+        let DryRunCall { request, listener, client, caller } = call;
         let (settings, _) = self.settings.listeners.get(*listener).ok_or(ProxyError::INTERNAL)?;
         let admission = self.admissions.get(*listener).ok_or(ProxyError::INTERNAL)?;
         let client = match settings.bind {
             Bind::Tcp(_) => Some(client.unwrap_or(Ipv4Addr::LOCALHOST.into()).to_canonical()),
             Bind::Unix { .. } => None,
         };
+        // The handshake fails before there is a request.
+        let is_required =
+            settings.tls.as_ref().and_then(|tls| tls.client_auth.as_ref()).is_some_and(|auth| auth.is_required);
+        if is_required && caller.is_none() {
+            return Err(ProxyError::CertificateRequired);
+        }
         let address = client.map(|client| SocketAddr::new(client, 0));
         let peer = Peer {
             listener: ListenerId::default(),
             address,
             is_tls: settings.tls.is_some(),
-            identity: None,
+            identity: caller.clone(),
             forwarded_for: None,
         };
         let head = CallHead::new(request.clone(), || HeaderValue::from_static("dry-run"), None);
@@ -180,7 +200,14 @@ impl<'s> DryRun<'s> {
             return Ok(Destination::Gateway);
         }
 
-        let input = head.route_input(&call, *listener, client);
+        let identity = caller.as_ref().map(CallerIdentity::as_str);
+        let configured = identity.and_then(|identity| self.callers.find(identity)).map(|(_, caller)| caller);
+        if let Some(configured) = configured {
+            decision.caller = Some(configured.settings().name.clone());
+            configured.check(&call)?;
+        }
+        let route_caller = RouteCaller { identity, reach: configured.and_then(Caller::reach) };
+        let input = head.route_input(&call, *listener, client, route_caller);
         let picked = self.table.find(&input);
         if explains {
             let before = self.table.routes().iter().take(picked.map_or(usize::MAX, |(index, _)| index));
@@ -189,7 +216,7 @@ impl<'s> DryRun<'s> {
             };
             decision.passed_over = before.filter_map(mismatch).collect();
         }
-        let (_, route) = picked.ok_or(ProxyError::NoRoute)?;
+        let (_, route) = picked.ok_or_else(|| ProxyError::no_route(&self.table, &input))?;
         decision.route = Some(route.name().clone());
         Ok(self.endpoints(&Choice::new(route, &input)?, call.operation.fan_out_kind()))
     }

@@ -16,7 +16,7 @@ use crate::credential::{CredentialState, Credentials};
 use crate::endpoint::{Endpoint, EndpointName, EndpointSettings, TlsClients};
 use crate::metrics::{Labels, Metrics};
 use crate::proxy::Snapshot;
-use crate::route::Table;
+use crate::route::{Callers, Table};
 use crate::serve::{BoundListeners, ListenerId, ListenerPlan, ServeSettings};
 
 /// How long [`Prepared::warm_up`] waits for the first tokens of new credentials. Calls are served under the old
@@ -174,5 +174,6 @@ fn snapshot(
     let routes = Table::build_with_disabled(&settings.routes, &endpoint_names, &disabled, &listener_names)?;
     let admissions = settings.listeners.iter().map(|(_, admission)| admission.clone());
     let listeners = listeners.iter().copied().zip(admissions).collect();
-    Ok(Snapshot::new(settings.proxy.clone(), listeners, routes, endpoints, &labels.routes, previous))
+    let callers = Callers::build(&settings.callers, &endpoint_names);
+    Ok(Snapshot::new(settings.proxy.clone(), listeners, routes, callers, endpoints, labels, previous))
 }

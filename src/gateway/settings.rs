@@ -7,7 +7,7 @@ use crate::credential::{CredentialSettings, TokenSettings};
 use crate::endpoint::{DisabledEndpoint, EndpointSettings};
 use crate::metrics::Labels;
 use crate::proxy::{AdmissionSettings, ProxySettings};
-use crate::route::RouteSettings;
+use crate::route::{CallerSettings, RouteSettings};
 use crate::serve::{ListenerSettings, ServeSettings};
 
 /// The settings of a whole gateway, with every default applied.
@@ -27,6 +27,8 @@ pub struct Settings {
     pub disabled: Vec<DisabledEndpoint>,
     /// The routes, in the order in which they are tried.
     pub routes: Vec<RouteSettings>,
+    /// The callers that are named by the identities of their certificates.
+    pub callers: Vec<CallerSettings>,
     /// The limits and deadlines of requests.
     pub proxy: ProxySettings,
     /// The workers, the connection limits and the drain.
@@ -47,8 +49,8 @@ impl Settings {
 
     /// Returns the labels of the metrics of a gateway that starts with these settings.
     pub fn metric_labels(&self) -> Labels {
-        let MetricsSettings { max_endpoints, max_routes, max_credentials } = self.metrics;
-        self.next_metric_labels(&Labels::new(max_endpoints, max_routes, max_credentials))
+        let MetricsSettings { max_endpoints, max_routes, max_credentials, max_callers } = self.metrics;
+        self.next_metric_labels(&Labels::new(max_endpoints, max_routes, max_credentials, max_callers))
     }
 
     /// Returns the labels of the metrics after a reload. Names that are among the `previous` ones keep theirs.
@@ -59,6 +61,7 @@ impl Settings {
             credentials: previous
                 .credentials
                 .next(self.credentials.iter().map(|credential| credential.id.name.as_str())),
+            callers: previous.callers.next(self.callers.iter().map(|caller| caller.name.as_str())),
             listeners: self.listeners.iter().map(|(listener, _)| listener.name.clone()).collect(),
         }
     }
@@ -80,6 +83,8 @@ pub struct MetricsSettings {
     pub max_routes: usize,
     /// Credentials.
     pub max_credentials: usize,
+    /// Configured callers.
+    pub max_callers: usize,
 }
 
 /// The settings of the logs, which go to stderr.

@@ -27,6 +27,15 @@ pub struct RouteLimits<'a> {
     pub rate: Option<RateSettings>,
 }
 
+/// The limits of a configured caller.
+#[derive(Clone, Copy, Debug)]
+pub struct CallerLimits<'a> {
+    /// The caller's configured name.
+    pub name: &'a str,
+    /// The rate of its calls; no limit if `None`.
+    pub rate: Option<RateSettings>,
+}
+
 /// The limits of an endpoint.
 #[derive(Clone, Copy, Debug)]
 pub struct EndpointLimits<'a> {
@@ -44,6 +53,7 @@ pub struct Limits {
     listener_concurrency: Table<ConcurrencyLimit>,
     client_rates: Table<ClientRateLimits>,
     route_rates: Table<RateLimit>,
+    caller_rates: Table<RateLimit>,
     endpoint_concurrency: Table<ConcurrencyLimit>,
     endpoint_rates: Table<RateLimit>,
 }
@@ -80,6 +90,7 @@ impl Limits {
     pub fn new(
         listeners: &[ListenerLimits<'_>],
         routes: &[RouteLimits<'_>],
+        callers: &[CallerLimits<'_>],
         endpoints: &[EndpointLimits<'_>],
         before: Option<&Self>,
     ) -> Self {
@@ -107,6 +118,9 @@ impl Limits {
         let route_rate = |one: &RouteLimits<'_>| {
             one.rate.map(|settings| rate(before.map(|old| &old.route_rates), one.name, settings))
         };
+        let caller_rate = |one: &CallerLimits<'_>| {
+            one.rate.map(|settings| rate(before.map(|old| &old.caller_rates), one.name, settings))
+        };
         let endpoint_rate = |one: &EndpointLimits<'_>| {
             one.rate.map(|settings| rate(before.map(|old| &old.endpoint_rates), one.name, settings))
         };
@@ -115,6 +129,7 @@ impl Limits {
             listener_concurrency: Table::new(listeners.iter().map(|one| (one.name, listener_concurrency(one)))),
             client_rates: Table::new(listeners.iter().map(|one| (one.name, client_rates(one)))),
             route_rates: Table::new(routes.iter().map(|one| (one.name, route_rate(one)))),
+            caller_rates: Table::new(callers.iter().map(|one| (one.name, caller_rate(one)))),
             endpoint_concurrency: Table::new(endpoints.iter().map(|one| (one.name, endpoint_concurrency(one)))),
             endpoint_rates: Table::new(endpoints.iter().map(|one| (one.name, endpoint_rate(one)))),
         }
@@ -137,6 +152,14 @@ impl Limits {
     /// [`RateExceeded`] if the call comes too early.
     pub fn check_route_rate(&self, route: usize) -> Result<(), RateExceeded> {
         self.route_rates.get(route).map_or(Ok(()), |rate| rate.check())
+    }
+
+    /// Checks a call against the rate of its caller, by the caller's index.
+    ///
+    /// # Errors
+    /// [`RateExceeded`] if the call comes too early.
+    pub fn check_caller_rate(&self, caller: usize) -> Result<(), RateExceeded> {
+        self.caller_rates.get(caller).map_or(Ok(()), |rate| rate.check())
     }
 
     /// Returns the concurrency limit of a listener, if it has one.
@@ -170,7 +193,8 @@ mod tests {
             ListenerLimits { name: "inside", max_requests: Some(max_requests), client_rate: Some(client_rate) };
         let route = RouteLimits { name: "all", rate: Some(rate) };
         let endpoint = EndpointLimits { name: "east", max_requests: Some(max_requests), rate: Some(rate) };
-        Limits::new(&[listener], &[route], &[endpoint], before)
+        let caller = CallerLimits { name: "orders", rate: Some(rate) };
+        Limits::new(&[listener], &[route], &[caller], &[endpoint], before)
     }
 
     #[test]
@@ -178,6 +202,7 @@ mod tests {
         let client = Some("10.0.0.1".parse().unwrap());
         let before = limits(1, 1, None);
         assert!(before.check_client_rate(0, client).is_ok() && before.check_route_rate(0).is_ok());
+        assert!(before.check_caller_rate(0).is_ok());
         let endpoint_rate = |limits: &Limits| limits.endpoint_rate(0).unwrap().check();
         assert!(endpoint_rate(&before).is_ok());
         let _permits = (
@@ -186,6 +211,7 @@ mod tests {
         );
         let same = limits(1, 1, Some(&before));
         assert!(same.check_client_rate(0, client).is_err() && same.check_route_rate(0).is_err());
+        assert!(same.check_caller_rate(0).is_err());
         assert!(same.listener_concurrency(0).unwrap().try_acquire().is_none());
         assert!(same.endpoint_concurrency(0).unwrap().try_acquire().is_none() && endpoint_rate(&same).is_err());
         let changed = limits(2, 2, Some(&before));
@@ -198,9 +224,9 @@ mod tests {
     fn limit_of_an_endpoint_follows_its_name_to_another_index() {
         let limited = EndpointLimits { name: "west", max_requests: Some(1), rate: None };
         let free = EndpointLimits { name: "east", max_requests: None, rate: None };
-        let before = Limits::new(&[], &[], &[free, limited], None);
+        let before = Limits::new(&[], &[], &[], &[free, limited], None);
         let _permit = before.endpoint_concurrency(1).unwrap().try_acquire().unwrap();
-        let after = Limits::new(&[], &[], &[limited, free], Some(&before));
+        let after = Limits::new(&[], &[], &[], &[limited, free], Some(&before));
         assert!(after.endpoint_concurrency(0).unwrap().try_acquire().is_none());
         assert!(after.endpoint_concurrency(1).is_none() && before.endpoint_concurrency(0).is_none());
     }
@@ -210,9 +236,10 @@ mod tests {
         let listener = ListenerLimits { name: "inside", max_requests: None, client_rate: None };
         let route = RouteLimits { name: "all", rate: None };
         let endpoint = EndpointLimits { name: "east", max_requests: None, rate: None };
-        let limits = Limits::new(&[listener], &[route], &[endpoint], None);
+        let limits = Limits::new(&[listener], &[route], &[], &[endpoint], None);
         assert_eq!(limits.check_client_rate(0, Some("10.0.0.1".parse().unwrap())), Ok(()));
         assert_eq!(limits.check_route_rate(0), Ok(()));
+        assert_eq!(limits.check_caller_rate(0), Ok(()));
         assert!(limits.listener_concurrency(0).is_none() && limits.endpoint_concurrency(0).is_none());
         assert!(limits.endpoint_rate(0).is_none());
     }

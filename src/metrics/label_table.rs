@@ -128,17 +128,20 @@ pub struct Labels {
     pub routes: LabelTable,
     /// Of the credentials.
     pub credentials: LabelTable,
+    /// Of the callers that the configuration names.
+    pub callers: LabelTable,
     /// Of the listeners, which all have series of their own.
     pub listeners: BTreeSet<String>,
 }
 
 impl Labels {
     /// Makes labels without names, for at most these numbers of names with series of their own.
-    pub fn new(max_endpoints: usize, max_routes: usize, max_credentials: usize) -> Self {
+    pub fn new(max_endpoints: usize, max_routes: usize, max_credentials: usize, max_callers: usize) -> Self {
         Self {
             endpoints: LabelTable::new(max_endpoints),
             routes: LabelTable::new(max_routes),
             credentials: LabelTable::new(max_credentials),
+            callers: LabelTable::new(max_callers),
             listeners: BTreeSet::new(),
         }
     }
@@ -155,6 +158,7 @@ impl Labels {
             "route" => &self.routes,
             "endpoint" => &self.endpoints,
             "credential" => &self.credentials,
+            "caller" => &self.callers,
             "listener" => return !value.starts_with('_') && !self.listeners.contains(value),
             _ => return false,
         };

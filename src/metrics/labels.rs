@@ -32,6 +32,10 @@ label_enum! {
         ClientNotAllowed = "client_not_allowed",
         /// The listener does not allow the operation.
         OperationNotAllowed = "operation_not_allowed",
+        /// The configuration does not let the caller that the certificate identifies send the call.
+        CallerNotAllowed = "caller_not_allowed",
+        /// The call needs a certificate of its caller, and there is none.
+        CertificateRequired = "certificate_required",
         /// The path is not part of the SignalR REST API.
         UnknownPath = "unknown_path",
         /// No route matches the call.

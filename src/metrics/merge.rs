@@ -20,6 +20,8 @@ pub enum Merge {
 pub const MERGES: &[(&str, Merge)] = &[
     ("assertion_file_expiry_timestamp_seconds", Merge::Earliest),
     ("breaker_state", Merge::Worst),
+    ("caller_rate_limited_total", Merge::Sum),
+    ("caller_requests_total", Merge::Sum),
     ("credential_not_after_timestamp_seconds", Merge::Earliest),
     ("endpoint_cooldown_until_timestamp_seconds", Merge::Latest),
     ("endpoint_queue_total", Merge::Sum),

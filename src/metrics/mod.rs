@@ -47,7 +47,7 @@ use shared::SharedMetrics;
 use states::StateGauges;
 pub use states::{EndpointState, ProofExpiries, StateSource, TokenTimes};
 pub use token::{CountedTokenRequest, TokenMetrics};
-pub use worker::{CompletedRequest, InFlight, UpstreamResponse, WorkerMetrics};
+pub use worker::{CompletedRequest, CountedCaller, InFlight, UpstreamResponse, WorkerMetrics};
 
 /// How long a scrape waits for the workers to flush. The counts of a worker that takes longer are missing from this scrape
 /// and part of a later one.
@@ -159,9 +159,12 @@ impl Metrics {
     /// Records the configuration in force: its hash, its labels, and its parts, whose states are shown. Series of names that
     /// are not among `labels` are pruned from now on.
     pub fn config_in_force(&self, hash: &str, labels: Arc<Labels>, parts: Arc<dyn StateSource>) {
-        for (label, table) in
-            [("endpoint", &labels.endpoints), ("route", &labels.routes), ("credential", &labels.credentials)]
-        {
+        for (label, table) in [
+            ("endpoint", &labels.endpoints),
+            ("route", &labels.routes),
+            ("credential", &labels.credentials),
+            ("caller", &labels.callers),
+        ] {
             let shared = i64::try_from(table.shared()).unwrap_or(i64::MAX);
             self.labels_over_limit.with_label_values(&[label]).set(shared);
         }
@@ -267,7 +270,7 @@ mod tests {
     #[test]
     fn every_metric_with_a_label_that_may_be_shared_says_how_it_is_combined() {
         let described = Metrics::new().unwrap().registry.described();
-        let may_be_shared = |label: &String| ["endpoint", "route", "credential"].contains(&label.as_str());
+        let may_be_shared = |label: &String| ["endpoint", "route", "credential", "caller"].contains(&label.as_str());
         let mut found: Vec<&str> = described
             .iter()
             .filter(|(_, labels)| labels.iter().any(may_be_shared))
@@ -298,7 +301,7 @@ mod tests {
     async fn scrape_of_ten_thousand_endpoints_with_five_hundred_labels_is_at_most_4_mib() {
         let names: Vec<String> = (0..10_000).map(|number| format!("tenant-{number:05}")).collect();
         let names = || names.iter().map(String::as_str);
-        let mut labels = Labels::new(500, 500, 500);
+        let mut labels = Labels::new(500, 500, 500, 500);
         labels.endpoints = labels.endpoints.next(names());
         labels.routes = labels.routes.next(names());
         labels.credentials = labels.credentials.next(["saas"].into_iter());

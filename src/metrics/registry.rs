@@ -150,7 +150,13 @@ mod tests {
         assert_eq!(series(&registry.gather()).len(), 3);
         let none = LabelTable::new(1);
         let endpoints = none.next(["east", "west"].into_iter());
-        let labels = Labels { endpoints, routes: none.clone(), credentials: none, listeners: BTreeSet::new() };
+        let labels = Labels {
+            endpoints,
+            routes: none.clone(),
+            credentials: none.clone(),
+            callers: none,
+            listeners: BTreeSet::new(),
+        };
         registry.labels().store(Some(Arc::new(labels)));
         assert_eq!(series(&registry.gather()), BTreeSet::from(["_other".to_owned(), "east".to_owned()]));
     }

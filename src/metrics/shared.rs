@@ -36,6 +36,8 @@ pub(super) struct SharedMetrics {
     pub(super) rate_limited: IntCounterVec,
     pub(super) client_rate_limited: IntCounterVec,
     pub(super) endpoint_rate_limited: IntCounterVec,
+    pub(super) caller_requests: IntCounterVec,
+    pub(super) caller_rate_limited: IntCounterVec,
     pub(super) retry_budgets: Arc<RetryBudgets>,
     labels: LabelsInForce,
 }
@@ -155,6 +157,16 @@ impl SharedMetrics {
                 "endpoint_rate_limited_total",
                 "Attempts beyond the rate of their endpoint, which sent nothing.",
                 &["endpoint"],
+            )?,
+            caller_requests: registry.counters(
+                "caller_requests_total",
+                "Requests by the configured caller that the certificate identifies; counted if any caller is configured.",
+                &["caller", "operation", "code"],
+            )?,
+            caller_rate_limited: registry.counters(
+                "caller_rate_limited_total",
+                "Calls beyond the rate of their caller.",
+                &["caller"],
             )?,
             retry_budgets: Arc::default(),
             labels: registry.labels(),

@@ -21,6 +21,8 @@ use super::{Metrics, SharedMetrics};
 pub struct CompletedRequest<'a> {
     /// The label of the route; `None` if no route was chosen.
     pub route: Option<&'a Label>,
+    /// The caller; `None` if no caller is configured, so that there is nothing to count by caller.
+    pub caller: Option<CountedCaller<'a>>,
     /// The index of the operation among the worker's; `None` if the request had none.
     pub operation: Option<usize>,
     /// The status sent to the caller.
@@ -33,6 +35,17 @@ pub struct CompletedRequest<'a> {
     pub request_bytes: u64,
     /// Bytes of the response body that were sent.
     pub response_bytes: u64,
+}
+
+/// The caller of a request, if callers are configured.
+#[derive(Clone, Copy, Debug)]
+pub enum CountedCaller<'a> {
+    /// A configured one, by its label.
+    Configured(&'a Label),
+    /// One with a certificate whose identity no configured caller has.
+    Other,
+    /// One without a certificate.
+    Anonymous,
 }
 
 /// What is recorded of a response of an endpoint.
@@ -65,6 +78,11 @@ pub struct WorkerMetrics {
     /// Requests without a route.
     unrouted: RefCell<CodeCounters>,
     routes: ByLabel<CodeCounters>,
+    callers: ByLabel<CodeCounters>,
+    /// Requests of callers that are not configured.
+    other_callers: RefCell<CodeCounters>,
+    /// Requests of callers without a certificate.
+    anonymous: RefCell<CodeCounters>,
     endpoints: ByLabel<EndpointCounts>,
 }
 
@@ -91,6 +109,9 @@ impl WorkerMetrics {
             request_duration: RefCell::new((0..=operations.len()).map(|_| None).collect()),
             unrouted: RefCell::default(),
             routes: ByLabel::default(),
+            callers: ByLabel::default(),
+            other_callers: RefCell::default(),
+            anonymous: RefCell::default(),
             endpoints: ByLabel::default(),
             operations,
             shared,
@@ -115,6 +136,18 @@ impl WorkerMetrics {
                 self.routes.with(route, |_| CodeCounters::default(), |counters| count(counters, route.name()));
             }
             None => count(&mut self.unrouted.borrow_mut(), "_none"),
+        }
+        if let Some(caller) = request.caller {
+            let count = |counters: &mut CodeCounters, caller: &str| {
+                counters.count(operation, request.code, &self.shared.caller_requests, [caller, name]);
+            };
+            match caller {
+                CountedCaller::Configured(label) => {
+                    self.callers.with(label, |_| CodeCounters::default(), |counters| count(counters, label.name()));
+                }
+                CountedCaller::Other => count(&mut self.other_callers.borrow_mut(), "_other"),
+                CountedCaller::Anonymous => count(&mut self.anonymous.borrow_mut(), "_none"),
+            }
         }
         let duration = request.duration.as_secs_f64();
         if let Some(histogram) = self.request_duration.borrow_mut().get_mut(operation) {
@@ -210,6 +243,11 @@ impl WorkerMetrics {
         self.shared.client_rate_limited.with_label_values(&[listener]).inc();
     }
 
+    /// Counts a call beyond the rate of its caller.
+    pub fn caller_rate_limited(&self, caller: &Label) {
+        self.shared.caller_rate_limited.with_label_values(&[caller.name()]).inc();
+    }
+
     /// Records how long a request waited for a token.
     pub fn token_waited(&self, waited: Duration) {
         self.token_wait.observe(waited.as_secs_f64());
@@ -229,6 +267,9 @@ impl WorkerMetrics {
         self.request_duration.borrow().iter().flatten().for_each(LocalHistogram::flush);
         self.unrouted.borrow().flush();
         self.routes.for_each(|_, counters| counters.flush());
+        self.callers.for_each(|_, counters| counters.flush());
+        self.other_callers.borrow().flush();
+        self.anonymous.borrow().flush();
         let mut budgets = self.shared.retry_budgets.lock();
         self.endpoints.for_each(|label, counts| {
             counts.responses.flush();

@@ -12,7 +12,7 @@ use http::{HeaderName, HeaderValue, Response, StatusCode};
 
 use crate::delivery::{DeliveryError, ERROR_HEADER, EndpointOutcome};
 use crate::metrics::ErrorKind;
-use crate::route::NamedEndpointError;
+use crate::route::{CallerRefusal, NamedEndpointError, RouteInput, Table};
 use crate::serve::HeadError;
 use crate::signalr::{Operation, ParseCallError};
 
@@ -48,6 +48,15 @@ pub enum ProxyError {
     /// The operation is not allowed on this listener.
     #[error("the operation {0} is not allowed here; have the operator add it to `operations` of the listener")]
     OperationNotAllowed(Operation),
+    /// The caller may not send the call.
+    #[error(transparent)]
+    CallerNotAllowed(#[from] CallerRefusal),
+    /// The routes that the call could match are for callers with a certificate.
+    #[error(
+        "this call needs a client certificate, and the connection has none; connect to a listener that asks for one, with a \
+         certificate of a CA that its operator trusts"
+    )]
+    CertificateRequired,
     /// Not a SignalR REST path.
     #[error("the path is not one of the Azure SignalR REST API, such as /api/hubs/chat/:send")]
     UnknownPath,
@@ -99,6 +108,8 @@ pub enum ProxyError {
 /// What a rate limit applies to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RateScope {
+    /// The caller that the certificate identifies.
+    Caller,
     /// The network of the caller.
     Network,
     /// The route of the call.
@@ -108,6 +119,7 @@ pub enum RateScope {
 impl fmt::Display for RateScope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Caller => "caller",
             Self::Network => "caller's network",
             Self::Route => "route",
         })
@@ -117,6 +129,12 @@ impl fmt::Display for RateScope {
 impl ProxyError {
     /// An internal error of the gateway.
     pub const INTERNAL: Self = Self::Delivery(DeliveryError::Internal);
+
+    /// Returns the error of a call that no route matches.
+    #[cold]
+    pub fn no_route(routes: &Table, input: &RouteInput<'_>) -> Self {
+        if routes.needs_certificate(input) { Self::CertificateRequired } else { Self::NoRoute }
+    }
 
     /// Returns the error of a head that the server rejected before it was parsed. `limit` is the maximum size of
     /// a head, in bytes.
@@ -138,6 +156,10 @@ impl ProxyError {
             Self::OriginNotAllowed { .. } => ErrorKind::OriginNotAllowed,
             Self::ClientNotAllowed => ErrorKind::ClientNotAllowed,
             Self::OperationNotAllowed(_) => ErrorKind::OperationNotAllowed,
+            Self::CallerNotAllowed(_) | Self::NamedEndpoint(NamedEndpointError::OutOfReach) => {
+                ErrorKind::CallerNotAllowed
+            }
+            Self::CertificateRequired => ErrorKind::CertificateRequired,
             Self::UnknownPath => ErrorKind::UnknownPath,
             Self::MethodNotAllowed { .. } => ErrorKind::MethodNotAllowed,
             Self::NoRoute => ErrorKind::NoRoute,
@@ -162,7 +184,10 @@ impl ProxyError {
             Self::HostNotAllowed { .. }
             | Self::OriginNotAllowed { .. }
             | Self::ClientNotAllowed
-            | Self::OperationNotAllowed(_) => StatusCode::FORBIDDEN,
+            | Self::OperationNotAllowed(_)
+            | Self::CallerNotAllowed(_)
+            | Self::CertificateRequired
+            | Self::NamedEndpoint(NamedEndpointError::OutOfReach) => StatusCode::FORBIDDEN,
             Self::UnknownPath
             | Self::NoRoute
             | Self::NamedEndpoint(NamedEndpointError::NotAllowed | NamedEndpointError::Unknown { .. }) => {
@@ -188,6 +213,8 @@ impl ProxyError {
             Self::OriginNotAllowed { .. } => "Origin not allowed",
             Self::ClientNotAllowed => "Client not allowed",
             Self::OperationNotAllowed(_) => "Operation not allowed",
+            Self::CallerNotAllowed(_) | Self::NamedEndpoint(NamedEndpointError::OutOfReach) => "Caller not allowed",
+            Self::CertificateRequired => "Certificate required",
             Self::UnknownPath => "Not a SignalR REST path",
             Self::MethodNotAllowed { .. } => "Method not allowed",
             Self::NoRoute => "No route",
@@ -215,6 +242,8 @@ impl ProxyError {
             | Self::OriginNotAllowed { .. }
             | Self::ClientNotAllowed
             | Self::OperationNotAllowed(_)
+            | Self::CallerNotAllowed(_)
+            | Self::CertificateRequired
             | Self::UnknownPath
             | Self::MethodNotAllowed { .. }
             | Self::NoRoute

@@ -23,8 +23,8 @@ use crate::delivery::{
 };
 use crate::limits::{ConcurrencyPermit, Queued, RateExceeded};
 use crate::metrics::{Metrics, WorkerMetrics};
-use crate::route::{Choice, DeliveryMode};
-use crate::serve::{CallerBody, Peer, is_valid_host};
+use crate::route::{Choice, DeliveryMode, RouteCaller};
+use crate::serve::{CallerBody, CallerIdentity, Peer, is_valid_host};
 use crate::signalr::{Call, FanOutKind, Operation};
 use crate::write_batch::WriteBatch;
 
@@ -111,9 +111,9 @@ impl Proxy {
         let settings = &self.snapshot.settings;
         let client = peer.forwarded_for.as_ref().filter(|_| settings.forward_client_address);
         let head = CallHead::new(head, || self.request_ids.next(), client.cloned());
-        let record = RequestRecord::open(&self.record_context, head, head_error);
+        let record = RequestRecord::open(&self.record_context, peer, head, head_error);
         let body = RequestBody::new(incoming, version, settings.max_body_bytes, &self.body_memory);
-        let response = self.handle(Rc::clone(peer), record, body);
+        let response = self.handle(record, body);
         debug_assert!(size_of_val(&response) <= MAX_FUTURE, "{} bytes", size_of_val(&response));
         Box::pin(response)
     }
@@ -121,18 +121,13 @@ impl Proxy {
     /// Handles a request. An error becomes a response that is marked as the gateway's own.
     ///
     /// `plan` does everything that needs no await: locals held across an await enlarge every request's future.
-    async fn handle(
-        self: Rc<Self>,
-        peer: Rc<Peer>,
-        mut record: Box<RequestRecord>,
-        body: RequestBody,
-    ) -> Response<ResponseBody> {
-        let plan = match std::panic::catch_unwind(AssertUnwindSafe(|| self.plan(&peer, &record))) {
+    async fn handle(self: Rc<Self>, mut record: Box<RequestRecord>, body: RequestBody) -> Response<ResponseBody> {
+        let plan = match std::panic::catch_unwind(AssertUnwindSafe(|| self.plan(&record))) {
             Ok(Ok(plan)) => plan,
             Ok(Err(err)) => return error_response(&err, record, body),
             Err(_panic) => return error_response(&ProxyError::INTERNAL, record, body),
         };
-        let result = AssertUnwindSafe(self.carry_out(&peer, &plan, &body, &record)).catch_unwind().await;
+        let result = AssertUnwindSafe(self.carry_out(&plan, &body, &record)).catch_unwind().await;
         match result.unwrap_or_else(|_panic| Err(ProxyError::INTERNAL)) {
             Ok(response) => {
                 body.release();
@@ -147,8 +142,13 @@ impl Proxy {
     }
 
     /// Plans a request: every step that needs no await.
-    fn plan<'a>(&'a self, peer: &Peer, record: &'a RequestRecord) -> Result<Plan<'a>, ProxyError> {
-        let head = record.call().head();
+    fn plan<'a>(&'a self, record: &'a RequestRecord) -> Result<Plan<'a>, ProxyError> {
+        let (peer, head) = (record.peer(), record.call().head());
+        let identity = peer.identity.as_ref().map(CallerIdentity::as_str);
+        let caller = identity.and_then(|identity| self.snapshot.callers.find(identity));
+        if let Some((index, _)) = caller {
+            record.set_caller(index);
+        }
         if let Some(head_error) = record.head_error() {
             return Err(ProxyError::rejected_head(head_error, self.snapshot.settings.delivery.max_header_bytes));
         }
@@ -167,11 +167,18 @@ impl Proxy {
             return Ok(Plan::Health);
         }
 
+        // Caller.
+        if let Some((_, caller)) = caller {
+            caller.check(&call)?;
+        }
+        let route_caller = RouteCaller { identity, reach: caller.and_then(|(_, caller)| caller.reach()) };
+
         // Route.
         let client = peer.address.map(|address| address.ip().to_canonical());
         self.check_client_rate(listener, admission, client)?;
-        let input = head.route_input(&call, listener, client);
-        let (index, route) = self.snapshot.routes.find(&input).ok_or(ProxyError::NoRoute)?;
+        let input = head.route_input(&call, listener, client, route_caller);
+        let routes = &self.snapshot.routes;
+        let (index, route) = routes.find(&input).ok_or_else(|| ProxyError::no_route(routes, &input))?;
         record.set_route(index);
         let choice = Choice::new(route, &input)?;
         let key = if matches!(choice.delivery_mode(), DeliveryMode::All(_)) {
@@ -180,6 +187,9 @@ impl Proxy {
             None
         };
         // After every check of the request itself: a rejected request does not count.
+        if let Some((caller, _)) = caller {
+            self.check_caller_rate(caller)?;
+        }
         self.check_route_rate(index)?;
         let key = key.filter(|_| operation.fan_out_kind() == FanOutKind::Deliver);
         let key = key.map(|key| CallKey { listener: admission.listener(), network: Network::of(client), key });
@@ -189,12 +199,12 @@ impl Proxy {
     /// Carries a plan out.
     async fn carry_out(
         &self,
-        peer: &Peer,
         plan: &Plan<'_>,
         body: &RequestBody,
         record: &RequestRecord,
     ) -> Result<Response<UpstreamBody>, ProxyError> {
         let Plan::Forward { operation, choice, key } = plan else { return self.health(record) };
+        let peer = record.peer();
         let listener = self.snapshot.index_of(peer.listener).ok_or(ProxyError::Draining)?;
         if let Some(permit) = self.listener_permit(listener, record).await? {
             record.hold(permit);
@@ -220,6 +230,16 @@ impl Proxy {
         self.snapshot.limits.check_client_rate(listener, client).map_err(|RateExceeded { retry_after }| {
             self.metrics.client_rate_limited(admission.listener());
             ProxyError::RateLimited { scope: RateScope::Network, retry_after }
+        })
+    }
+
+    /// Checks a call against the rate of its caller.
+    fn check_caller_rate(&self, caller: usize) -> Result<(), ProxyError> {
+        self.snapshot.limits.check_caller_rate(caller).map_err(|RateExceeded { retry_after }| {
+            if let Some(label) = self.snapshot.caller_labels.get(caller) {
+                self.metrics.caller_rate_limited(label);
+            }
+            ProxyError::RateLimited { scope: RateScope::Caller, retry_after }
         })
     }
 

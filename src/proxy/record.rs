@@ -12,8 +12,8 @@ use super::settings::AccessLog;
 use super::snapshot::Snapshot;
 use crate::delivery::{CallHead, CallState};
 use crate::limits::{ConcurrencyPermit, RequestDeadline};
-use crate::metrics::{CompletedRequest, ErrorKind, InFlight, UpstreamErrorReason, WorkerMetrics};
-use crate::serve::HeadError;
+use crate::metrics::{CompletedRequest, CountedCaller, ErrorKind, InFlight, UpstreamErrorReason, WorkerMetrics};
+use crate::serve::{CallerIdentity, HeadError, Peer};
 use crate::signalr::{Call, Operation};
 
 /// The target of access log lines.
@@ -36,6 +36,10 @@ pub(super) struct RequestRecord {
     context: Rc<RecordContext>,
     _in_flight: InFlight,
     started: Instant,
+    /// The connection's caller.
+    peer: Rc<Peer>,
+    /// The index of the configured caller.
+    caller: Cell<Option<usize>>,
     /// Why the server rejected the caller's head; the head in `call` is a placeholder then.
     head_error: Option<HeadError>,
     call: CallState,
@@ -59,13 +63,20 @@ pub(super) struct RequestRecord {
 
 impl RequestRecord {
     /// Opens the record of a request.
-    pub(super) fn open(context: &Rc<RecordContext>, head: CallHead, head_error: Option<HeadError>) -> Box<Self> {
+    pub(super) fn open(
+        context: &Rc<RecordContext>,
+        peer: &Rc<Peer>,
+        head: CallHead,
+        head_error: Option<HeadError>,
+    ) -> Box<Self> {
         let started = Instant::now();
         let timeout = context.snapshot.settings.request_timeout;
         Box::new(Self {
             _in_flight: context.metrics.request_started(),
             context: Rc::clone(context),
             started,
+            peer: Rc::clone(peer),
+            caller: Cell::default(),
             head_error,
             call: CallState::new(head, RequestDeadline::new(started, timeout)),
             hub: Cell::default(),
@@ -88,6 +99,11 @@ impl RequestRecord {
         &self.call
     }
 
+    /// Returns the connection's caller.
+    pub(super) fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
     /// Returns why the server rejected the caller's head, if it did.
     pub(super) fn head_error(&self) -> Option<HeadError> {
         self.head_error
@@ -107,6 +123,10 @@ impl RequestRecord {
         if self.context.snapshot.settings.access_log != AccessLog::Off {
             self.hub.set(call.hub.map(|hub| hub.decoded().into()));
         }
+    }
+
+    pub(super) fn set_caller(&self, index: usize) {
+        self.caller.set(Some(index));
     }
 
     pub(super) fn set_route(&self, index: usize) {
@@ -170,6 +190,7 @@ impl RequestRecord {
         let RecordContext { metrics, snapshot } = &*self.context;
         metrics.request_ended(&CompletedRequest {
             route: self.route.get().and_then(|index| snapshot.route_labels.get(index)),
+            caller: self.counted_caller(),
             operation: self.operation.get().map(Operation::index),
             code,
             duration,
@@ -190,9 +211,24 @@ impl RequestRecord {
         }
     }
 
+    /// Returns the caller to count the request for, if callers are configured.
+    fn counted_caller(&self) -> Option<CountedCaller<'_>> {
+        let snapshot = &self.context.snapshot;
+        if snapshot.callers.is_empty() {
+            return None;
+        }
+        let label = self.caller.get().and_then(|index| snapshot.caller_labels.get(index));
+        Some(match (label, &self.peer.identity) {
+            (Some(label), _) => CountedCaller::Configured(label),
+            (None, Some(_)) => CountedCaller::Other,
+            (None, None) => CountedCaller::Anonymous,
+        })
+    }
+
     fn log(&mut self, code: u16, duration: Duration, has_failed: bool) {
         let (hub, endpoint) = (self.hub.take(), self.call.take_endpoint());
         let route = self.route.get().and_then(|index| self.context.snapshot.routes.routes().get(index));
+        let caller = self.caller.get().and_then(|index| self.context.snapshot.callers.get(index));
         macro_rules! log {
             ($name:expr) => {
                 tracing::info!(
@@ -203,6 +239,8 @@ impl RequestRecord {
                     hub = hub.as_deref(),
                     route = route.map(|route| route.name().as_str()),
                     endpoint = endpoint.as_deref(),
+                    caller = self.peer.identity.as_ref().map(CallerIdentity::as_str),
+                    caller.name = caller.map(|caller| caller.settings().name.as_str()),
                     status = code,
                     duration_ms = duration.as_secs_f64() * 1000.0,
                     request_bytes = self.request_bytes,

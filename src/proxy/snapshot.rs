@@ -6,9 +6,9 @@ use super::admission::Admission;
 use super::settings::{AdmissionSettings, ProxySettings};
 use crate::delivery::IdempotencyStore;
 use crate::endpoint::{Endpoint, IdleLimit};
-use crate::limits::{EndpointLimits, Limits, ListenerLimits, RouteLimits};
-use crate::metrics::{Label, LabelTable};
-use crate::route::{Route, Table};
+use crate::limits::{CallerLimits, EndpointLimits, Limits, ListenerLimits, RouteLimits};
+use crate::metrics::{Label, Labels};
+use crate::route::{Callers, Table};
 use crate::serve::ListenerId;
 
 /// One configuration, shared by all workers.
@@ -22,6 +22,9 @@ pub struct Snapshot {
     pub(super) routes: Table,
     /// The labels of the routes' metrics, by route.
     pub(super) route_labels: Vec<Label>,
+    pub(super) callers: Callers,
+    /// The labels of the callers' metrics, by caller.
+    pub(super) caller_labels: Vec<Label>,
     pub(super) endpoints: Arc<[Arc<Endpoint>]>,
     pub(super) limits: Arc<Limits>,
     pub(super) idle_limit: Arc<IdleLimit>,
@@ -35,20 +38,31 @@ impl Snapshot {
         settings: ProxySettings,
         listeners: Vec<(ListenerId, AdmissionSettings)>,
         routes: Table,
+        callers: Callers,
         endpoints: Vec<Arc<Endpoint>>,
-        route_labels: &LabelTable,
+        labels: &Labels,
         before: Option<&Self>,
     ) -> Self {
         let (listeners, admissions): (Vec<_>, Vec<_>) = listeners.into_iter().unzip();
         let admission =
             |admission| Admission::new(admission, settings.delivery.max_header_bytes, settings.max_body_bytes);
-        let limits = limits(&admissions, routes.routes(), &endpoints, before);
+        let limits = limits(&admissions, &routes, &callers, &endpoints, before);
         let idle_limit = before.map(|before| Arc::clone(&before.idle_limit)).unwrap_or_default();
         let idempotency = before.map(|before| Arc::clone(&before.idempotency)).unwrap_or_default();
         Self {
             listeners,
             admissions: admissions.into_iter().map(admission).collect(),
-            route_labels: routes.routes().iter().map(|route| route_labels.get(route.name().as_str()).clone()).collect(),
+            route_labels: routes
+                .routes()
+                .iter()
+                .map(|route| labels.routes.get(route.name().as_str()).clone())
+                .collect(),
+            caller_labels: callers
+                .all()
+                .iter()
+                .map(|caller| labels.callers.get(&caller.settings().name).clone())
+                .collect(),
+            callers,
             settings,
             routes,
             endpoints: endpoints.into(),
@@ -77,7 +91,8 @@ impl Snapshot {
 /// Creates the rates and concurrency limits of a configuration.
 fn limits(
     listeners: &[AdmissionSettings],
-    routes: &[Route],
+    routes: &Table,
+    callers: &Callers,
     endpoints: &[Arc<Endpoint>],
     before: Option<&Snapshot>,
 ) -> Limits {
@@ -88,11 +103,13 @@ fn limits(
     });
     let listeners: Vec<_> = listeners.collect();
     let routes: Vec<_> =
-        routes.iter().map(|route| RouteLimits { name: route.name().as_str(), rate: route.rate() }).collect();
+        routes.routes().iter().map(|route| RouteLimits { name: route.name().as_str(), rate: route.rate() }).collect();
+    let callers = callers.all().iter().map(|caller| caller.settings());
+    let callers: Vec<_> = callers.map(|caller| CallerLimits { name: &caller.name, rate: caller.rate }).collect();
     let endpoints = endpoints.iter().map(|endpoint| EndpointLimits {
         name: endpoint.name().as_str(),
         max_requests: endpoint.settings().max_requests,
         rate: endpoint.settings().rate,
     });
-    Limits::new(&listeners, &routes, &endpoints.collect::<Vec<_>>(), before.map(|before| &*before.limits))
+    Limits::new(&listeners, &routes, &callers, &endpoints.collect::<Vec<_>>(), before.map(|before| &*before.limits))
 }

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use http::{HeaderMap, HeaderName};
 
+use super::caller::Reach;
 use super::hash::Score;
 use super::table::{Route, RouteInput};
 use super::target::Target;
@@ -40,6 +41,12 @@ pub enum NamedEndpointError {
          operator when it will be enabled again"
     )]
     Disabled,
+    /// The caller may not reach an endpoint that the call could be sent to, or names one that does not exist.
+    #[error(
+        "the caller that the certificate identifies may not reach every endpoint that this call could be sent to; nothing was \
+         sent; name another endpoint, or have the operator add it to `endpoints` of the caller"
+    )]
+    OutOfReach,
     /// A header that must name the endpoint is missing.
     #[error("calls of this route must name their endpoint in the header {header}, and this one has no such header")]
     HeaderMissing {
@@ -92,7 +99,11 @@ impl<'a> Choice<'a> {
             Pick::First | Pick::Weighted | Pick::All(_) => 0,
         };
         let may_be_named = route.named_by().is_some() || input.may_have_endpoint_header;
-        let named = if may_be_named { named_target(route, input)? } else { None };
+        let named = if may_be_named { named_target(route, input) } else { Ok(None) };
+        let named = match input.caller.reach {
+            None => named?,
+            Some(reach) => within_reach(named, route, reach)?,
+        };
         if named.map_or(route.targets().is_empty(), |named| !named.is_enabled()) {
             return Err(NamedEndpointError::Disabled);
         }
@@ -131,6 +142,22 @@ impl<'a> Choice<'a> {
     pub fn order(&self) -> Order<'a> {
         Order { choice: *self, returned: 0 }
     }
+}
+
+/// Returns the named endpoint, if any, unless the caller may not reach every endpoint that the call could be sent to. A caller
+/// does not learn whether an endpoint exists that it may not reach.
+fn within_reach<'a>(
+    named: Result<Option<&'a Target>, NamedEndpointError>,
+    route: &Route,
+    reach: &Reach,
+) -> Result<Option<&'a Target>, NamedEndpointError> {
+    let is_reached = match &named {
+        Ok(Some(named)) => reach.contains(named),
+        Ok(None) => route.targets().iter().all(|target| reach.contains(target)),
+        Err(NamedEndpointError::Unknown { .. }) => false,
+        Err(_) => true,
+    };
+    if is_reached { named } else { Err(NamedEndpointError::OutOfReach) }
 }
 
 /// Returns the endpoint that the call names, if any.

@@ -7,7 +7,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::endpoint::EndpointName;
-use crate::route::{HashKey, MatchSettings, RouteEndpoint, RouteName, RouteSettings, Table, WhenUnavailable};
+use crate::route::{
+    HashKey, MatchSettings, RouteCaller, RouteEndpoint, RouteName, RouteSettings, Table, WhenUnavailable,
+};
 use crate::signalr::{Call, Policy};
 
 /// Builds a table with one route whose endpoint indexes are those in `endpoints`.
@@ -34,7 +36,14 @@ fn endpoints(weights: &[(&str, u32)]) -> Vec<(String, u32)> {
 fn order_of(table: &Table, target: &str, headers: &HeaderMap) -> Result<Vec<usize>, NamedEndpointError> {
     let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
     let call = Call::parse(&Method::POST, path, query).unwrap();
-    let input = RouteInput { call: &call, headers, may_have_endpoint_header: true, listener: 0, client: None };
+    let input = RouteInput {
+        call: &call,
+        headers,
+        may_have_endpoint_header: true,
+        listener: 0,
+        client: None,
+        caller: RouteCaller::default(),
+    };
     let (_, route) = table.find(&input).unwrap();
     Ok(Choice::new(route, &input)?.order().collect())
 }

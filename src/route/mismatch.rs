@@ -37,6 +37,7 @@ impl MismatchDetail {
             Mismatch::Header => header(&rules.headers, input.headers),
             Mismatch::Listener => (texts(&rules.listeners), Some(listener.to_owned())),
             Mismatch::Client => (texts(&rules.clients), input.client.map(|client| client.to_string())),
+            Mismatch::Caller => (texts(&rules.callers), input.caller.identity.map(str::to_owned)),
         };
         Some(Self { condition, wanted, found })
     }

@@ -1,5 +1,6 @@
 //! Chooses the endpoints of a call and their order. Does no I/O and ignores endpoint health.
 
+mod caller;
 mod capture;
 mod case;
 mod choice;
@@ -12,6 +13,7 @@ mod settings;
 mod table;
 mod target;
 
+pub use caller::{Caller, CallerRefusal, CallerSettings, Callers, Reach, RouteCaller, identity_pattern};
 pub use capture::CaptureError;
 pub use case::Case;
 pub use choice::{Choice, DeliveryMode, ENDPOINT_HEADER, NamedEndpointError, Order};

@@ -5,7 +5,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::endpoint::EndpointName;
-use crate::route::{Case, MatchSettings, RouteEndpoint, RouteName, RouteSettings, Table, TableError, WhenUnavailable};
+use crate::route::{
+    Case, MatchSettings, RouteCaller, RouteEndpoint, RouteName, RouteSettings, Table, TableError, WhenUnavailable,
+};
 use crate::signalr::Call;
 
 const NAMES: [&str; 4] = ["contoso", "Fabrikam", "northwind", "a-b"];
@@ -46,7 +48,14 @@ fn build(routes: &[RouteSettings], names: &[&str]) -> Result<Table, TableError> 
 fn sent(table: &Table, target: &str, headers: &HeaderMap) -> (String, Result<Vec<String>, NamedEndpointError>) {
     let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
     let call = Call::parse(&Method::POST, path, query).unwrap();
-    let input = RouteInput { call: &call, headers, may_have_endpoint_header: true, listener: 0, client: None };
+    let input = RouteInput {
+        call: &call,
+        headers,
+        may_have_endpoint_header: true,
+        listener: 0,
+        client: None,
+        caller: RouteCaller::default(),
+    };
     let (_, route) = table.find(&input).unwrap();
     let choice = Choice::new(route, &input);
     let endpoints = choice.map(|choice| {

@@ -77,6 +77,53 @@ impl Pattern {
         self.capture.as_ref()?.find(name, self.case)
     }
 
+    /// Returns the name if it is one, and no pattern.
+    pub fn exact(&self) -> Option<&str> {
+        self.is_exact.then_some(self.text.as_str())
+    }
+
+    /// Returns a key by which narrower patterns sort before wider ones.
+    pub(super) fn breadth(&self) -> (std::cmp::Reverse<usize>, usize) {
+        let stars = self.text.bytes().filter(|byte| *byte == b'*').count();
+        // Adjacent `*` match what one does.
+        let pieces = self.text.split('*').filter(|piece| !piece.is_empty()).count();
+        let ends = usize::from(self.text.starts_with('*')) + usize::from(self.text.ends_with('*'));
+        (std::cmp::Reverse(self.text.len() - stars), pieces + ends)
+    }
+
+    /// Returns whether every name that `other` matches matches this pattern too. Both must have the same case.
+    pub fn includes(&self, other: &Self) -> bool {
+        // Only a `*` of this pattern can match a `*` of the other one.
+        self.matches(&other.text)
+    }
+
+    /// Returns whether a name exists that matches both patterns. Both must have the same case. The time is proportional to the
+    /// product of both lengths.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        let (one, other) = (self.text.as_bytes(), other.text.as_bytes());
+        // Whether the rest of this pattern, from each byte on, overlaps the rest of the other one that was looked at last.
+        let ends = |rest: &[u8]| rest.iter().all(|byte| *byte == b'*');
+        let mut after: Vec<bool> = (0..=one.len()).map(|at| ends(one.get(at..).unwrap_or_default())).collect();
+        for (at, theirs) in other.iter().enumerate().rev() {
+            let mut now = vec![ends(other.get(at..).unwrap_or_default()); one.len() + 1];
+            for (index, ours) in one.iter().enumerate().rev() {
+                let get = |row: &[bool], index: usize| row.get(index).copied().unwrap_or_default();
+                let (skips_ours, skips_theirs, skips_both) =
+                    (get(&now, index + 1), get(&after, index), get(&after, index + 1));
+                let overlap = match (*ours, *theirs) {
+                    // A `*` matches nothing more, or the next byte of the other pattern.
+                    (b'*', _) | (_, b'*') => skips_ours || skips_theirs,
+                    (ours, theirs) => ours == theirs && skips_both,
+                };
+                if let Some(slot) = now.get_mut(index) {
+                    *slot = overlap;
+                }
+            }
+            after = now;
+        }
+        after.first().copied().unwrap_or_default()
+    }
+
     /// Returns the key by which the hub index finds the pattern. `None` if its `*` is not at the end, or if case is
     /// significant.
     pub(super) fn hub_key(&self) -> Option<HubKey<'_>> {
@@ -205,6 +252,31 @@ mod tests {
         fn agrees_with_the_reference(pattern in "[ab*]{0,8}", name in "[ab]{0,10}") {
             let ours = Pattern::new(&pattern, Case::Sensitive).matches(&name);
             prop_assert_eq!(ours, reference(pattern.as_bytes(), name.as_bytes()));
+        }
+
+        #[test]
+        fn overlap_and_inclusion_are_those_of_the_names_that_match(one in "[ab*]{0,5}", other in "[ab*]{0,5}") {
+            // Every name up to a length at which patterns of this size have shown all that they match; `c` is in no pattern.
+            let mut names = vec![String::new()];
+            let mut from = 0;
+            for _ in 0..6 {
+                let longer: Vec<_> = names[from..].iter().flat_map(|name| ["a", "b", "c"].map(|ch| name.clone() + ch)).collect();
+                from = names.len();
+                names.extend(longer);
+            }
+            let (first, second) = (Pattern::new(&one, Case::Sensitive), Pattern::new(&other, Case::Sensitive));
+            let both = names.iter().any(|name| first.matches(name) && second.matches(name));
+            let includes = names.iter().all(|name| first.matches(name) || !second.matches(name));
+            // Two patterns of five characters overlap in a name of up to ten, so only one direction is certain.
+            prop_assert!(!both || first.overlaps(&second), "{one} {other}");
+            prop_assert_eq!(first.overlaps(&second), second.overlaps(&first));
+            if one.len() + other.len() <= 6 {
+                prop_assert_eq!(both, first.overlaps(&second), "{} {}", &one, &other);
+                prop_assert_eq!(includes, first.includes(&second), "{} {}", &one, &other);
+            }
+            if first.includes(&second) && !second.includes(&first) {
+                prop_assert!(second.breadth() < first.breadth(), "{one} {other}");
+            }
         }
     }
 }

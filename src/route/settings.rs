@@ -218,6 +218,8 @@ pub struct MatchSettings {
     pub listeners: Constraint<String>,
     /// Networks of the caller's address. A call over a Unix socket has no address and matches no network.
     pub clients: Constraint<IpNet>,
+    /// Identities of callers or `*` patterns. A call without a certificate has no identity and matches none.
+    pub callers: Constraint<Pattern>,
 }
 
 /// A header that a call must have.

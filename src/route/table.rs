@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 
+use super::caller::RouteCaller;
 use super::case::Case;
 use super::directory::Directory;
 use super::hub_index::HubIndex;
@@ -38,6 +39,8 @@ pub struct RouteInput<'a> {
     pub listener: usize,
     /// The caller's address; `None` on a Unix socket.
     pub client: Option<IpAddr>,
+    /// The caller, as its certificate identifies it.
+    pub caller: RouteCaller<'a>,
 }
 
 /// A condition of a route that a call does not meet.
@@ -59,6 +62,8 @@ pub enum Mismatch {
     Listener,
     /// The caller's address is in another network, or the call was received on a Unix socket.
     Client,
+    /// The identity of the caller differs, or it has none.
+    Caller,
 }
 
 impl fmt::Display for Mismatch {
@@ -72,6 +77,7 @@ impl fmt::Display for Mismatch {
             Self::Header => "header",
             Self::Listener => "listener",
             Self::Client => "client",
+            Self::Caller => "caller",
         })
     }
 }
@@ -160,7 +166,7 @@ impl Route {
 
     /// Returns the first condition that the call does not meet. `hub_matches` skips the condition on the hub.
     fn mismatch_at(&self, input: &RouteInput<'_>, hub_matches: bool) -> Option<Mismatch> {
-        let RouteInput { call, headers, listener, client, .. } = input;
+        let RouteInput { call, headers, listener, client, caller, .. } = input;
         let rules = &self.matches;
         if rules.operations.is_some_and(|operations| !operations.contains(call.operation)) {
             return Some(Mismatch::Operation);
@@ -185,6 +191,10 @@ impl Route {
         }
         if !rules.clients.allows(|network| client.as_ref().is_some_and(|client| network.contains(client))) {
             return Some(Mismatch::Client);
+        }
+        // Last: `Table::needs_certificate` asks for routes that only this condition keeps from matching.
+        if !rules.callers.allows(|pattern| caller.identity.is_some_and(|identity| pattern.matches(identity))) {
+            return Some(Mismatch::Caller);
         }
         None
     }
@@ -240,6 +250,8 @@ pub struct Table {
     hubs: HubIndex,
     /// All other routes, in order.
     others: Vec<usize>,
+    /// The routes with a condition on the caller.
+    with_caller: Vec<usize>,
 }
 
 impl Table {
@@ -316,7 +328,9 @@ impl Table {
             }
         }
         let hubs = HubIndex::build(hubs);
-        Ok(Self { routes, hubs, others })
+        let with_caller = routes.iter().zip(0..).filter(|(route, _)| !route.matches.callers.is_any());
+        let with_caller = with_caller.map(|(_, index)| index).collect();
+        Ok(Self { routes, hubs, others, with_caller })
     }
 
     /// Returns the first route that matches the call, and its index.
@@ -336,6 +350,15 @@ impl Table {
         }
         search(&self.others, false);
         found
+    }
+
+    /// Returns whether a call that no route matches, and whose caller has no identity, could match one with an identity.
+    #[cold]
+    pub fn needs_certificate(&self, input: &RouteInput<'_>) -> bool {
+        let is_kept_out = |index: &usize| {
+            self.routes.get(*index).is_some_and(|route| route.mismatch(input) == Some(Mismatch::Caller))
+        };
+        input.caller.identity.is_none() && self.with_caller.iter().any(is_kept_out)
     }
 
     /// Returns all routes, in order.

@@ -4,7 +4,7 @@ use http::{HeaderName, HeaderValue, Method};
 use proptest::prelude::*;
 
 use super::*;
-use crate::route::{Case, HeaderMatch, MismatchDetail, RouteEndpoint};
+use crate::route::{Case, HeaderMatch, MismatchDetail, RouteEndpoint, identity_pattern};
 use crate::signalr::OperationSet;
 
 fn route(name: &str, matches: MatchSettings) -> RouteSettings {
@@ -43,7 +43,14 @@ fn mismatch(matches: MatchSettings) -> Option<Mismatch> {
     headers.append("x-region", HeaderValue::from_static("east"));
     headers.append("x-region", HeaderValue::from_static("west"));
     let client = Some("10.1.2.3".parse().unwrap());
-    let input = RouteInput { call: &call, headers: &headers, may_have_endpoint_header: false, listener: 1, client };
+    let input = RouteInput {
+        call: &call,
+        headers: &headers,
+        may_have_endpoint_header: false,
+        listener: 1,
+        client,
+        caller: RouteCaller::default(),
+    };
     let route = &table.routes()[0];
     let mismatch = route.mismatch(&input);
     assert_eq!(MismatchDetail::find(route, &input, "local").map(|detail| detail.condition), mismatch);
@@ -89,6 +96,34 @@ fn each_condition_must_hold() {
     }
 }
 
+#[test]
+fn condition_on_the_caller_holds_for_matching_identities_only() {
+    let for_prod =
+        MatchSettings { callers: Constraint::OneOf(vec![identity_pattern("spiffe://prod/*")]), ..Default::default() };
+    let for_chat =
+        MatchSettings { hubs: Constraint::OneOf(vec![Pattern::new("chat", Case::Insensitive)]), ..for_prod.clone() };
+    let table = table(&[route("chat", for_chat), route("prod", for_prod)]);
+    let find = |hub: &str, identity: Option<&str>| {
+        let path = format!("/api/hubs/{hub}/:send");
+        let call = Call::parse(&Method::POST, &path, None).unwrap();
+        let caller = RouteCaller { identity, reach: None };
+        let input = RouteInput {
+            call: &call,
+            headers: &HeaderMap::new(),
+            may_have_endpoint_header: false,
+            listener: 0,
+            client: None,
+            caller,
+        };
+        let found = table.find(&input).map(|(_, route)| route.name().to_string());
+        (found, table.needs_certificate(&input))
+    };
+    assert_eq!(find("chat", Some("spiffe://prod/a")), (Some("chat".to_owned()), false));
+    assert_eq!(find("news", Some("spiffe://prod/a")), (Some("prod".to_owned()), false));
+    assert_eq!(find("chat", Some("spiffe://test/a")), (None, false), "another certificate does not help");
+    assert_eq!(find("chat", None), (None, true));
+}
+
 fn picked(table: &Table, target: &str) -> Option<String> {
     let call = Call::parse(&Method::POST, target, None).unwrap();
     let input = RouteInput {
@@ -97,6 +132,7 @@ fn picked(table: &Table, target: &str) -> Option<String> {
         may_have_endpoint_header: false,
         listener: 0,
         client: None,
+        caller: RouteCaller::default(),
     };
     table.find(&input).map(|(_, route)| route.name().to_string())
 }
@@ -183,7 +219,7 @@ proptest! {
             (Method::GET, "/api/auth/accessKey".to_owned()),
         ] {
             let call = Call::parse(&method, &target, None).unwrap();
-            let input = RouteInput { call: &call, headers: &HeaderMap::new(), may_have_endpoint_header: false, listener: 0, client: None };
+            let input = RouteInput { call: &call, headers: &HeaderMap::new(), may_have_endpoint_header: false, listener: 0, client: None, caller: RouteCaller::default() };
             let expected = table.routes().iter().position(|route| route.mismatch(&input).is_none());
             prop_assert_eq!(table.find(&input).map(|(index, _)| index), expected, "{}", target);
         }

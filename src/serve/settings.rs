@@ -15,6 +15,13 @@ pub struct ListenerSettings {
     pub tls: Option<ListenerTlsSettings>,
 }
 
+impl ListenerSettings {
+    /// Returns whether its callers may have an identity.
+    pub fn identifies_callers(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.client_auth.is_some())
+    }
+}
+
 /// An address to listen on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Bind {

@@ -1,6 +1,7 @@
 //! The keys of the configuration file, with their types and defaults. Durations, sizes and names remain text; `lower` parses
 //! them. The doc comments are the descriptions in the JSON Schema and in hints.
 
+mod caller;
 mod credential;
 mod endpoint;
 mod listener;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use caller::CallerFile;
 pub(crate) use credential::{
     AlgorithmFile, AppFile, AssertionFile, ClientAuthenticationFile, CloudFile, CredentialFile, GcpFormatFile,
     OAuth2TokenFile, OptionalAppFile, SecretFile,
@@ -61,6 +63,10 @@ pub(crate) struct ConfigFile {
     pub(crate) listeners: BTreeMap<String, ListenerFile>,
     /// The admin listener: metrics, health, status.
     pub(crate) admin: AdminFile,
+    /// The callers that are known by their certificates, by name, and what they may do. Default: none, and callers need no
+    /// certificate.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) callers: BTreeMap<String, CallerFile>,
     /// The credentials of the endpoints, by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) credentials: BTreeMap<String, Arc<CredentialFile>>,

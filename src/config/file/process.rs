@@ -40,11 +40,13 @@ pub(crate) struct MetricsFile {
     pub(crate) max_routes: u32,
     /// The maximum number of credentials with series of their own. All tenants of a credential share its series.
     pub(crate) max_credentials: u32,
+    /// The maximum number of configured callers with series of their own.
+    pub(crate) max_callers: u32,
 }
 
 impl Default for MetricsFile {
     fn default() -> Self {
-        Self { max_endpoints: 500, max_routes: 500, max_credentials: 500 }
+        Self { max_endpoints: 500, max_routes: 500, max_credentials: 500, max_callers: 500 }
     }
 }
 

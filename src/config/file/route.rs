@@ -171,13 +171,17 @@ pub(crate) struct MatchFile {
     /// Networks of callers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) client: Option<OneOrMany<String>>,
+    /// Identities in the certificates of callers, or `*` patterns: a URI (SPIFFE id), a DNS name or a subject. Needs a listener
+    /// with `client_ca`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) caller: Option<OneOrMany<String>>,
 }
 
 impl MatchFile {
     /// Returns whether there is no condition, so that every call matches.
     pub(crate) fn is_empty(&self) -> bool {
-        let Self { hub, operation, group, user, application, header, listener, client } = self;
-        let texts = [hub, operation, group, user, application, listener, client];
+        let Self { hub, operation, group, user, application, header, listener, client, caller } = self;
+        let texts = [hub, operation, group, user, application, listener, client, caller];
         texts.into_iter().all(Option::is_none) && header.is_none()
     }
 }
@@ -214,6 +218,9 @@ pub(crate) struct TestFile {
     /// The caller's IP address. Default: 127.0.0.1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) client: Option<String>,
+    /// The identity in the caller's certificate. Default: the caller sends no certificate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) caller: Option<String>,
     /// The route that must match.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) route: Option<String>,

@@ -20,7 +20,9 @@ pub(super) fn warn(file: &ConfigFile, settings: &Settings, context: &mut Context
 fn exposed_listeners(settings: &Settings, context: &mut Context<'_>) {
     for (listener, admission) in &settings.listeners {
         let Bind::Tcp(address) = listener.bind else { continue };
-        if address.ip().to_canonical().is_loopback() || !admission.clients.is_any() {
+        let needs_certificate = listener.tls.as_ref().and_then(|tls| tls.client_auth.as_ref());
+        let is_open = admission.clients.is_any() && !needs_certificate.is_some_and(|auth| auth.is_required);
+        if address.ip().to_canonical().is_loopback() || !is_open {
             continue;
         }
         let allows = |set: OperationSet| set.iter().any(|operation| admission.operations.contains(operation));

@@ -3,6 +3,7 @@
 
 mod advice;
 mod assertion;
+mod caller;
 mod context;
 mod credential;
 mod digest;
@@ -39,6 +40,8 @@ pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> (Settings, 
     let Endpoints { enabled: endpoints, disabled, digests: endpoint_digests } =
         endpoint::lower(file, &credentials, context);
     let (routes, route_digests) = route::lower(file, context);
+    let callers = caller::lower(file, context);
+    caller::check_listeners(file, &listeners, &routes, context);
     let tests = test::lower(file, context);
     let proxy = request::lower(file, context);
     let serve = process::lower_serve(file, context);
@@ -49,7 +52,7 @@ pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> (Settings, 
     let credential_digests = credential::digests(&credentials);
     let digests = (endpoint_digests, route_digests, credential_digests);
     let hash = short_hash(&format!(
-        "{listeners:?} {admin:?} {tokens:?} {disabled:?} {proxy:?} {serve:?} {metrics:?} {logging:?} {digests:?}"
+        "{listeners:?} {admin:?} {callers:?} {tokens:?} {disabled:?} {proxy:?} {serve:?} {metrics:?} {logging:?} {digests:?}"
     ));
     let mut settings = Settings {
         listeners,
@@ -59,6 +62,7 @@ pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> (Settings, 
         endpoints,
         disabled,
         routes,
+        callers,
         proxy,
         serve,
         metrics,

@@ -51,6 +51,7 @@ pub(super) fn lower_metrics(file: &ConfigFile, context: &mut Context<'_>) -> Met
         max_endpoints: limit("max_endpoints", file.max_endpoints),
         max_routes: limit("max_routes", file.max_routes),
         max_credentials: limit("max_credentials", file.max_credentials),
+        max_callers: limit("max_callers", file.max_callers),
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::context::{Context, Key, key};
 use super::digest::Digest;
 use super::listener::operations;
-use super::{named_endpoint, values};
+use super::{caller, named_endpoint, values};
 use crate::config::file::{
     ConfigFile, HashByFile, HashNameFile, HeaderMatchFile, MatchFile, OneOrMany, PickFile, PolicyFile,
     RouteEndpointFile, RouteFile, WhenUnavailableFile,
@@ -15,7 +15,7 @@ use crate::route::{
     Case, Constraint, HashKey, HeaderMatch, MatchSettings, Pattern, Pick, RouteEndpoint, RouteName, RouteSettings,
     WhenUnavailable,
 };
-use crate::signalr::{Name, Operation, Policy};
+use crate::signalr::{Operation, Policy};
 
 /// The order of a route's endpoints fits 32 bits.
 const MAX_ENDPOINTS: usize = 32;
@@ -233,7 +233,7 @@ fn matches(file: &MatchFile, route: &[String], context: &mut Context<'_>) -> Mat
     let listeners = texts("listener", &file.listener);
     let clients = texts("client", &file.client);
     for text in hubs.allowed().unwrap_or_default() {
-        if !text.replace(CAPTURE, "").bytes().all(|byte| byte == b'*' || Name::is_hub_byte(byte)) {
+        if !values::is_hub_pattern(&text.replace(CAPTURE, "")) {
             let fix = "hub names have only letters, digits and _`,.[]; `*` matches any text, `{endpoint}` a name of an endpoint";
             context.problem(&at("hub"), format!("`{text}` can never match"), fix);
         }
@@ -292,5 +292,6 @@ fn matches(file: &MatchFile, route: &[String], context: &mut Context<'_>) -> Mat
             Constraint::Any => Constraint::Any,
             Constraint::OneOf(texts) => values::networks(&at("client"), &texts, context),
         },
+        callers: caller::condition(file.caller.as_ref(), &at("caller"), context),
     }
 }

@@ -10,6 +10,7 @@ use super::values;
 use crate::config::file::{ConfigFile, OneOrMany, TestFile};
 use crate::config::problem::did_you_mean;
 use crate::gateway::{Decision, Destination, DryRun, DryRunCall, Settings, error_kinds};
+use crate::serve::{CallerIdentity, ListenerSettings};
 
 /// A valid routing test.
 pub(in crate::config) struct Test {
@@ -92,6 +93,7 @@ fn lower_one(at: &Key, file: &TestFile, routes: &BTreeSet<String>, context: &mut
         }
     };
     call.client = client;
+    call.caller = file.caller.as_deref().map(CallerIdentity::from_text);
     Some(Test {
         key: at.clone(),
         title: file.name.clone().unwrap_or_else(|| format!("{} {}", file.method, file.url)),
@@ -133,6 +135,13 @@ pub(in crate::config) fn run(tests: &[Test], settings: &Settings, context: &mut 
             // An unknown name is already reported.
             let Some(index) = listeners.position(|(known, _)| known.name == *name) else { continue };
             call.listener = index;
+        }
+        let listener = settings.listeners.get(call.listener).map(|(listener, _)| listener);
+        if call.caller.is_some() && !listener.is_some_and(ListenerSettings::identifies_callers) {
+            let key: Key = test.key.iter().cloned().chain(["caller".to_owned()]).collect();
+            let fix = "remove it, or name a `listener` with `client_ca`";
+            context.problem(&key, "the callers of this listener have no identity", fix);
+            continue;
         }
         let decision = dry_run.decide(&call);
         if !test.is_met(&decision) {

@@ -14,6 +14,7 @@ use crate::endpoint::Origin;
 use crate::files::{self, FileError};
 use crate::limits::RateSettings;
 use crate::route::Constraint;
+use crate::signalr::Name;
 
 /// Chosen: a longer duration is a mistake.
 const MAX_DURATION: Duration = Duration::from_secs(24 * 60 * 60);
@@ -236,6 +237,19 @@ pub(super) fn networks(key: &[String], texts: &[String], context: &mut Context<'
         networks.extend(network);
     }
     Constraint::OneOf(networks)
+}
+
+/// Returns whether a name with `*` in it can match a hub.
+pub(super) fn is_hub_pattern(text: &str) -> bool {
+    text.bytes().all(|byte| byte == b'*' || Name::is_hub_byte(byte))
+}
+
+/// Checks names of hubs and patterns that name no endpoint.
+pub(super) fn check_hubs(texts: &[String], at: &[String], context: &mut Context<'_>) {
+    for text in texts.iter().filter(|text| !is_hub_pattern(text)) {
+        let fix = "hub names have only letters, digits and _`,.[]; `*` matches any text";
+        context.problem(at, format!("`{text}` can never match"), fix);
+    }
 }
 
 pub(super) fn header_name(key: &[String], text: &str, context: &mut Context<'_>) -> Option<HeaderName> {

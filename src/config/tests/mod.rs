@@ -1,5 +1,6 @@
 //! The settings of a loaded configuration: defaults, secrets, the hash, and the variables of a platform.
 
+mod callers;
 mod included;
 mod problems;
 mod routes;

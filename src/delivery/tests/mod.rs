@@ -19,7 +19,9 @@ use crate::credential::{CredentialId, CredentialKind, CredentialSettings, Creden
 use crate::endpoint::{Endpoint, EndpointName, EndpointRole, TlsClients, tests::settings};
 use crate::limits::{EndpointLimits, Limits, QueueSettings, RequestDeadline};
 use crate::metrics::{Label, Metrics, WorkerMetrics};
-use crate::route::{MatchSettings, Pick, RouteEndpoint, RouteInput, RouteName, RouteSettings, Table, WhenUnavailable};
+use crate::route::{
+    MatchSettings, Pick, RouteCaller, RouteEndpoint, RouteInput, RouteName, RouteSettings, Table, WhenUnavailable,
+};
 use crate::signalr::{Call, Operation};
 use crate::write_batch::WriteBatch;
 use upload::Upload;
@@ -139,7 +141,7 @@ impl Fixture {
             max_requests: setup.max_requests,
             rate: None,
         };
-        let limits = Arc::new(Limits::new(&[], &[], &endpoints.iter().map(limit).collect::<Vec<_>>(), None));
+        let limits = Arc::new(Limits::new(&[], &[], &[], &endpoints.iter().map(limit).collect::<Vec<_>>(), None));
         let worker_metrics = Rc::new(WorkerMetrics::new(&metrics, Operation::ALL.map(Operation::name)));
         let settings = DeliverySettings {
             max_header_bytes: setup.max_header_bytes,
@@ -168,8 +170,14 @@ impl Fixture {
     ) -> Result<(usize, Response<UpstreamBody>), DeliveryError> {
         let call = Call::parse(&method, target, None).unwrap();
         let headers = HeaderMap::new();
-        let input =
-            RouteInput { call: &call, headers: &headers, may_have_endpoint_header: false, listener: 0, client: None };
+        let input = RouteInput {
+            call: &call,
+            headers: &headers,
+            may_have_endpoint_header: false,
+            listener: 0,
+            client: None,
+            caller: RouteCaller::default(),
+        };
         let (_, route) = self.routes.find(&input).unwrap();
         let choice = Choice::new(route, &input).unwrap();
         let head = Request::builder().method(method.clone()).uri(target).body(()).unwrap().into_parts().0;
