@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
@@ -119,7 +119,8 @@ impl Live {
         // First: workers must know a new listener before its first connection.
         self.latest.store(Arc::clone(&parts.snapshot));
         self.probes.set_endpoints(parts.snapshot.endpoints());
-        self.parts = parts;
+        let former = std::mem::replace(&mut self.parts, parts);
+        self.control.spawn(free_once_unused(former.snapshot));
         let names_of = self.parts.settings.listeners.iter().map(|(listener, _)| listener.name.clone());
         self.addresses.listeners = names_of.zip(listeners.addresses()).collect();
         self.after_restart = after_restart;
@@ -182,6 +183,17 @@ impl Live {
             routes: self.parts.settings.routes.iter().map(route).collect(),
             labels: Arc::clone(&self.parts.labels),
         }
+    }
+}
+
+/// How often a replaced configuration is checked for its last request.
+const UNUSED_CHECK: Duration = Duration::from_secs(1);
+
+/// Frees a replaced configuration once no worker uses it. Ten thousand routes and endpoints take milliseconds to free, for which
+/// a worker would pause if it freed them.
+async fn free_once_unused(former: Arc<Snapshot>) {
+    while Arc::strong_count(&former) > 1 {
+        tokio::time::sleep(UNUSED_CHECK).await;
     }
 }
 

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use http::{Request, Response};
@@ -80,11 +81,13 @@ impl Configurations {
 
     #[cold]
     fn adopt(&self, latest: Arc<Snapshot>, current: &Rc<Proxy>) -> Rc<Proxy> {
+        let began = Instant::now();
         let next = Rc::new(Proxy::new(latest, &self.metrics, &self.worker_metrics, &self.write_batch, Some(current)));
         let is_gone = |listener: &&ListenerId| next.snapshot().index_of(**listener).is_none();
         let gone = current.snapshot().listeners.iter().filter(is_gone);
         self.former.borrow_mut().extend(gone.map(|listener| (*listener, Rc::clone(current))));
         self.current.replace(Rc::clone(&next));
+        tracing::debug!(took_us = began.elapsed().as_micros(), "a worker adopted the new configuration");
         next
     }
 
