@@ -52,21 +52,29 @@ fn headers_of_a_call(criterion: &mut Criterion) {
         allowed_hosts: vec![String::from("gateway.internal"), String::from("*.svc.cluster.local")],
         operations: OperationSet::MESSAGES,
         clients: Constraint::OneOf(vec!["10.0.0.0/8".parse().expect("a network")]),
+        trusted_proxies: None,
         required_header: None,
     };
     let admission = Admission::new(settings, 16 * 1024, 1024 * 1024);
     let last_host = LastHost::default();
     let address = "10.1.2.3:40000".parse().expect("an address");
     let forwarded_for = Some(HeaderValue::from_static("10.1.2.3"));
-    let peer =
-        Peer { listener: ListenerId::default(), address: Some(address), is_tls: false, identity: None, forwarded_for };
+    let peer = Peer {
+        listener: ListenerId::default(),
+        address: Some(address),
+        is_unix: false,
+        is_tls: false,
+        identity: None,
+        forwarded_for,
+    };
     let build_head = |parts: Parts| CallHead::new(parts, || HeaderValue::from_static(ID), peer.forwarded_for.clone());
     group.bench_function("build_head", |bencher| bencher.iter_batched(request, build_head, BatchSize::SmallInput));
 
     let head = build_head(request());
-    assert!(admission.admit(&peer, &head, &last_host).is_ok(), "the request is admitted");
+    let client = admission.caller_address(&peer, head.headers());
+    assert!(admission.admit(&peer, &client, &head, &last_host).is_ok(), "the request is admitted");
     group.bench_function("admit", |bencher| {
-        bencher.iter(|| admission.admit(black_box(&peer), black_box(&head), &last_host).is_ok());
+        bencher.iter(|| admission.admit(black_box(&peer), &client, black_box(&head), &last_host).is_ok());
     });
 
     let bearer = Bearer::new(&"x".repeat(1500)).expect("a bearer");

@@ -9,7 +9,7 @@ use crate::{config, credential, delivery, diagnosis, endpoint, proxy, serve, sig
 pub type Target = fn(&[u8]);
 
 /// The targets by name.
-pub const TARGETS: [(&str, Target); 13] = [
+pub const TARGETS: [(&str, Target); 15] = [
     ("response", endpoint::fuzzing::response),
     ("chunks", endpoint::fuzzing::chunks),
     ("grammar", signalr::fuzzing::grammar),
@@ -17,6 +17,8 @@ pub const TARGETS: [(&str, Target); 13] = [
     ("idempotency_key", proxy::fuzzing::idempotency_key),
     ("retry_after", delivery::fuzzing::retry_after),
     ("requests", serve::fuzzing::requests),
+    ("proxy_protocol", serve::fuzzing::proxy_protocol),
+    ("forwarded", serve::fuzzing::forwarded),
     ("configuration", config::fuzzing::configuration),
     ("connection_string", config::fuzzing::connection_string),
     ("secret_file", credential::fuzzing::secret_file),

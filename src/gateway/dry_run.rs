@@ -183,12 +183,14 @@ impl<'s> DryRun<'s> {
         let peer = Peer {
             listener: ListenerId::default(),
             address,
+            is_unix: address.is_none(),
             is_tls: settings.tls.is_some(),
             identity: caller.clone(),
             forwarded_for: None,
         };
+        let client = admission.caller_address(&peer, &request.headers);
         let head = CallHead::new(request.clone(), || HeaderValue::from_static("dry-run"), None);
-        admission.admit(&peer, &head, &LastHost::default())?;
+        admission.admit(&peer, &client, &head, &LastHost::default())?;
 
         let call = Call::parse(&request.method, request.uri.path(), request.uri.query())?;
         decision.operation = Some(call.operation);
@@ -207,7 +209,7 @@ impl<'s> DryRun<'s> {
             configured.check(&call)?;
         }
         let route_caller = RouteCaller { identity, reach: configured.and_then(Caller::reach) };
-        let input = head.route_input(&call, *listener, client, route_caller);
+        let input = head.route_input(&call, *listener, client.certain(), route_caller);
         let picked = self.table.find(&input);
         if explains {
             let before = self.table.routes().iter().take(picked.map_or(usize::MAX, |(index, _)| index));

@@ -160,6 +160,32 @@ label_enum! {
 }
 
 label_enum! {
+    /// Why the headers of a trusted proxy do not show the address of the caller.
+    AddressProblem {
+        /// `Forwarded` or `X-Forwarded-For` does not follow its syntax.
+        Malformed = "malformed",
+        /// `Forwarded` and `X-Forwarded-For` differ.
+        Conflicting = "conflicting",
+        /// The proxy does not name the caller.
+        Unknown = "unknown",
+    }
+}
+
+label_enum! {
+    /// Why a connection to a listener with the PROXY protocol was refused.
+    ProxyProtocolError {
+        /// The peer is not a trusted proxy.
+        Untrusted = "untrusted",
+        /// The connection does not begin with a header.
+        Missing = "missing",
+        /// The header does not follow the protocol, or is too long.
+        Malformed = "malformed",
+        /// The header did not arrive in time.
+        Timeout = "timeout",
+    }
+}
+
+label_enum! {
     /// The state of an endpoint's circuit breaker.
     BreakerState {
         /// Calls go to the endpoint.

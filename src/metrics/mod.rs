@@ -36,8 +36,8 @@ pub use connections::{ConnectionCount, ConnectionGauge};
 pub use exposition::Exposition;
 pub use label_table::{Label, LabelTable, Labels};
 pub use labels::{
-    BreakerState, CallerCloseReason, ConnectionState, ErrorKind, FanOutOutcome, QueueOutcome, RetryOutcome,
-    TokenErrorReason, TokenOutcome, TokenStage, UnauthorizedAction, UpstreamErrorReason,
+    AddressProblem, BreakerState, CallerCloseReason, ConnectionState, ErrorKind, FanOutOutcome, ProxyProtocolError,
+    QueueOutcome, RetryOutcome, TokenErrorReason, TokenOutcome, TokenStage, UnauthorizedAction, UpstreamErrorReason,
 };
 use log::LogMetrics;
 pub use log::LostLine;

@@ -31,6 +31,8 @@ pub(super) struct SharedMetrics {
     pub(super) fan_out_legs: IntCounterVec,
     pub(super) fan_out_partial: IntCounterVec,
     pub(super) fan_out_repeated: IntCounterVec,
+    pub(super) address_unclear: IntCounterVec,
+    pub(super) proxy_protocol_refused: IntCounterVec,
     pub(super) listener_queue: IntCounterVec,
     pub(super) endpoint_queue: IntCounterVec,
     pub(super) rate_limited: IntCounterVec,
@@ -152,6 +154,16 @@ impl SharedMetrics {
                 "client_rate_limited_total",
                 "Calls beyond the rate of their caller's network.",
                 &["listener"],
+            )?,
+            address_unclear: registry.counters(
+                "caller_address_unclear_total",
+                "Calls of trusted proxies whose headers do not show the caller's address.",
+                &["listener", "reason"],
+            )?,
+            proxy_protocol_refused: registry.counters(
+                "proxy_protocol_refused_total",
+                "Connections to listeners with the PROXY protocol that were closed.",
+                &["listener", "reason"],
             )?,
             endpoint_rate_limited: registry.counters(
                 "endpoint_rate_limited_total",

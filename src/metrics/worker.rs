@@ -10,8 +10,8 @@ use prometheus::local::LocalHistogram;
 use super::connections::ConnectionGauge;
 use super::label_table::Label;
 use super::labels::{
-    ConnectionState, ErrorKind, FanOutOutcome, QueueOutcome, RetryOutcome, UnauthorizedAction, UpstreamErrorReason,
-    code_label,
+    AddressProblem, ConnectionState, ErrorKind, FanOutOutcome, ProxyProtocolError, QueueOutcome, RetryOutcome,
+    UnauthorizedAction, UpstreamErrorReason, code_label,
 };
 use super::local::{ByLabel, CodeCounters, GaugeShare};
 use super::{Metrics, SharedMetrics};
@@ -246,6 +246,16 @@ impl WorkerMetrics {
     /// Counts a call beyond the rate of its caller.
     pub fn caller_rate_limited(&self, caller: &Label) {
         self.shared.caller_rate_limited.with_label_values(&[caller.name()]).inc();
+    }
+
+    /// Counts a call of a trusted proxy whose headers do not show the caller's address.
+    pub fn address_unclear(&self, listener: &str, problem: AddressProblem) {
+        self.shared.address_unclear.with_label_values(&[listener, problem.label()]).inc();
+    }
+
+    /// Counts a connection to a listener with the PROXY protocol that was closed.
+    pub fn proxy_protocol_refused(&self, listener: &str, error: ProxyProtocolError) {
+        self.shared.proxy_protocol_refused.with_label_values(&[listener, error.label()]).inc();
     }
 
     /// Records how long a request waited for a token.

@@ -5,11 +5,13 @@
 
 use std::cell::RefCell;
 
+use http::HeaderMap;
+
 use super::error::ProxyError;
 use super::settings::AdmissionSettings;
 use crate::delivery::headers::MAX_CONNECTION_NAMES;
 use crate::delivery::{CallHead, DeliveryError};
-use crate::serve::{Peer, is_allowed_host, is_valid_host, page_header};
+use crate::serve::{CallerAddress, Peer, is_allowed_host, is_valid_host, page_header};
 use crate::signalr::{Call, Operation};
 
 /// The admission rules of one listener.
@@ -47,12 +49,27 @@ impl Admission {
         &self.settings.listener
     }
 
-    /// Checks the head of a request, before its operation is known.
+    /// Returns the address of the caller of a call that arrived from `peer` with these headers.
+    pub fn caller_address(&self, peer: &Peer, headers: &HeaderMap) -> CallerAddress {
+        let address = peer.address.map(|address| address.ip());
+        match &self.settings.trusted_proxies {
+            None => CallerAddress::of_peer(address),
+            Some(trusted) => CallerAddress::find(address, headers, trusted),
+        }
+    }
+
+    /// Checks the head of a request of `client`, before its operation is known.
     ///
     /// # Errors
     /// [`ProxyError`] says which rule it breaks.
-    pub fn admit(&self, peer: &Peer, head: &CallHead, last_host: &LastHost) -> Result<(), ProxyError> {
-        self.admit_client(peer)?;
+    pub fn admit(
+        &self,
+        peer: &Peer,
+        client: &CallerAddress,
+        head: &CallHead,
+        last_host: &LastHost,
+    ) -> Result<(), ProxyError> {
+        self.admit_client(client)?;
         let size = head.bytes();
         if size > self.max_header_bytes {
             return Err(DeliveryError::HeadersTooLarge { size, limit: self.max_header_bytes }.into());
@@ -85,16 +102,19 @@ impl Admission {
         }
     }
 
-    fn admit_client(&self, peer: &Peer) -> Result<(), ProxyError> {
+    fn admit_client(&self, client: &CallerAddress) -> Result<(), ProxyError> {
         let Some(networks) = self.settings.clients.allowed() else { return Ok(()) };
+        if client.problem().is_some() {
+            return Err(ProxyError::ClientNotAllowed);
+        }
         // The file mode of a Unix socket restricts its callers.
-        let Some(address) = peer.address.map(|address| address.ip().to_canonical()) else { return Ok(()) };
+        let Some(address) = client.address() else { return Ok(()) };
         let is_inside = networks.iter().any(|network| network.contains(&address));
         if is_inside { Ok(()) } else { Err(ProxyError::ClientNotAllowed) }
     }
 
     fn admit_host(&self, peer: &Peer, head: &CallHead, last_host: &LastHost) -> Result<(), ProxyError> {
-        if peer.address.is_none() {
+        if peer.is_unix {
             return Ok(());
         }
         let host = head.host().ok_or(ProxyError::Malformed("there is no Host header, or it is not ASCII"))?;
@@ -165,6 +185,7 @@ mod tests {
             allowed_hosts: vec!["gateway.internal".into(), "*.svc.cluster.local".into()],
             operations: OperationSet::MESSAGES,
             clients: Constraint::OneOf(vec!["10.0.0.0/8".parse().unwrap()]),
+            trusted_proxies: None,
             required_header: None,
         };
         Admission::new(settings, 16 * 1024, 1024)
@@ -179,11 +200,17 @@ mod tests {
     }
 
     fn admit_from(address: Option<&str>, request: http::request::Builder) -> Result<(), ProxyError> {
-        let address = address.map(|address| address.parse().unwrap());
-        let peer =
-            Peer { listener: ListenerId::default(), address, is_tls: false, identity: None, forwarded_for: None };
+        let peer = peer(address);
         let head = request.body(()).unwrap().into_parts().0;
-        admission().admit(&peer, &CallHead::new(head, || HeaderValue::from_static("id"), None), &LastHost::default())
+        let client = admission().caller_address(&peer, &head.headers);
+        let head = CallHead::new(head, || HeaderValue::from_static("id"), None);
+        admission().admit(&peer, &client, &head, &LastHost::default())
+    }
+
+    fn peer(address: Option<&str>) -> Peer {
+        let address = address.map(|address| address.parse().unwrap());
+        let is_unix = address.is_none();
+        Peer { listener: ListenerId::default(), address, is_unix, is_tls: false, identity: None, forwarded_for: None }
     }
 
     #[test]
@@ -201,16 +228,11 @@ mod tests {
         let last_host = LastHost::default();
         for (host, is_allowed) in [("10.1.2.3", true), ("10.1.2.3", true), ("evil.example", false), ("", false)] {
             for _ in 0..2 {
-                let peer = Peer {
-                    listener: ListenerId::default(),
-                    address: "10.1.1.1:5".parse().ok(),
-                    is_tls: false,
-                    identity: None,
-                    forwarded_for: None,
-                };
+                let peer = peer(Some("10.1.1.1:5"));
                 let request = Request::post("/api/hubs/h/:send").header("host", host).body(()).unwrap();
                 let head = CallHead::new(request.into_parts().0, || HeaderValue::from_static("id"), None);
-                assert_eq!(admission.admit(&peer, &head, &last_host).is_ok(), is_allowed, "{host}");
+                let client = admission.caller_address(&peer, head.headers());
+                assert_eq!(admission.admit(&peer, &client, &head, &last_host).is_ok(), is_allowed, "{host}");
             }
         }
     }
@@ -290,14 +312,8 @@ mod tests {
     #[test]
     fn callers_of_other_networks_are_refused_even_with_mapped_addresses() {
         let admit = |address: &str| {
-            let peer = Peer {
-                listener: ListenerId::default(),
-                address: Some(address.parse().unwrap()),
-                is_tls: false,
-                identity: None,
-                forwarded_for: None,
-            };
-            admission().admit_client(&peer).is_ok()
+            let client = admission().caller_address(&peer(Some(address)), &HeaderMap::new());
+            admission().admit_client(&client).is_ok()
         };
         assert!(admit("10.9.9.9:1") && admit("[::ffff:10.9.9.9]:1"));
         assert!(!admit("192.168.0.1:1") && !admit("[fe80::1]:1"));

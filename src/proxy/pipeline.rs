@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 
 use super::admission::{Admission, LastHost};
 use super::error::{ProxyError, RateScope};
@@ -24,7 +24,7 @@ use crate::delivery::{
 use crate::limits::{ConcurrencyPermit, Queued, RateExceeded};
 use crate::metrics::{Metrics, WorkerMetrics};
 use crate::route::{Choice, DeliveryMode, RouteCaller};
-use crate::serve::{CallerBody, CallerIdentity, Peer, is_valid_host};
+use crate::serve::{CallerAddress, CallerBody, CallerIdentity, Peer, is_valid_host};
 use crate::signalr::{Call, FanOutKind, Operation};
 use crate::write_batch::WriteBatch;
 
@@ -110,8 +110,9 @@ impl Proxy {
         let (version, head_error) = (head.version, head.extensions.get().copied());
         let settings = &self.snapshot.settings;
         let client = peer.forwarded_for.as_ref().filter(|_| settings.forward_client_address);
+        let address = self.caller_address(peer, &head.headers);
         let head = CallHead::new(head, || self.request_ids.next(), client.cloned());
-        let record = RequestRecord::open(&self.record_context, peer, head, head_error);
+        let record = RequestRecord::open(&self.record_context, peer, address, head, head_error);
         let body = RequestBody::new(incoming, version, settings.max_body_bytes, &self.body_memory);
         let response = self.handle(record, body);
         debug_assert!(size_of_val(&response) <= MAX_FUTURE, "{} bytes", size_of_val(&response));
@@ -156,7 +157,7 @@ impl Proxy {
         let listener = self.snapshot.index_of(peer.listener).ok_or(ProxyError::Draining)?;
         let admission = self.snapshot.admissions.get(listener).ok_or(ProxyError::INTERNAL)?;
         let last_host = self.last_hosts.get(listener).ok_or(ProxyError::INTERNAL)?;
-        admission.admit(peer, head, last_host)?;
+        admission.admit(peer, record.address(), head, last_host)?;
 
         // Operation.
         let call = Call::parse(head.method(), head.uri().path(), head.uri().query())?;
@@ -174,9 +175,9 @@ impl Proxy {
         let route_caller = RouteCaller { identity, reach: caller.and_then(|(_, caller)| caller.reach()) };
 
         // Route.
-        let client = peer.address.map(|address| address.ip().to_canonical());
+        let client = record.address().address();
         self.check_client_rate(listener, admission, client)?;
-        let input = head.route_input(&call, listener, client, route_caller);
+        let input = head.route_input(&call, listener, record.address().certain(), route_caller);
         let routes = &self.snapshot.routes;
         let (index, route) = routes.find(&input).ok_or_else(|| ProxyError::no_route(routes, &input))?;
         record.set_route(index);
@@ -218,6 +219,17 @@ impl Proxy {
         let gateway_origin = || Some(link_origin(peer, head));
         headers::to_downstream(response.headers_mut(), head.request_id(), origin, gateway_origin);
         Ok(response)
+    }
+
+    /// Returns the address of the caller, and counts a call whose caller is unclear.
+    fn caller_address(&self, peer: &Peer, headers: &HeaderMap) -> CallerAddress {
+        let caller = self.snapshot.caller_address(peer, headers);
+        if let Some(problem) = caller.problem()
+            && let Some(listener) = self.snapshot.listener_name(peer.listener)
+        {
+            self.metrics.address_unclear(listener, problem);
+        }
+        caller
     }
 
     /// Checks a call against the rate of its caller's network.

@@ -12,8 +12,10 @@ use super::settings::AccessLog;
 use super::snapshot::Snapshot;
 use crate::delivery::{CallHead, CallState};
 use crate::limits::{ConcurrencyPermit, RequestDeadline};
-use crate::metrics::{CompletedRequest, CountedCaller, ErrorKind, InFlight, UpstreamErrorReason, WorkerMetrics};
-use crate::serve::{CallerIdentity, HeadError, Peer};
+use crate::metrics::{
+    AddressProblem, CompletedRequest, CountedCaller, ErrorKind, InFlight, UpstreamErrorReason, WorkerMetrics,
+};
+use crate::serve::{CallerAddress, CallerIdentity, HeadError, Peer};
 use crate::signalr::{Call, Operation};
 
 /// The target of access log lines.
@@ -43,6 +45,7 @@ pub(super) struct RequestRecord {
     /// Why the server rejected the caller's head; the head in `call` is a placeholder then.
     head_error: Option<HeadError>,
     call: CallState,
+    address: CallerAddress,
     hub: Cell<Option<Box<str>>>,
     operation: Cell<Option<Operation>>,
     /// The index of the route.
@@ -66,6 +69,7 @@ impl RequestRecord {
     pub(super) fn open(
         context: &Rc<RecordContext>,
         peer: &Rc<Peer>,
+        address: CallerAddress,
         head: CallHead,
         head_error: Option<HeadError>,
     ) -> Box<Self> {
@@ -79,6 +83,7 @@ impl RequestRecord {
             caller: Cell::default(),
             head_error,
             call: CallState::new(head, RequestDeadline::new(started, timeout)),
+            address,
             hub: Cell::default(),
             operation: Cell::default(),
             route: Cell::default(),
@@ -102,6 +107,11 @@ impl RequestRecord {
     /// Returns the connection's caller.
     pub(super) fn peer(&self) -> &Peer {
         &self.peer
+    }
+
+    /// Returns the caller's address.
+    pub(super) fn address(&self) -> &CallerAddress {
+        &self.address
     }
 
     /// Returns why the server rejected the caller's head, if it did.
@@ -234,6 +244,8 @@ impl RequestRecord {
                 tracing::info!(
                     name: $name,
                     target: ACCESS_LOG,
+                    client = self.address.address().map(tracing::field::display),
+                    client.unclear = self.address.problem().map(AddressProblem::label),
                     method = self.call.head().method().as_str(),
                     operation = self.operation.get().map(Operation::name),
                     hub = hub.as_deref(),

@@ -1,5 +1,6 @@
 //! The settings of the proxy. No serde, no I/O.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
@@ -8,6 +9,7 @@ use ipnet::IpNet;
 use crate::delivery::DeliverySettings;
 use crate::limits::ClientRateSettings;
 use crate::route::Constraint;
+use crate::serve::TrustedProxies;
 use crate::signalr::OperationSet;
 
 /// Which requests one listener accepts.
@@ -22,6 +24,8 @@ pub struct AdmissionSettings {
     pub operations: OperationSet,
     /// The networks of allowed callers. Callers on a Unix socket are always allowed.
     pub clients: Constraint<IpNet>,
+    /// The proxies whose reports of the caller's address count; none if `None`.
+    pub trusted_proxies: Option<Arc<TrustedProxies>>,
     /// A header that every call must carry.
     pub required_header: Option<(HeaderName, HeaderValue)>,
     /// The maximum number of calls in progress; no limit if `None`.

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use http::HeaderMap;
+
 use super::admission::Admission;
 use super::settings::{AdmissionSettings, ProxySettings};
 use crate::delivery::IdempotencyStore;
@@ -9,7 +11,7 @@ use crate::endpoint::{Endpoint, IdleLimit};
 use crate::limits::{CallerLimits, EndpointLimits, Limits, ListenerLimits, RouteLimits};
 use crate::metrics::{Label, Labels};
 use crate::route::{Callers, Table};
-use crate::serve::ListenerId;
+use crate::serve::{CallerAddress, ListenerId, Peer};
 
 /// One configuration, shared by all workers.
 #[derive(Debug)]
@@ -19,6 +21,8 @@ pub struct Snapshot {
     pub(super) listeners: Vec<ListenerId>,
     /// By listener.
     pub(super) admissions: Vec<Admission>,
+    /// Whether any listener has trusted proxies.
+    has_trusted_proxies: bool,
     pub(super) routes: Table,
     /// The labels of the routes' metrics, by route.
     pub(super) route_labels: Vec<Label>,
@@ -51,6 +55,7 @@ impl Snapshot {
         let idempotency = before.map(|before| Arc::clone(&before.idempotency)).unwrap_or_default();
         Self {
             listeners,
+            has_trusted_proxies: admissions.iter().any(|admission| admission.trusted_proxies.is_some()),
             admissions: admissions.into_iter().map(admission).collect(),
             route_labels: routes
                 .routes()
@@ -75,6 +80,21 @@ impl Snapshot {
     /// Returns a listener's index; `None` if this configuration does not have it.
     pub(super) fn index_of(&self, listener: ListenerId) -> Option<usize> {
         self.listeners.iter().position(|known| *known == listener)
+    }
+
+    /// Returns a listener's name; `None` if this configuration does not have it.
+    pub(super) fn listener_name(&self, listener: ListenerId) -> Option<&str> {
+        self.index_of(listener).and_then(|listener| self.admissions.get(listener)).map(Admission::listener)
+    }
+
+    /// Returns the address of the caller of a call that arrived from `peer` with these headers.
+    pub(super) fn caller_address(&self, peer: &Peer, headers: &HeaderMap) -> CallerAddress {
+        let address = peer.address.map(|address| address.ip());
+        if !self.has_trusted_proxies {
+            return CallerAddress::of_peer(address);
+        }
+        let admission = self.index_of(peer.listener).and_then(|listener| self.admissions.get(listener));
+        admission.map_or_else(|| CallerAddress::of_peer(address), |admission| admission.caller_address(peer, headers))
     }
 
     /// Returns the endpoints, in configured order.

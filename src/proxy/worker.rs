@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::fmt;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,7 +13,7 @@ use http::{Request, Response};
 use super::pipeline::Proxy;
 use super::response_body::ResponseBody;
 use super::snapshot::Snapshot;
-use crate::metrics::{Metrics, WorkerMetrics};
+use crate::metrics::{Metrics, ProxyProtocolError, WorkerMetrics};
 use crate::serve::{CallerBody, Handler, ListenerId, Peer};
 use crate::signalr::Operation;
 use crate::write_batch::WriteBatch;
@@ -112,6 +113,26 @@ impl Handler for WorkerProxy {
     /// Adopts the new configuration now, so that calls of a new listener find it even if the listener is removed first.
     fn listeners_changed(&self) {
         self.0.current();
+    }
+
+    fn proxy_protocol_refused(&self, listener: ListenerId, peer: Option<SocketAddr>, error: ProxyProtocolError) {
+        let current = self.0.for_listener(listener);
+        let Some(listener) = current.snapshot().listener_name(listener) else { return };
+        self.0.worker_metrics.proxy_protocol_refused(listener, error);
+        let remedy = match error {
+            ProxyProtocolError::Untrusted => "the peer is not one of its `trusted_proxies`",
+            ProxyProtocolError::Missing => "turn the PROXY protocol on in the proxy, or `proxy_protocol` off",
+            ProxyProtocolError::Malformed => "the header does not follow the protocol",
+            ProxyProtocolError::Timeout => "the header did not arrive within `timeouts.idle`",
+        };
+        let peer = peer.map(tracing::field::display);
+        tracing::warn!(
+            listener,
+            peer,
+            error.kind = error.label(),
+            remedy,
+            "a connection without a valid PROXY header was closed"
+        );
     }
 
     fn listener_ended(&self, listener: ListenerId) {

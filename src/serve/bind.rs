@@ -226,7 +226,12 @@ mod tests {
     use super::*;
 
     fn tcp(address: &str) -> ListenerSettings {
-        ListenerSettings { name: "default".into(), bind: Bind::Tcp(address.parse().unwrap()), tls: None }
+        ListenerSettings {
+            name: "default".into(),
+            bind: Bind::Tcp(address.parse().unwrap()),
+            tls: None,
+            proxy_protocol: None,
+        }
     }
 
     fn address_and_sockets(settings: &ListenerSettings, workers: usize) -> (BoundAddress, Vec<StdListener>) {
@@ -249,7 +254,12 @@ mod tests {
     }
 
     fn unix(path: &Path) -> ListenerSettings {
-        ListenerSettings { name: "local".into(), bind: Bind::Unix { path: path.to_owned(), mode: 0o666 }, tls: None }
+        ListenerSettings {
+            name: "local".into(),
+            bind: Bind::Unix { path: path.to_owned(), mode: 0o666 },
+            tls: None,
+            proxy_protocol: None,
+        }
     }
 
     fn is_bind_in_use(path: &Path) -> bool {

@@ -2,6 +2,8 @@
 
 use std::cell::Cell;
 use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -12,11 +14,13 @@ use hyper::server::conn::http1::Builder as Http1Builder;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;
 
 use super::balance::Accepted;
 use super::body::CallerBody;
+use super::caller_address::TrustedProxies;
 use super::caller_stream::{CallerStream, Source};
 use super::drain::Phase;
 use super::handler::{Handler, Peer};
@@ -25,10 +29,11 @@ use super::http2::{self, FrameBudget, FrameCounter, Http2};
 use super::identity::{CallerIdentity, IdentityError};
 use super::open_connections::{Connection, OpenConnections};
 use super::protocol::Protocol;
+use super::proxy_protocol;
 use super::settings::ServeSettings;
 use super::socket::ByteStream;
 use super::timeouts::ConnectionTimeouts;
-use crate::metrics::CallerMetrics;
+use crate::metrics::{CallerMetrics, ProxyProtocolError};
 use crate::write_batch::{Batched, WriteBatch};
 
 /// The most bytes that hyper buffers of one connection's input. Larger than the largest head that [`Http1Check`] passes.
@@ -95,7 +100,20 @@ impl<H: Handler> ConnectionServer<H> {
     pub(super) async fn serve(self: Rc<Self>, accepted: Accepted) {
         let Accepted { stream, listener, guard: _guard } = accepted;
         let connection = self.open.add(listener.id);
-        let (bytes, address) = stream.into_parts();
+        let (mut bytes, mut address) = stream.into_parts();
+        let is_unix = address.is_none();
+        let deadline = Instant::now() + self.handshake_timeout;
+        if let Some(trusted) = &listener.proxy_protocol {
+            // Boxed: other connections would otherwise reserve memory for it.
+            let read = Box::pin(self.read_proxy_header(&mut bytes, address, trusted, &connection, deadline));
+            match read.await {
+                ControlFlow::Continue(source) => address = source.or(address),
+                ControlFlow::Break(None) => return,
+                ControlFlow::Break(Some(error)) => {
+                    return self.handler.proxy_protocol_refused(listener.id, address, error);
+                }
+            }
+        }
         let forwarded_for =
             address.and_then(|address| HeaderValue::try_from(address.ip().to_canonical().to_string()).ok());
         let tls = listener.tls.as_ref();
@@ -104,8 +122,7 @@ impl<H: Handler> ConnectionServer<H> {
             None => (Either::Left(bytes), None, None),
             Some(tls) => {
                 // Boxed: plain connections would otherwise reserve memory for it.
-                let handshake = tls.acceptor().accept(bytes);
-                let handshake = Box::pin(tokio::time::timeout(self.handshake_timeout, handshake));
+                let handshake = Box::pin(tokio::time::timeout_at(deadline, tls.acceptor().accept(bytes)));
                 match connection.unless_closing(handshake).await {
                     Some(Ok(Ok(stream))) => {
                         let session = stream.get_ref().1;
@@ -129,7 +146,7 @@ impl<H: Handler> ConnectionServer<H> {
                 }
             }
         };
-        let peer = Peer { listener: listener.id, address, is_tls: tls.is_some(), identity, forwarded_for };
+        let peer = Peer { listener: listener.id, address, is_unix, is_tls: tls.is_some(), identity, forwarded_for };
         let peer = Rc::new(peer);
         let mut io = io;
         let (protocol, first) = match connection.unless_closing(Protocol::detect(&mut io)).await {
@@ -143,6 +160,32 @@ impl<H: Handler> ConnectionServer<H> {
             Protocol::Http1 => self.serve_http1(source, peer, &connection).await,
             // Boxed: every connection would otherwise reserve memory for it.
             Protocol::Http2 => Box::pin(self.serve_http2(source, peer, &connection)).await,
+        }
+    }
+
+    /// Reads the header of the PROXY protocol. Returns the reported address, or breaks with the reason why the connection must be
+    /// closed, if there is one.
+    async fn read_proxy_header(
+        &self,
+        bytes: &mut ByteStream,
+        peer: Option<SocketAddr>,
+        trusted: &TrustedProxies,
+        connection: &Connection,
+        deadline: Instant,
+    ) -> ControlFlow<Option<ProxyProtocolError>, Option<SocketAddr>> {
+        if !trusted.includes(peer.map(|peer| peer.ip())) {
+            return ControlFlow::Break(Some(ProxyProtocolError::Untrusted));
+        }
+        let read = tokio::time::timeout_at(deadline, proxy_protocol::read(bytes));
+        match connection.unless_closing(read).await {
+            Some(Ok(Ok(Ok(Some(header))))) => ControlFlow::Continue(header.source),
+            Some(Ok(Ok(Err(error)))) => ControlFlow::Break(Some(error)),
+            Some(Err(_late)) => ControlFlow::Break(Some(ProxyProtocolError::Timeout)),
+            Some(Ok(Err(err))) => {
+                tracing::debug!(error = %err, ?peer, "a caller's connection failed");
+                ControlFlow::Break(None)
+            }
+            Some(Ok(Ok(Ok(None)))) | None => ControlFlow::Break(None),
         }
     }
 

@@ -8,19 +8,23 @@ use http::{HeaderValue, Request, Response};
 use super::body::CallerBody;
 use super::identity::CallerIdentity;
 use super::listeners::ListenerId;
+use crate::metrics::ProxyProtocolError;
 
 /// The caller of a connection, and the listener that accepted it.
 #[derive(Debug)]
 pub struct Peer {
     /// The listener that accepted it.
     pub listener: ListenerId,
-    /// The address; `None` on a Unix socket.
+    /// The address, or the one that a trusted proxy reported by the PROXY protocol; `None` on a Unix socket without such a
+    /// report.
     pub address: Option<SocketAddr>,
+    /// Whether the connection was accepted on a Unix socket.
+    pub is_unix: bool,
     /// Whether the connection is TLS.
     pub is_tls: bool,
     /// What its certificate names it; `None` if it has sent none.
     pub identity: Option<CallerIdentity>,
-    /// The IP address as a header value, made once for the connection; `None` on a Unix socket.
+    /// The IP address as a header value, made once for the connection; `None` if there is no address.
     pub forwarded_for: Option<HeaderValue>,
 }
 
@@ -40,6 +44,9 @@ pub trait Handler: 'static {
 
     /// Called when a listener was opened or replaced, before its first connection.
     fn listeners_changed(&self) {}
+
+    /// Called when a connection to a listener with the PROXY protocol is closed before it is served.
+    fn proxy_protocol_refused(&self, _listener: ListenerId, _peer: Option<SocketAddr>, _error: ProxyProtocolError) {}
 
     /// Called when a listener is closed and its last connection on this worker has ended.
     fn listener_ended(&self, _listener: ListenerId) {}

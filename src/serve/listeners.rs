@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::bind::{BindError, BoundAddress, bind, set_mode};
+use super::caller_address::TrustedProxies;
 use super::certificate::ListenerTls;
 use super::settings::{Bind, ListenerSettings, ListenerTlsSettings};
 use super::socket::StdListener;
@@ -27,6 +28,7 @@ pub(super) struct SocketId(u64);
 pub(super) struct ServedListener {
     pub(super) id: ListenerId,
     pub(super) tls: Option<ListenerTls>,
+    pub(super) proxy_protocol: Option<Arc<TrustedProxies>>,
 }
 
 /// The listeners that are open.
@@ -73,7 +75,7 @@ struct BoundListener {
     serving: Arc<ServedListener>,
     /// One for each worker; `None` if it takes over open sockets.
     sockets: Option<Vec<StdListener>>,
-    /// Whether new connections belong to another listener, or get another certificate.
+    /// Whether new connections belong to another listener, or are set up in another way.
     is_changed: bool,
 }
 
@@ -123,7 +125,9 @@ impl ListenerPlan {
                     "a listener's certificate or key is used, but needs attention"
                 );
             }
-            let is_changed = from.as_ref().is_none_or(|from| from.id != id) || tls.is_some();
+            let is_same =
+                |from: &OpenListener| from.id == id && from.settings.proxy_protocol == settings.proxy_protocol;
+            let is_changed = !from.as_ref().is_some_and(is_same) || tls.is_some();
             let (socket, address, sockets) = if let Some(from) = from {
                 (from.socket, from.address, None)
             } else {
@@ -131,7 +135,7 @@ impl ListenerPlan {
                 last_number += 1;
                 (SocketId(last_number), address, Some(sockets))
             };
-            let serving = Arc::new(ServedListener { id, tls });
+            let serving = Arc::new(ServedListener { id, tls, proxy_protocol: settings.proxy_protocol.clone() });
             bound.push(BoundListener {
                 open: OpenListener { id, socket, settings, address },
                 serving,
@@ -255,7 +259,7 @@ impl Listeners {
 }
 
 /// Returns whether two settings describe the same listener. Its connections then continue under the new rules. The certificate
-/// may differ.
+/// and the PROXY protocol may differ.
 fn is_same(one: &ListenerSettings, other: &ListenerSettings) -> bool {
     one.name == other.name && one.bind == other.bind && one.tls.is_some() == other.tls.is_some()
 }
@@ -298,7 +302,12 @@ mod tests {
     use super::*;
 
     fn tcp(name: &str, address: &str) -> ListenerSettings {
-        ListenerSettings { name: name.to_owned(), bind: Bind::Tcp(address.parse().unwrap()), tls: None }
+        ListenerSettings {
+            name: name.to_owned(),
+            bind: Bind::Tcp(address.parse().unwrap()),
+            tls: None,
+            proxy_protocol: None,
+        }
     }
 
     /// Returns the ids, and the commands to the one worker.

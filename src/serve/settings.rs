@@ -2,7 +2,10 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
+
+use super::caller_address::TrustedProxies;
 
 /// The settings of one listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,6 +16,9 @@ pub struct ListenerSettings {
     pub bind: Bind,
     /// TLS for callers; plain if `None`.
     pub tls: Option<ListenerTlsSettings>,
+    /// The proxies that must begin each connection with a header of the PROXY protocol, which no other peer may; `None` turns
+    /// the protocol off.
+    pub proxy_protocol: Option<Arc<TrustedProxies>>,
 }
 
 impl ListenerSettings {

@@ -24,15 +24,15 @@ fn tenants(listener: &str, bind: &str) -> String {
 const EAST: &str = "[[routes]]\nname = \"east\"\nendpoints = [\"east\"]\n";
 
 /// The real binary in front of a sandbox, with a configuration that the test changes.
-struct ReloadableGateway {
+pub(crate) struct ReloadableGateway {
     builder: HarnessBuilder,
-    files: Files,
-    process: Process,
+    pub(crate) files: Files,
+    pub(crate) process: Process,
     reloads: f64,
 }
 
 impl ReloadableGateway {
-    async fn start(config: GatewayConfig) -> Self {
+    pub(crate) async fn start(config: GatewayConfig) -> Self {
         let builder = HarnessBuilder::start().await;
         let files = builder.sandbox.write_files(builder.folder.path(), &config).unwrap();
         let arguments = [
@@ -52,7 +52,7 @@ impl ReloadableGateway {
     }
 
     /// Reloads with another configuration. Replaces the file by rename, so that it is never read half-written.
-    async fn reload(&mut self, config: &GatewayConfig) {
+    pub(crate) async fn reload(&mut self, config: &GatewayConfig) {
         self.write(config);
         self.process.hang_up().await;
         self.reloads += 1.0;
@@ -65,7 +65,7 @@ impl ReloadableGateway {
         std::fs::rename(next, &self.files.config).unwrap();
     }
 
-    async fn wait_for(&self, result: &str, count: f64) {
+    pub(crate) async fn wait_for(&self, result: &str, count: f64) {
         wait_until(&format!("{count} reloads end in {result}"), async || {
             (self.process.metrics().await.sum("config_reloads_total", &[("result", result)]) >= count).then_some(())
         })
@@ -80,19 +80,19 @@ impl ReloadableGateway {
         Some(found["address"].as_str().unwrap().to_owned())
     }
 
-    async fn tcp_address(&self, name: &str) -> SocketAddr {
+    pub(crate) async fn tcp_address(&self, name: &str) -> SocketAddr {
         self.address(name).await.unwrap().parse().unwrap()
     }
 
     /// Returns the hubs of the messages at an endpoint.
-    fn hubs_at(&self, endpoint: &str) -> Vec<String> {
+    pub(crate) fn hubs_at(&self, endpoint: &str) -> Vec<String> {
         let entries = self.builder.sandbox.endpoint(endpoint).unwrap().server.journal().entries();
         let hub = |target: &str| Some(target.strip_prefix("/api/hubs/")?.split('/').next()?.to_owned());
         entries.iter().filter_map(|entry| hub(&entry.target)).collect()
     }
 }
 
-fn config(more: impl Into<String>) -> GatewayConfig {
+pub(crate) fn config(more: impl Into<String>) -> GatewayConfig {
     GatewayConfig { more: more.into(), ..GatewayConfig::default() }
 }
 

@@ -65,9 +65,24 @@ async fn handshake(
     folder: &Path,
     alpn: &[&[u8]],
 ) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
+    handshake_over(TcpStream::connect(address).await?, folder, alpn).await
+}
+
+/// Makes a TLS handshake with the listener `secure` over an open connection.
+pub(crate) async fn secured_over(
+    tcp: TcpStream,
+    folder: &Path,
+) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
+    handshake_over(tcp, folder, &[]).await
+}
+
+async fn handshake_over(
+    tcp: TcpStream,
+    folder: &Path,
+    alpn: &[&[u8]],
+) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
     let mut config = client_config(&Trust::from_ca_file(Some(&folder.join("listener.pem")))).unwrap();
     config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
-    let tcp = TcpStream::connect(address).await?;
     let name = ServerName::try_from("localhost").unwrap();
     with_timeout("a handshake", TlsConnector::from(Arc::new(config)).connect(name, tcp)).await
 }

@@ -7,6 +7,7 @@ mod support;
 
 mod admission;
 mod architecture;
+mod behind_proxies;
 mod broken_uploads;
 mod chaos;
 mod cli;

@@ -7,5 +7,7 @@
 #[path = "../it/support/mod.rs"]
 mod support;
 
+mod haproxy;
+mod nginx;
 mod server;
 mod squid;

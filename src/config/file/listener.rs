@@ -30,6 +30,15 @@ pub(crate) struct ListenerFile {
     /// Networks that callers may connect from, such as `10.0.0.0/8`. Default: any.
     #[serde(default)]
     pub(crate) clients: Vec<String>,
+    /// The proxies in front of this listener, by address or network such as `10.0.0.0/8`, and `unix` for all peers of a Unix
+    /// socket. A caller's address is read from the `Forwarded` or `X-Forwarded-For` of these alone, for `clients`,
+    /// `client_rate`, routes and logs. Default: none, so that the peer of the connection is the caller.
+    #[serde(default)]
+    pub(crate) trusted_proxies: Vec<String>,
+    /// Whether connections begin with a header of the PROXY protocol, version 1 or 2. Connections without it and those of other
+    /// peers than `trusted_proxies` are closed. Default: false.
+    #[serde(default)]
+    pub(crate) proxy_protocol: bool,
     /// A header that every call except health probes must have. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) required_header: Option<RequiredHeaderFile>,

@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use super::context::{Context, key};
-use super::values;
+use super::{proxies, values};
 use crate::admin::AdminSettings;
 use crate::config::file::{AdminFile, ClientAuthFile, ConfigFile, ListenerFile, OneOrMany, TlsFile};
 use crate::config::problem::did_you_mean;
@@ -29,6 +29,8 @@ pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> Vec<(Listen
             allowed_hosts: Vec::new(),
             operations: None,
             clients: Vec::new(),
+            trusted_proxies: Vec::new(),
+            proxy_protocol: false,
             required_header: None,
             max_requests: None,
             client_rate: None,
@@ -84,10 +86,13 @@ fn lower_one(name: &str, file: &ListenerFile, context: &mut Context<'_>) -> (Lis
         path
     };
     values::check_name(&at(&[]), name, context);
+    let bind = bind(file, &at(&["bind"]), &at(&["mode"]), context);
+    let trusted_proxies = proxies::trusted(&at(&[]), file, &bind, context);
     let settings = ListenerSettings {
         name: name.to_owned(),
-        bind: bind(file, &at(&["bind"]), &at(&["mode"]), context),
+        bind,
         tls: file.tls.as_ref().map(|tls| lower_tls(tls, &at(&["tls"]), context)),
+        proxy_protocol: trusted_proxies.clone().filter(|_| file.proxy_protocol),
     };
     if matches!(settings.bind, Bind::Unix { .. }) && file.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some()) {
         let fix = "remove it, or bind a TCP address: the mode of a Unix socket says who may connect";
@@ -133,6 +138,7 @@ fn lower_one(name: &str, file: &ListenerFile, context: &mut Context<'_>) -> (Lis
             [] => Constraint::Any,
             networks => values::networks(&at(&["clients"]), networks, context),
         },
+        trusted_proxies,
         required_header,
     };
     (settings, admission)

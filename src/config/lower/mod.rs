@@ -13,6 +13,7 @@ mod listener;
 mod memo;
 mod named_endpoint;
 mod process;
+mod proxies;
 mod request;
 mod route;
 mod tenant;

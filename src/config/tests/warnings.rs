@@ -73,3 +73,38 @@ fn rejects_an_empty_list_in_a_condition() {
         assert!(problems.iter().any(|problem| problem.key == format!("routes.0.match.{condition}")), "{problems:?}");
     }
 }
+
+#[test]
+fn trusted_proxies_must_be_whole_networks_that_the_listener_can_see() {
+    let tcp = "bind = \"127.0.0.1:8080\"\n";
+    let unix = "bind = \"unix:/run/gateway.sock\"\n";
+    for (listener, key, expected) in [
+        (
+            format!("{tcp}trusted_proxies = [\"10.0.0.5/8\"]"),
+            "trusted_proxies",
+            "is not the first address of its network",
+        ),
+        (format!("{tcp}trusted_proxies = [\"proxy.corp\"]"), "trusted_proxies", "`proxy.corp` is not a network"),
+        (format!("{tcp}trusted_proxies = [\"unix\"]"), "trusted_proxies", "this is a TCP listener"),
+        (format!("{unix}trusted_proxies = [\"10.0.0.0/8\"]"), "trusted_proxies", "have no address"),
+        (format!("{tcp}proxy_protocol = true"), "proxy_protocol", "every connection would be closed"),
+    ] {
+        let problems = loaded(&format!("[listeners.default]\n{listener}\n")).expect_err(&listener).problems;
+        let [problem] = problems.as_slice() else { panic!("{listener}: {problems:?}") };
+        assert_eq!(problem.key, format!("listeners.default.{key}"), "{listener}");
+        assert!(problem.fact.contains(expected), "{listener}: {problem:?}");
+    }
+    for (listener, is_warned) in [
+        (format!("{tcp}trusted_proxies = [\"10.0.0.5\", \"10.1.0.0/16\", \"fd00::/8\"]\nproxy_protocol = true"), false),
+        (format!("{unix}trusted_proxies = [\"unix\", \"10.0.0.0/8\"]"), false),
+        (format!("{tcp}trusted_proxies = [\"0.0.0.0/0\"]"), true),
+        (format!("{tcp}trusted_proxies = [\"::/0\"]"), true),
+    ] {
+        let found = warnings(&format!("[listeners.default]\n{listener}\n"));
+        assert_eq!(
+            found.iter().any(|(_, fact)| fact.contains("choose the address")),
+            is_warned,
+            "{listener}: {found:?}"
+        );
+    }
+}
