@@ -40,6 +40,7 @@
 //! - *fan-out*: the delivery of one call to several endpoints; *leg*: its delivery to one of them; *merge*: combining
 //!   the responses of the legs into one
 //! - *lease*: the use of a pooled connection for one request, after which the connection returns to the pool or closes
+//! - *claim*: the right of one request to send the call of an `Idempotency-Key`
 //! - *lower*: to turn a part of the configuration file into settings
 //! - *drain*: to stop accepting calls and wait for those in flight, for a limited time
 //!
@@ -52,13 +53,14 @@
 //! write_batch       →  none
 //! files             →  none
 //! limits            →  metrics
+//! idempotency       →  none
 //! tls               →  files
 //! credential        →  files, metrics, redact, tls
 //! endpoint          →  credential, descriptors, limits, metrics, write_batch, tls
 //! route             →  endpoint, limits, signalr
 //! serve             →  descriptors, files, metrics, write_batch
-//! delivery          →  route, endpoint, credential, signalr, serve, limits, metrics, write_batch
-//! proxy             →  delivery, route, endpoint, credential, signalr, serve, limits, metrics, write_batch
+//! delivery          →  route, endpoint, credential, signalr, serve, limits, idempotency, metrics, write_batch
+//! proxy             →  delivery, route, endpoint, credential, signalr, serve, limits, idempotency, metrics, write_batch
 //! admin             →  serve, metrics, endpoint, credential
 //! diagnosis         →  endpoint, credential, signalr, metrics, tls
 //! gateway           →  all above
@@ -84,6 +86,8 @@ pub mod proxy;
 pub mod delivery;
 
 pub mod limits;
+
+pub mod idempotency;
 
 pub mod route;
 

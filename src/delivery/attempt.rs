@@ -130,7 +130,7 @@ async fn send_once(
     others: usize,
 ) -> Result<AuthorizedResponse, Box<AttemptOutcome>> {
     let endpoint = upstream.endpoint();
-    let url = RequestUrl { origin: endpoint.origin(), path: call.uri.path() };
+    let url = RequestUrl { origin: endpoint.origin(), path: call.uri().path() };
     let bearer = match endpoint.bearer().current(url) {
         Some(bearer) => bearer,
         None => Box::pin(wait_for_bearer(worker, endpoint, url, call.state, others))
@@ -141,7 +141,13 @@ async fn send_once(
     let request = call.state.deadline();
     check_sendable(worker, call, &bearer, request.remaining(began))?;
     let time = AttemptTime { began, limit: worker.settings.try_timeout, request };
-    let result = forward::send(upstream.pool(), call, &bearer, &worker.timer, &time).await;
+    let result = match call.claim() {
+        None => forward::send(upstream.pool(), call, &bearer, &worker.timer, &time).await,
+        // Boxed because it is rare.
+        Some(claim) => {
+            Box::pin(forward::send_claimed(upstream.pool(), call, &bearer, &worker.timer, &time, claim)).await
+        }
+    };
     let ended = Instant::now();
     let duration = ended.saturating_duration_since(time.began);
     call.state.add_wait(duration);

@@ -9,6 +9,7 @@ use http::{HeaderMap, Uri};
 
 use super::body::RequestBody;
 use super::head::CallHead;
+use crate::idempotency::Claim;
 use crate::limits::RequestDeadline;
 use crate::signalr::Operation;
 
@@ -83,18 +84,51 @@ impl fmt::Debug for CallState {
 #[derive(Clone, Copy)]
 pub struct PlannedCall<'a> {
     pub(super) operation: Operation,
-    /// The caller's target, or one that replaces it.
-    pub(super) uri: &'a Uri,
     pub(super) body: &'a RequestBody,
-    /// Whether the gateway edits the response's body, which must have no content coding then.
-    pub(super) edits_response: bool,
     pub(super) state: &'a CallState,
+    /// What few calls have.
+    pub(super) special: Option<&'a Special>,
+}
+
+/// What distinguishes a call from most others.
+pub(super) enum Special {
+    /// It is a page of a list.
+    Page(PageRequest),
+    /// It has an idempotency key, and a claim of it.
+    Claimed(Claim),
+}
+
+/// A request for a page of a list. The gateway edits the response's body, which must have no content coding.
+pub(super) struct PageRequest {
+    /// Replaces the caller's target.
+    pub(super) uri: Option<Uri>,
 }
 
 impl<'a> PlannedCall<'a> {
     /// Returns a call with the caller's own target.
     pub fn new(operation: Operation, body: &'a RequestBody, state: &'a CallState) -> Self {
-        Self { operation, uri: &state.head.uri, body, edits_response: false, state }
+        Self { operation, body, state, special: None }
+    }
+
+    /// Returns the target.
+    pub(super) fn uri(&self) -> &'a Uri {
+        match self.special {
+            Some(Special::Page(page)) => page.uri.as_ref().unwrap_or(&self.state.head.uri),
+            Some(Special::Claimed(_)) | None => &self.state.head.uri,
+        }
+    }
+
+    /// Returns whether the gateway edits the response's body.
+    pub(super) fn edits_response(&self) -> bool {
+        matches!(self.special, Some(Special::Page(_)))
+    }
+
+    /// Returns the claim of the call's idempotency key, if it has one.
+    pub(super) fn claim(&self) -> Option<&'a Claim> {
+        match self.special {
+            Some(Special::Claimed(claim)) => Some(claim),
+            Some(Special::Page(_)) | None => None,
+        }
     }
 
     pub(super) fn head(&self) -> &'a CallHead {

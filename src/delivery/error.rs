@@ -9,6 +9,7 @@ use http::StatusCode;
 
 use crate::credential::{Actor, TokenUnavailable};
 use crate::endpoint::TransportError;
+use crate::idempotency::ClaimError;
 use crate::metrics::ErrorKind;
 
 /// Why a planned call has no response.
@@ -18,8 +19,22 @@ pub enum DeliveryError {
     #[error("the continuation token names an endpoint that the route does not have")]
     UnknownContinuation,
     /// The idempotency key belongs to another call.
-    #[error("the Idempotency-Key was used for another call; use a new key for each call")]
+    #[error(
+        "the Idempotency-Key was used for a call with another method, target, content type, body or route; nothing was sent; \
+         use a new key for each call"
+    )]
     KeyReused,
+    /// Another call with the idempotency key is in progress.
+    #[error(
+        "a call with the same Idempotency-Key is still in progress; this one sent nothing; try again later to get the outcome"
+    )]
+    KeyInUse,
+    /// An earlier call with the idempotency key may have been received, and has no outcome.
+    #[error(
+        "an earlier call with the same Idempotency-Key may have been received by the SignalR endpoint, whose answer is not \
+         known; it is not sent again under this key"
+    )]
+    OutcomeUnknown,
     /// The caller was too slow.
     #[error("the request body did not arrive in time; send it without pauses")]
     SlowRequest,
@@ -106,6 +121,8 @@ pub enum DeliveryError {
     PartialDelivery {
         /// The outcome of each leg.
         endpoints: Vec<EndpointOutcome>,
+        /// Whether this is the outcome of an earlier call with the same idempotency key, and nothing was sent now.
+        is_replay: bool,
     },
     /// The deadline passed.
     #[error("the SignalR endpoint did not respond within {}; the request may have been received", humantime::format_duration(*.limit))]
@@ -133,7 +150,10 @@ impl DeliveryError {
     /// Returns the metric label.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::UnknownContinuation | Self::KeyReused => ErrorKind::Malformed,
+            Self::UnknownContinuation => ErrorKind::Malformed,
+            Self::KeyReused => ErrorKind::KeyReused,
+            Self::KeyInUse => ErrorKind::KeyInUse,
+            Self::OutcomeUnknown => ErrorKind::OutcomeUnknown,
             Self::SlowRequest => ErrorKind::SlowRequest,
             Self::BodyBroken => ErrorKind::BodyBroken,
             Self::BodyTooLarge { .. } => ErrorKind::BodyTooLarge,
@@ -155,7 +175,9 @@ impl DeliveryError {
     /// Returns the status. 503 means that nothing was sent upstream, or that no endpoint processed what was.
     pub fn status(&self) -> StatusCode {
         match self {
-            Self::UnknownContinuation | Self::KeyReused | Self::BodyBroken => StatusCode::BAD_REQUEST,
+            Self::UnknownContinuation | Self::BodyBroken => StatusCode::BAD_REQUEST,
+            Self::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::KeyInUse => StatusCode::CONFLICT,
             Self::SlowRequest => StatusCode::REQUEST_TIMEOUT,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::HeadersTooLarge { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
@@ -171,7 +193,7 @@ impl DeliveryError {
             | Self::NoBodyMemory
             | Self::Shortage(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
-            Self::Deadline { .. } => StatusCode::GATEWAY_TIMEOUT,
+            Self::Deadline { .. } | Self::OutcomeUnknown => StatusCode::GATEWAY_TIMEOUT,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -179,7 +201,10 @@ impl DeliveryError {
     /// Returns a short title.
     pub fn title(&self) -> &'static str {
         match self {
-            Self::UnknownContinuation | Self::KeyReused => "Malformed request",
+            Self::UnknownContinuation => "Malformed request",
+            Self::KeyReused => "Idempotency-Key of another call",
+            Self::KeyInUse => "Call with the same Idempotency-Key in progress",
+            Self::OutcomeUnknown => "Outcome of the earlier call unknown",
             Self::SlowRequest => "Request too slow",
             Self::BodyBroken => "Request body incomplete",
             Self::BodyTooLarge { .. } => "Body too large",
@@ -207,11 +232,14 @@ impl DeliveryError {
             Self::CircuitsOpen { retry_after } | Self::Overload { retry_after } | Self::RateLimited { retry_after } => {
                 Some(*retry_after)
             }
-            Self::TokenUnavailable(None) | Self::EndpointUnavailable(_) | Self::NoBodyMemory | Self::Shortage(_) => {
-                Some(Duration::from_secs(1))
-            }
+            Self::TokenUnavailable(None)
+            | Self::EndpointUnavailable(_)
+            | Self::NoBodyMemory
+            | Self::Shortage(_)
+            | Self::KeyInUse => Some(Duration::from_secs(1)),
             Self::UnknownContinuation
             | Self::KeyReused
+            | Self::OutcomeUnknown
             | Self::SlowRequest
             | Self::BodyBroken
             | Self::BodyTooLarge { .. }
@@ -227,6 +255,15 @@ impl DeliveryError {
     }
 }
 
+impl From<ClaimError> for DeliveryError {
+    fn from(err: ClaimError) -> Self {
+        match err {
+            ClaimError::OtherCall => Self::KeyReused,
+            ClaimError::InProgress => Self::KeyInUse,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -235,7 +272,9 @@ mod tests {
     fn callers_read_which_side_failed_and_when_to_try_again() {
         let second = Duration::from_secs(1);
         for (err, status, title, retry_after) in [
-            (DeliveryError::KeyReused, 400, "Malformed request", None),
+            (DeliveryError::KeyReused, 422, "Idempotency-Key of another call", None),
+            (DeliveryError::KeyInUse, 409, "Call with the same Idempotency-Key in progress", Some(second)),
+            (DeliveryError::OutcomeUnknown, 504, "Outcome of the earlier call unknown", None),
             (DeliveryError::SlowRequest, 408, "Request too slow", None),
             (DeliveryError::BodyTooLarge { limit: 1 }, 413, "Body too large", None),
             (DeliveryError::HeadersTooLarge { size: 2, limit: 1 }, 431, "Headers too large", None),

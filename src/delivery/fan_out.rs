@@ -1,28 +1,25 @@
 //! Fan-out: one call to every endpoint of a route, and one response. [`crate::signalr::merge_delivery`] and
 //! [`crate::signalr::merge_first_success`] say which.
-//!
-//! A delivery that carries an `Idempotency-Key` goes only to the endpoints that have not accepted it under that key.
 
-use std::cell::RefCell;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use http::{Response, StatusCode};
+use http::Response;
 
 use super::body::{RequestBody, UpstreamBody};
 use super::call::PlannedCall;
 use super::error::{DeliveryError, EndpointOutcome};
-use super::idempotency::{CallKey, Fingerprint, KeyReused, KeyedCall};
-use super::outcome::AttemptOutcome;
+use super::outcome::{AttemptOutcome, Fault, Sent};
+use super::settle::settle;
 use super::single::deliver_to;
 use super::upstream::Upstream;
 use super::worker::WorkerDelivery;
 use crate::endpoint::CallClass;
+use crate::idempotency::{Claim, LegState, Outcome};
 use crate::metrics::FanOutOutcome;
 use crate::route::{Choice, Route, WhenUnavailable};
-use crate::signalr::{FanOutKind, LegOutcome, Merged, Policy, merge_delivery, merge_first_success};
+use crate::signalr::{FanOutKind, LegOutcome, Merged, Operation, Policy, merge_delivery, merge_first_success};
 
 /// How long the other legs may go on after the first success, where one suffices. Most end in time, and their
 /// connections are reused.
@@ -34,52 +31,60 @@ pub(super) async fn fan_out<'a>(
     worker: &'a WorkerDelivery,
     choice: Choice<'_>,
     policy: Policy,
-    key: Option<CallKey<'_>>,
     call: &PlannedCall<'_>,
 ) -> Result<(&'a Upstream, Response<UpstreamBody>), DeliveryError> {
+    let body = collect(worker, call).await?;
+    let merged = deliver_to_all(worker, choice, policy, &PlannedCall { body: &body, ..*call }).await?;
+    Ok((merged.upstream, merged.response))
+}
+
+/// Reads the body of a call to its end: all legs read one buffer, so no leg waits for another.
+pub(super) async fn collect(worker: &WorkerDelivery, call: &PlannedCall<'_>) -> Result<RequestBody, DeliveryError> {
+    let max_wait = worker.settings.queue.max_wait;
+    let body = tokio::time::timeout(call.state.remaining(), call.body.collected(max_wait)).await;
+    Ok(body.map_err(|_late| DeliveryError::SlowRequest)??)
+}
+
+/// The response that was chosen among those of several endpoints.
+pub(super) struct MergedResponse<'a> {
+    pub(super) upstream: &'a Upstream,
+    pub(super) response: Response<UpstreamBody>,
+    /// Whether nothing was sent: every leg had an outcome from an earlier call with the same idempotency key.
+    pub(super) is_replay: bool,
+}
+
+/// Sends a call, whose body is complete, to every endpoint of a route at the same time and merges the responses. A call
+/// that has claimed its idempotency key goes only to the endpoints that were not sent it.
+pub(super) async fn deliver_to_all<'a>(
+    worker: &'a WorkerDelivery,
+    choice: Choice<'_>,
+    policy: Policy,
+    call: &PlannedCall<'_>,
+) -> Result<MergedResponse<'a>, DeliveryError> {
     let PlannedCall { operation, state, .. } = *call;
     let route = choice.route().name().as_str();
-    // All legs read one buffer, so no leg waits for another.
     let (waited_before, began) = (state.waited(), Instant::now());
-    let max_wait = worker.settings.queue.max_wait;
-    let body = tokio::time::timeout(state.remaining(), call.body.collected(max_wait)).await;
-    let body = body.map_err(|_late| DeliveryError::SlowRequest)??;
-    let keyed = key.map(|key| keyed_call(worker, key, call, &body)).transpose()?;
-    let accepted = match &keyed {
-        // Waits while another request sends the same call.
-        Some(call) => match tokio::time::timeout(state.remaining(), call.accepted.lock()).await {
-            Ok(accepted) => Some(RefCell::new(accepted)),
-            Err(_late) => return Err(DeliveryError::Deadline { limit: state.deadline().limit() }),
-        },
-        None => None,
-    };
     let upstreams: Vec<&Upstream> = choice.endpoint_indexes().filter_map(|index| worker.upstream(index)).collect();
-    let accepted_before = |upstream: &&Upstream| {
-        let endpoint = upstream.endpoint();
-        accepted.as_ref()?.borrow().by(endpoint.name().as_str(), endpoint.origin())
+    let known = call.claim().map(Claim::legs).unwrap_or_default();
+    let earlier = |upstream: &&Upstream| match call.claim() {
+        Some(_) => known.state(upstream.endpoint().name().as_str(), upstream.endpoint().origin()),
+        None => LegState::Claimed,
     };
-    let earlier: Vec<Option<StatusCode>> = upstreams.iter().map(accepted_before).collect();
-    if earlier.iter().any(Option::is_some) {
+    let earlier: Vec<LegState> = upstreams.iter().map(earlier).collect();
+    if earlier.iter().any(|leg| matches!(leg, LegState::Done(_))) {
         worker.metrics.fan_out_repeated(route);
     }
+    let is_replay = !earlier.contains(&LegState::Claimed);
     let send_anyway = sends_anyway(choice.route(), &upstreams, CallClass::new(operation.class().index()));
-    let legs = upstreams.iter().zip(&earlier).map(|(&upstream, &earlier)| {
-        let call = PlannedCall { body: &body, ..*call };
-        let accepted = accepted.as_ref();
-        async move {
-            if let Some(status) = earlier {
-                return AttemptOutcome::responded(operation, accepted_earlier(status), began, false);
-            }
-            let outcome = deliver_to(worker, upstream, send_anyway, &call).await;
-            if let (Some(accepted), LegOutcome::Accepted, Some(status)) =
-                (accepted, outcome.leg(), outcome.ending.status)
-            {
-                // Recorded now: the other legs may take long, and the request may be cancelled before they end.
-                let endpoint = upstream.endpoint();
-                accepted.borrow_mut().record(endpoint.name().as_str(), endpoint.origin(), status);
-            }
-            outcome
+    let legs = upstreams.iter().zip(&earlier).map(|(&upstream, earlier)| async move {
+        match earlier {
+            LegState::Claimed => {}
+            LegState::Sent => return outcome_unknown(),
+            LegState::Done(outcome) => return replayed(operation, outcome, began),
         }
+        let outcome = deliver_to(worker, upstream, send_anyway, call).await;
+        // Recorded now: the other legs may take long.
+        settle(worker, upstream, call, outcome).await
     });
     let first_success_suffices = operation.fan_out_kind() == FanOutKind::FirstSuccess;
     let mut results = gather(legs, first_success_suffices).await;
@@ -88,7 +93,7 @@ pub(super) async fn fan_out<'a>(
 
     let legs: Vec<LegOutcome> = results.iter().map(|outcome| leg_of(outcome.as_ref())).collect();
     for ((leg, result), earlier) in legs.iter().zip(&results).zip(&earlier) {
-        if result.is_some() && earlier.is_none() {
+        if result.is_some() && *earlier == LegState::Claimed {
             worker.metrics.fan_out_leg(route, fan_out_outcome(*leg));
         }
     }
@@ -100,7 +105,7 @@ pub(super) async fn fan_out<'a>(
         Merged::Leg(chosen) => chosen,
         Merged::Partial => {
             worker.metrics.fan_out_partial(route);
-            return Err(DeliveryError::PartialDelivery { endpoints: outcomes(&upstreams, &legs, results) });
+            return Err(DeliveryError::PartialDelivery { endpoints: outcomes(&upstreams, &legs, results), is_replay });
         }
         Merged::Unreached => {
             results.into_iter().flatten().for_each(AttemptOutcome::discard);
@@ -113,19 +118,18 @@ pub(super) async fn fan_out<'a>(
     // The endpoint of a leg that was cancelled may have received the call.
     let limit = state.deadline().limit();
     let result = chosen_outcome.map_or(Err(DeliveryError::Deadline { limit }), |outcome| outcome.result);
-    result.map(|response| (upstream, response))
+    result.map(|response| MergedResponse { upstream, response, is_replay })
 }
 
-/// Returns the record of a call with this key.
-fn keyed_call(
-    worker: &WorkerDelivery,
-    key: CallKey<'_>,
-    call: &PlannedCall<'_>,
-    body: &RequestBody,
-) -> Result<Arc<KeyedCall>, DeliveryError> {
-    let fingerprint = Fingerprint::of(&call.head().method, call.uri, body.whole());
-    let call = worker.idempotency.call(key, fingerprint, worker.settings.idempotency);
-    call.map_err(|KeyReused| DeliveryError::KeyReused)
+/// Returns the outcome of a leg that was sent under the same idempotency key and has none.
+fn outcome_unknown() -> AttemptOutcome {
+    AttemptOutcome::failed(Sent::MaybeProcessed, Fault::NoneKnown, DeliveryError::OutcomeUnknown)
+}
+
+/// Returns the outcome of a leg that is done under the same idempotency key.
+fn replayed(operation: Operation, outcome: &Outcome, began: Instant) -> AttemptOutcome {
+    let response = outcome.to_response().map(UpstreamBody::from);
+    AttemptOutcome::responded(operation, response, began, false)
 }
 
 /// Returns whether endpoints are tried despite their open circuits: all circuits are open, and the route is configured
@@ -148,13 +152,6 @@ fn outcomes(
         EndpointOutcome { endpoint: upstream.name().to_string(), outcome: fan_out_outcome(*leg).label(), status }
     };
     upstreams.iter().zip(legs).zip(results).map(outcome).collect()
-}
-
-/// Returns a response with the status with which an endpoint accepted the call before.
-fn accepted_earlier(status: StatusCode) -> Response<UpstreamBody> {
-    let mut response = Response::new(UpstreamBody::Empty);
-    *response.status_mut() = status;
-    response
 }
 
 /// Runs legs at the same time and returns their outcomes in order. Where the first success suffices, legs that have not

@@ -16,6 +16,7 @@ use crate::credential::Bearer;
 use crate::endpoint::{
     ConnectError, Endpoint, HeaderVisitor, Lease, Pool, Processing, RequestHead, SendError, Sending, TransportError,
 };
+use crate::idempotency::{Claim, ClaimError};
 use crate::limits::{DeadlineTimer, RequestDeadline};
 use crate::metrics::UpstreamErrorReason;
 use crate::signalr::Operation;
@@ -54,6 +55,8 @@ impl AttemptTime {
 pub(super) enum Failure {
     /// There was no connection. Nothing was sent.
     Connect(ConnectError),
+    /// The call may not be sent under its idempotency key. Nothing was sent.
+    Claim(ClaimError),
     /// The connection ended before the request was written to it. Nothing was sent.
     Unsent(TransportError),
     /// The endpoint states that it did not process the request.
@@ -111,6 +114,7 @@ impl Failure {
                 let fault = if matches!(err, ConnectError::Queue(_)) { Fault::NoneKnown } else { Fault::Endpoint };
                 (Sent::Nothing, fault, DeliveryError::EndpointUnavailable(err.into()), reason)
             }
+            Self::Claim(err) => (Sent::Nothing, Fault::Gateway, err.into(), Local),
             Self::Unsent(err) => {
                 let err = DeliveryError::EndpointUnavailable(err.into());
                 (Sent::Nothing, Fault::Endpoint, err, ResetBeforeSend)
@@ -196,6 +200,38 @@ pub(super) async fn send(
     })
 }
 
+/// Sends a call that has claimed an idempotency key, like [`send`]. Marks it as sent once there is a connection, before
+/// the first byte is written. Its body is complete, so it never waits for the caller.
+pub(super) async fn send_claimed(
+    pool: &Pool<RequestBody>,
+    call: &PlannedCall<'_>,
+    bearer: &Bearer,
+    timer: &DeadlineTimer,
+    time: &AttemptTime,
+    claim: &Claim,
+) -> Result<Response<UpstreamBody>, Failure> {
+    let sent = Cell::new(false);
+    let endpoint = pool.endpoint();
+    let attempt = async {
+        let lease = pool.lease(time.began).await.map_err(Failure::Connect)?;
+        let reused = lease.is_reused();
+        claim.mark_sent(endpoint.name().as_str(), endpoint.origin()).await.map_err(Failure::Claim)?;
+        sent.set(true);
+        match send_over(call, lease, endpoint, bearer).await {
+            Ok(response) => Ok(response.map(UpstreamBody::new)),
+            Err(err) if err.is_safe_to_repeat() && reused => {
+                send_over_fresh_connection(pool, call, bearer, &sent).await
+            }
+            Err(err) => Err(err.into()),
+        }
+    };
+    let result = timer.until(time.deadline(), |_now| None, attempt).await;
+    result.unwrap_or_else(|| {
+        let waited = time.endpoint_time(Instant::now(), Duration::ZERO);
+        Err(Failure::Deadline { sent: sent.get(), waited })
+    })
+}
+
 async fn send_over_fresh_connection(
     pool: &Pool<RequestBody>,
     call: &PlannedCall<'_>,
@@ -216,10 +252,10 @@ fn send_over(
     endpoint: &Endpoint,
     bearer: &Bearer,
 ) -> Sending<RequestBody> {
-    let target = call.uri.path_and_query().map_or("/", PathAndQuery::as_str);
+    let target = call.uri().path_and_query().map_or("/", PathAndQuery::as_str);
     let head = call.head();
     let lines = |line: &mut HeaderVisitor<'_>| {
-        if call.edits_response {
+        if call.edits_response() {
             head.write_upstream(endpoint.host(), bearer, &mut |name, value| {
                 if *name != ACCEPT_ENCODING {
                     line(name, value);

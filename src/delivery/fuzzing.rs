@@ -1,14 +1,12 @@
-//! Properties of header rules, idempotency keys and `Retry-After`, for the fuzzer.
+//! Properties of header rules and `Retry-After`, for the fuzzer.
 
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use http::header::{AUTHORIZATION, CONNECTION, COOKIE, HOST, HeaderMap, HeaderName, RETRY_AFTER};
-use http::{HeaderValue, Method, Request, Uri};
+use http::{HeaderValue, Request};
 
 use super::head::CallHead;
 use super::headers::to_downstream;
-use super::idempotency::{CallKey, Fingerprint, IdempotencySettings, IdempotencyStore, KeyReused, Network};
 use super::outcome;
 use crate::credential::Bearer;
 
@@ -68,24 +66,6 @@ pub(crate) fn headers(data: &[u8]) {
             );
         }
     }
-}
-
-/// Checks that a key belongs to one call of one listener.
-pub(crate) fn idempotency_store(key: &str) {
-    let store = IdempotencyStore::default();
-    let settings = IdempotencySettings { keep: Duration::from_secs(60), keys: 1 };
-    let call = |listener, key, body| {
-        let fingerprint = Fingerprint::of(&Method::POST, &Uri::from_static("/"), body);
-        store.call(CallKey { listener, network: Network::Local, key }, fingerprint, settings)
-    };
-    let (Ok(first), Ok(elsewhere)) = (call("inside", key, b"a"), call("outside", key, b"b")) else {
-        panic!("{key:?} is known before its first use");
-    };
-    assert!(
-        call("inside", key, b"a").is_ok_and(|again| Arc::ptr_eq(&first, &again) && !Arc::ptr_eq(&elsewhere, &again))
-    );
-    assert_eq!(call("inside", key, b"c").err(), Some(KeyReused));
-    assert!(call("inside", &format!("{key} "), b"c").is_ok(), "two keys are treated as one");
 }
 
 /// Parses the `Retry-After` of an endpoint. Checks that seconds are returned as written, and dates as the time until

@@ -16,6 +16,13 @@ pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Marks a response as the gateway's own; the value is the error's kind.
 pub const ERROR_HEADER: HeaderName = HeaderName::from_static("signalr-gateway-error");
 
+/// The key under which a repeated call gets the outcome of the first.
+pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// Marks a response as that of an earlier call with the same idempotency key: `true`, or `without-body` if the body was too
+/// large to be remembered.
+pub const REPLAYED_HEADER: HeaderName = HeaderName::from_static("signalr-gateway-replayed");
+
 /// Returns whether a header is about the connection and not about the message.
 ///
 /// Source: RFC 9110 section 7.6.1; `proxy-*` and `keep-alive` from RFC 2616 section 13.5.1, still met in the wild.
@@ -41,11 +48,11 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
 pub(super) fn is_withheld_upstream(name: &HeaderName) -> bool {
     is_hop_by_hop(name)
         || *name == ENDPOINT_HEADER
+        || *name == IDEMPOTENCY_KEY
         || matches!(
             name.as_str(),
             "cookie"
                 | "expect"
-                | "idempotency-key"
                 | "x-http-method"
                 | "x-http-method-override"
                 | "x-method-override"
@@ -72,6 +79,8 @@ pub struct HeaderSummary {
     pub has_request_id: bool,
     /// The declared length of the body, in bytes.
     pub content_length: Option<u64>,
+    /// The number of `Idempotency-Key` headers.
+    pub idempotency_keys: usize,
     /// Whether any header must not be forwarded.
     pub(super) has_withheld: bool,
     /// The number of headers that `Connection` names.
@@ -97,6 +106,7 @@ impl HeaderSummary {
                 summary.has_request_id = true;
             } else if is_withheld_upstream(name) {
                 summary.has_withheld = true;
+                summary.idempotency_keys += usize::from(*name == IDEMPOTENCY_KEY);
                 if *name == CONNECTION {
                     summary.connection_names += value.as_bytes().split(|byte| *byte == b',').count();
                 }
@@ -111,7 +121,7 @@ impl HeaderSummary {
 fn is_withheld_downstream(name: &HeaderName) -> bool {
     is_hop_by_hop(name)
         || *name == ERROR_HEADER
-        || matches!(name.as_str(), "set-cookie" | "strict-transport-security" | "alt-svc")
+        || matches!(name.as_str(), "set-cookie" | "strict-transport-security" | "alt-svc" | "signalr-gateway-replayed")
 }
 
 /// Returns whether a response header need not be read at all. `Connection` is read because it may name others.

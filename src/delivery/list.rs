@@ -11,7 +11,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
 use super::body::UpstreamBody;
-use super::call::PlannedCall;
+use super::call::{PageRequest, PlannedCall, Special};
 use super::error::DeliveryError;
 use super::single::{deliver, deliver_to};
 use super::upstream::Upstream;
@@ -34,7 +34,7 @@ pub(super) async fn list<'a>(
     call: &PlannedCall<'_>,
     gateway_origin: Option<String>,
 ) -> Result<(&'a Upstream, Response<UpstreamBody>), DeliveryError> {
-    let query = call.uri.query().unwrap_or_default();
+    let query = call.uri().query().unwrap_or_default();
     let given = query_value(query, "continuationToken").unwrap_or_default();
     let resumed = given.strip_prefix(MARK).and_then(|rest| rest.split_once(MARK));
     let mut upstreams = choice.endpoint_indexes().filter_map(|index| worker.upstream(index));
@@ -46,12 +46,9 @@ pub(super) async fn list<'a>(
         None if matches!(choice.delivery_mode(), DeliveryMode::All(_)) => (upstreams.next(), &*given),
         None => (None, &*given),
     };
-    let resumed_at;
-    let mut page_request = PlannedCall { edits_response: true, ..*call };
-    if resumed.is_some() {
-        resumed_at = with_query(call.uri, &[("continuationToken", upstream_token)])?;
-        page_request.uri = &resumed_at;
-    }
+    let resumed_at = resumed.map(|_| with_query(call.uri(), &[("continuationToken", upstream_token)])).transpose()?;
+    let page = Special::Page(PageRequest { uri: resumed_at });
+    let page_request = PlannedCall { special: Some(&page), ..*call };
     let (upstream, response) = match upstream {
         Some(upstream) => {
             let send_anyway = choice.route().when_unavailable() == WhenUnavailable::Send;
@@ -84,7 +81,7 @@ pub(super) async fn list<'a>(
         let mut query = vec![("continuationToken", token)];
         query.extend(left.map(|left| ("top", left.to_string())));
         let query: Vec<(&str, &str)> = query.iter().map(|(key, value)| (*key, value.as_str())).collect();
-        Some(format!("{}{}", gateway_origin.as_deref()?, with_query(call.uri, &query).ok()?))
+        Some(format!("{}{}", gateway_origin.as_deref()?, with_query(call.uri(), &query).ok()?))
     });
     let changed = match (page.as_object_mut(), link) {
         (Some(page), Some(link)) => page.insert("nextLink".to_owned(), Value::String(link)).or(Some(Value::Null)),

@@ -19,11 +19,12 @@ mod forward;
 pub(crate) mod fuzzing;
 mod head;
 pub mod headers;
-mod idempotency;
+mod keyed;
 mod list;
 mod outcome;
 mod retry;
 mod settings;
+mod settle;
 mod single;
 #[cfg(test)]
 mod tests;
@@ -38,8 +39,8 @@ pub use body::{BodyMemory, RequestBody, UpstreamBody};
 pub use call::{CallState, PlannedCall};
 pub use error::{DeliveryError, EndpointOutcome};
 pub use head::CallHead;
-pub use headers::ERROR_HEADER;
-pub use idempotency::{CallKey, IdempotencySettings, IdempotencyStore, Network};
+pub use headers::{ERROR_HEADER, REPLAYED_HEADER};
+pub use keyed::{KeyedResponse, Replay, deliver_keyed};
 pub use retry::{MessageRetry, RetrySettings};
 pub use settings::DeliverySettings;
 pub use upstream::Upstream;
@@ -48,8 +49,8 @@ pub use worker::{DeliveryParts, WorkerDelivery};
 use crate::route::{Choice, DeliveryMode};
 use crate::signalr::FanOutKind;
 
-/// Delivers a call. Resolves to the response and the endpoint that sent it. `key` is the call's idempotency key;
-/// `gateway_origin` returns the origin by which the caller reached the gateway.
+/// Delivers a call without an idempotency key. Resolves to the response and the endpoint that sent it. `gateway_origin`
+/// returns the origin by which the caller reached the gateway.
 ///
 /// # Errors
 /// [`DeliveryError`] says what was sent and who is at fault.
@@ -59,7 +60,6 @@ use crate::signalr::FanOutKind;
 pub fn deliver<'a>(
     worker: &'a WorkerDelivery,
     choice: &'a Choice<'a>,
-    key: Option<CallKey<'a>>,
     call: &'a PlannedCall<'a>,
     gateway_origin: impl FnOnce() -> Option<String>,
 ) -> impl Future<Output = Result<(&'a Upstream, Response<UpstreamBody>), DeliveryError>> {
@@ -70,7 +70,7 @@ pub fn deliver<'a>(
             Either::Left(Either::Left(Box::pin(list::list(worker, choice, call, gateway_origin()))))
         }
         (DeliveryMode::All(policy), FanOutKind::Deliver | FanOutKind::FirstSuccess) => {
-            Either::Left(Either::Right(Box::pin(fan_out::fan_out(worker, *choice, policy, key, call))))
+            Either::Left(Either::Right(Box::pin(fan_out::fan_out(worker, *choice, policy, call))))
         }
         (DeliveryMode::All(_), FanOutKind::SingleEndpoint) | (DeliveryMode::One, _) => {
             Either::Right(single::deliver(worker, choice, call))

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::idempotency::IdempotencySettings;
 use super::retry::RetrySettings;
+use crate::idempotency::IdempotencySettings;
 use crate::limits::QueueSettings;
 
 /// How calls are delivered.

@@ -53,6 +53,39 @@ pub(super) async fn deliver<'a>(
     }
 }
 
+/// Delivers a call like [`deliver`]. Returns the outcome of the attempt that decides, and its endpoint.
+pub(super) async fn deliver_attempt<'a>(
+    worker: &'a WorkerDelivery,
+    choice: &'a Choice<'a>,
+    call: &PlannedCall<'_>,
+) -> Result<(&'a Upstream, AttemptOutcome), DeliveryError> {
+    let mut candidates = Candidates::new(worker, choice, call.operation);
+    let mut candidate = candidates.next().ok_or_else(|| circuits_open(worker, choice, call.operation))?;
+    loop {
+        let (upstream, permit) = candidate;
+        call.state.set_endpoint(upstream.name());
+        upstream.budget().deposit();
+        let outcome = attempt(worker, upstream, call, candidates.left()).await;
+        let ending = outcome.report(permit);
+        if ending.may_fail_over()
+            && !call.state.remaining().is_zero()
+            && let Some(next) = candidates.next()
+        {
+            if let Some(claim) = call.claim() {
+                claim.unsend(upstream.endpoint().name().as_str(), upstream.endpoint().origin());
+            }
+            candidate = next;
+            continue;
+        }
+        return match decide(worker, call.operation, ending) {
+            RetryDecision::Final => Ok((upstream, outcome)),
+            decision @ (RetryDecision::NotSafe | RetryDecision::Retry) => {
+                Ok((upstream, retry_at(worker, upstream, call, outcome, decision).await))
+            }
+        };
+    }
+}
+
 /// Delivers a call to this endpoint only. `send_anyway` ignores an open circuit.
 pub(super) async fn deliver_to(
     worker: &WorkerDelivery,

@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 
-use super::idempotency::IdempotencyStore;
 use super::settings::DeliverySettings;
 use super::upstream::Upstream;
 use super::upstreams::Upstreams;
 use crate::endpoint::{Endpoint, IdleLimit};
+use crate::idempotency::IdempotencyStore;
 use crate::limits::{DeadlineTimer, Limits};
 use crate::metrics::WorkerMetrics;
 use crate::write_batch::WriteBatch;

@@ -24,6 +24,12 @@ label_enum! {
     ErrorKind {
         /// The request is not well-formed, or a name, continuation token or `Idempotency-Key` in it is not valid.
         Malformed = "malformed",
+        /// The `Idempotency-Key` belongs to another call.
+        KeyReused = "key_reused",
+        /// A call with the same `Idempotency-Key` is in progress.
+        KeyInUse = "key_in_use",
+        /// An earlier call with the same `Idempotency-Key` may have been received, and its outcome is unknown.
+        OutcomeUnknown = "outcome_unknown",
         /// `Host` is not one of the allowed names.
         HostNotAllowed = "host_not_allowed",
         /// The request has an `Origin` header, or its `Sec-Fetch-Site` names another origin.
@@ -266,7 +272,7 @@ label_enum! {
 }
 
 /// The statuses that have a label of their own; any other is `_other`.
-const CODES: [(u16, &str); 29] = [
+const CODES: [(u16, &str); 30] = [
     (200, "200"),
     (201, "201"),
     (202, "202"),
@@ -288,6 +294,7 @@ const CODES: [(u16, &str); 29] = [
     (413, "413"),
     (414, "414"),
     (415, "415"),
+    (422, "422"),
     (429, "429"),
     (431, "431"),
     // nginx's status for a caller that closed its connection before the response.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use prometheus::{Histogram, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec};
+use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 use super::registry::{DURATION_BUCKETS, LabelsInForce, MetricRegistry};
 use super::retry_budgets::RetryBudgets;
@@ -33,6 +33,7 @@ pub(super) struct SharedMetrics {
     pub(super) fan_out_repeated: IntCounterVec,
     pub(super) address_unclear: IntCounterVec,
     pub(super) proxy_protocol_refused: IntCounterVec,
+    pub(super) replays: IntCounter,
     pub(super) listener_queue: IntCounterVec,
     pub(super) endpoint_queue: IntCounterVec,
     pub(super) rate_limited: IntCounterVec,
@@ -138,6 +139,10 @@ impl SharedMetrics {
                 "fanout_repeats_total",
                 "Calls to several endpoints that were retried with their Idempotency-Key after some endpoints had accepted them.",
                 &["route"],
+            )?,
+            replays: registry.counter(
+                "idempotency_replays_total",
+                "Calls that were answered with the outcome of an earlier call with the same Idempotency-Key.",
             )?,
             listener_queue: registry.counters(
                 "listener_queue_total",

@@ -218,6 +218,11 @@ impl WorkerMetrics {
         self.shared.route(route, |route| self.shared.fan_out_repeated.with_label_values(&[route]).inc());
     }
 
+    /// Counts a call that was answered with the outcome of an earlier one.
+    pub fn replayed(&self) {
+        self.shared.replays.inc();
+    }
+
     /// Counts a call that found `max_requests` of its listener reached.
     pub fn queued_at_listener(&self, listener: &str, outcome: QueueOutcome) {
         self.shared.listener_queue.with_label_values(&[listener, outcome.label()]).inc();

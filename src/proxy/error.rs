@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 
-use crate::delivery::{DeliveryError, ERROR_HEADER, EndpointOutcome};
+use crate::delivery::{DeliveryError, ERROR_HEADER, EndpointOutcome, REPLAYED_HEADER};
 use crate::metrics::ErrorKind;
 use crate::route::{CallerRefusal, NamedEndpointError, RouteInput, Table};
 use crate::serve::HeadError;
@@ -262,9 +262,11 @@ impl ProxyError {
             "detail": self.to_string(),
             "request_id": request_id.to_str().unwrap_or_default(),
         });
-        if let (Self::Delivery(DeliveryError::PartialDelivery { endpoints }), Some(problem)) =
+        let mut is_replay = false;
+        if let (Self::Delivery(DeliveryError::PartialDelivery { endpoints, is_replay: replay }), Some(problem)) =
             (self, problem.as_object_mut())
         {
+            is_replay = *replay;
             let outcome = |one: &EndpointOutcome| serde_json::json!({ "endpoint": one.endpoint, "outcome": one.outcome, "status": one.status });
             problem.insert("endpoints".to_owned(), endpoints.iter().map(outcome).collect());
         }
@@ -273,6 +275,9 @@ impl ProxyError {
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(ERROR_HEADER, HeaderValue::from_static(self.kind().label()));
+        if is_replay {
+            headers.insert(REPLAYED_HEADER, HeaderValue::from_static("true"));
+        }
         if let Self::MethodNotAllowed { allowed } = self {
             headers.insert(ALLOW, HeaderValue::from_static(allowed));
         }

@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use super::idempotency_key::idempotency_key as key;
 
 /// Parses the `Idempotency-Key` lines of a request: `value \n value`. Checks that only a single printable line is a
-/// key, that it is not changed, and that it belongs to one call of one listener.
+/// key, and that a key means the same with and without quotes.
 pub(crate) fn idempotency_key(data: &[u8]) {
     let name = HeaderName::from_static("idempotency-key");
     let values = data.split(|byte| *byte == b'\n').filter_map(|value| HeaderValue::from_bytes(value.trim_ascii()).ok());
@@ -13,10 +13,14 @@ pub(crate) fn idempotency_key(data: &[u8]) {
     let received: Vec<&[u8]> = headers.values().map(HeaderValue::as_bytes).collect();
     let read = key(&headers);
     assert!(matches!(read, Ok(None)) == received.is_empty(), "{received:?}");
-    let is_text = |value: &[u8]| value.iter().all(|byte| matches!(byte, b'\t' | b' '..=b'~'));
-    let is_key = matches!(&received[..], [value] if (1..=255).contains(&value.len()) && is_text(value));
-    assert_eq!(matches!(read, Ok(Some(_))), is_key, "{received:?}");
-    let Ok(Some(key)) = read else { return };
-    assert_eq!([key.as_bytes()], received[..]);
-    crate::delivery::fuzzing::idempotency_store(key);
+    let Ok(Some(key_text)) = read else { return };
+    let [value] = &received[..] else { panic!("several lines are one key: {received:?}") };
+    assert!((1..=255).contains(&key_text.len()), "{value:?}");
+    assert!(key_text.bytes().all(|byte| matches!(byte, b' '..=b'~')), "{value:?}");
+    if !value.starts_with(b"\"") {
+        assert_eq!(key_text.as_bytes(), *value);
+    }
+    let quoted = format!("\"{}\"", key_text.replace('\\', "\\\\").replace('"', "\\\""));
+    let headers = HeaderMap::from_iter([(name, HeaderValue::try_from(quoted).unwrap_or_else(|err| panic!("{err}")))]);
+    assert!(matches!(key(&headers), Ok(Some(again)) if again == key_text), "{value:?} changes when it is quoted");
 }

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response};
 
 use super::admission::{Admission, LastHost};
 use super::error::{ProxyError, RateScope};
@@ -18,14 +18,15 @@ use super::response_body::ResponseBody;
 use super::snapshot::Snapshot;
 use crate::credential::in_one_line;
 use crate::delivery::{
-    self, BodyMemory, CallHead, CallKey, DeliveryError, DeliveryParts, Network, PlannedCall, RequestBody, UpstreamBody,
-    WorkerDelivery, headers,
+    self, BodyMemory, CallHead, DeliveryError, DeliveryParts, KeyedResponse, PlannedCall, REPLAYED_HEADER, RequestBody,
+    UpstreamBody, WorkerDelivery, headers,
 };
+use crate::idempotency::{CallKey, Network};
 use crate::limits::{ConcurrencyPermit, Queued, RateExceeded};
 use crate::metrics::{Metrics, WorkerMetrics};
-use crate::route::{Choice, DeliveryMode, RouteCaller};
+use crate::route::{Choice, RouteCaller};
 use crate::serve::{CallerAddress, CallerBody, CallerIdentity, Peer, is_valid_host};
-use crate::signalr::{Call, FanOutKind, Operation};
+use crate::signalr::{Call, Operation};
 use crate::write_batch::WriteBatch;
 
 /// The largest future of a request, in bytes: what it has today. Its size is part of the price of each request and of the
@@ -40,8 +41,8 @@ enum Plan<'a> {
     Forward {
         operation: Operation,
         choice: Choice<'a>,
-        /// The call's idempotency key.
-        key: Option<CallKey<'a>>,
+        /// The call's idempotency key, if its operation has an effect.
+        key: Option<Box<CallKey>>,
     },
 }
 
@@ -123,6 +124,9 @@ impl Proxy {
     ///
     /// `plan` does everything that needs no await: locals held across an await enlarge every request's future.
     async fn handle(self: Rc<Self>, mut record: Box<RequestRecord>, body: RequestBody) -> Response<ResponseBody> {
+        if record.is_to_be_detached() {
+            return detached(self, record, body).await;
+        }
         let plan = match std::panic::catch_unwind(AssertUnwindSafe(|| self.plan(&record))) {
             Ok(Ok(plan)) => plan,
             Ok(Err(err)) => return error_response(&err, record, body),
@@ -182,18 +186,16 @@ impl Proxy {
         let (index, route) = routes.find(&input).ok_or_else(|| ProxyError::no_route(routes, &input))?;
         record.set_route(index);
         let choice = Choice::new(route, &input)?;
-        let key = if matches!(choice.delivery_mode(), DeliveryMode::All(_)) {
-            idempotency_key(head.headers())?
-        } else {
-            None
-        };
+        let key = if head.summary().idempotency_keys > 0 { idempotency_key(head.headers())? } else { None };
         // After every check of the request itself: a rejected request does not count.
         if let Some((caller, _)) = caller {
             self.check_caller_rate(caller)?;
         }
         self.check_route_rate(index)?;
-        let key = key.filter(|_| operation.fan_out_kind() == FanOutKind::Deliver);
-        let key = key.map(|key| CallKey { listener: admission.listener(), network: Network::of(client), key });
+        let key = key.filter(|_| operation.has_effect()).map(|key| {
+            let (listener, caller) = (admission.listener().into(), identity.unwrap_or_default().into());
+            Box::new(CallKey { listener, caller, network: Network::of(client), key: key.into() })
+        });
         Ok(Plan::Forward { operation, choice, key })
     }
 
@@ -213,7 +215,11 @@ impl Proxy {
         let call = PlannedCall::new(*operation, body, record.call());
         // Each use makes its own closure: one that is used twice would be held across the await.
         let gateway_origin = || Some(link_origin(peer, record.call().head()));
-        let (upstream, mut response) = delivery::deliver(&self.delivery, choice, *key, &call, gateway_origin).await?;
+        if let Some(key) = key {
+            // Boxed because it is rare.
+            return Box::pin(self.carry_out_keyed(choice, key, &call, record)).await;
+        }
+        let (upstream, mut response) = delivery::deliver(&self.delivery, choice, &call, gateway_origin).await?;
         record.set_endpoint(upstream.index());
         let (head, origin) = (record.call().head(), upstream.endpoint().origin());
         let gateway_origin = || Some(link_origin(peer, head));
@@ -230,6 +236,35 @@ impl Proxy {
             self.metrics.address_unclear(listener, problem);
         }
         caller
+    }
+
+    /// Carries out a call with an idempotency key. A replay is marked as one.
+    async fn carry_out_keyed(
+        &self,
+        choice: &Choice<'_>,
+        key: &CallKey,
+        call: &PlannedCall<'_>,
+        record: &RequestRecord,
+    ) -> Result<Response<UpstreamBody>, ProxyError> {
+        let delivered = delivery::deliver_keyed(&self.delivery, choice, key, call).await;
+        let is_replay = match &delivered {
+            Ok(delivered) => delivered.replay.is_some(),
+            Err(err) => matches!(err, DeliveryError::PartialDelivery { is_replay: true, .. }),
+        };
+        if is_replay {
+            self.metrics.replayed();
+        }
+        let KeyedResponse { upstream, mut response, replay } = delivered?;
+        if let Some(upstream) = upstream {
+            record.set_endpoint(upstream.index());
+        }
+        let (peer, head) = (record.peer(), record.call().head());
+        let origin = upstream.map_or("", |upstream| upstream.endpoint().origin());
+        headers::to_downstream(response.headers_mut(), head.request_id(), origin, || Some(link_origin(peer, head)));
+        if let Some(replay) = replay {
+            response.headers_mut().insert(REPLAYED_HEADER, HeaderValue::from_static(replay.header_value()));
+        }
+        Ok(response)
     }
 
     /// Checks a call against the rate of its caller's network.
@@ -290,6 +325,20 @@ impl Proxy {
         let mut response = Response::new(UpstreamBody::Empty);
         response.headers_mut().insert(headers::REQUEST_ID, record.request_id().clone());
         Ok(response)
+    }
+}
+
+/// Handles a call with an idempotency key in a task of its own, so that it goes on when its caller disconnects: most
+/// repeats come because the caller did not wait for the first.
+async fn detached(proxy: Rc<Proxy>, mut record: Box<RequestRecord>, body: RequestBody) -> Response<ResponseBody> {
+    record.set_detached();
+    match tokio::task::spawn_local(proxy.handle(record, body)).await {
+        Ok(response) => response,
+        Err(err) => match err.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The worker is shutting down, and with it the connection.
+            Err(_cancelled) => std::future::pending().await,
+        },
     }
 }
 

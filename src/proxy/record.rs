@@ -60,6 +60,8 @@ pub(super) struct RequestRecord {
     request_bytes: u64,
     response_bytes: u64,
     is_closed: bool,
+    /// Whether the request is handled in a task of its own.
+    is_detached: bool,
     /// The permit of the listener's concurrency limit, if it has one.
     permit: Cell<Option<ConcurrencyPermit>>,
 }
@@ -95,6 +97,7 @@ impl RequestRecord {
             request_bytes: 0,
             response_bytes: 0,
             is_closed: false,
+            is_detached: false,
             permit: Cell::default(),
         })
     }
@@ -126,6 +129,16 @@ impl RequestRecord {
 
     pub(super) fn request_id(&self) -> &HeaderValue {
         self.call.head().request_id()
+    }
+
+    /// Returns whether the request is to be handled in a task of its own.
+    pub(super) fn is_to_be_detached(&self) -> bool {
+        self.call.head().summary().idempotency_keys > 0 && !self.is_detached
+    }
+
+    /// Records that the request is handled in a task of its own.
+    pub(super) fn set_detached(&mut self) {
+        self.is_detached = true;
     }
 
     pub(super) fn set_call(&self, call: &Call<'_>) {

@@ -6,8 +6,8 @@ use http::HeaderMap;
 
 use super::admission::Admission;
 use super::settings::{AdmissionSettings, ProxySettings};
-use crate::delivery::IdempotencyStore;
 use crate::endpoint::{Endpoint, IdleLimit};
+use crate::idempotency::IdempotencyStore;
 use crate::limits::{CallerLimits, EndpointLimits, Limits, ListenerLimits, RouteLimits};
 use crate::metrics::{Label, Labels};
 use crate::route::{Callers, Table};

@@ -185,6 +185,15 @@ impl Operation {
         matches!(self, Self::ConnectionInvoke)
     }
 
+    /// Returns whether the operation has an effect: it delivers something, changes a membership or closes a connection. A
+    /// repeat of such a call with the same `Idempotency-Key` is not carried out again.
+    pub const fn has_effect(self) -> bool {
+        match self.class() {
+            OperationClass::Messages | OperationClass::Execute | OperationClass::Groups | OperationClass::Close => true,
+            OperationClass::Queries | OperationClass::Credentials => false,
+        }
+    }
+
     /// Returns whether the operation delivers something to clients, so that they may see it twice if it is sent twice.
     /// `:execute` is included: its commands can be messages.
     ///

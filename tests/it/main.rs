@@ -22,6 +22,7 @@ mod endpoint_http2;
 mod fanout;
 mod forwarding;
 mod http2;
+mod idempotency;
 mod included_files;
 mod listener_reload;
 mod listeners;

@@ -132,19 +132,19 @@ pub(crate) struct ForwardingFile {
     pub(crate) client_address: bool,
 }
 
-/// Calls to several endpoints with an `Idempotency-Key`: a repeated call goes only to the endpoints that did not accept it.
+/// Calls with an `Idempotency-Key`: a repeated call gets the outcome of the first and is not sent again.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct IdempotencyFile {
-    /// The time for which a key is kept.
-    pub(crate) keep: String,
-    /// The maximum number of keys that are kept, each up to 2 KiB. Beyond it, the network of callers (/24, /64) with the most
+    /// The time for which a key is remembered after it was first used. A repeat after that is a new call.
+    pub(crate) expires_after: String,
+    /// The maximum number of keys that are remembered, in 2 KiB each; one with a longer response counts as several. Beyond it, the network of callers (/24, /64) with the most
     /// keys loses its oldest one.
     pub(crate) keys: u32,
 }
 
 impl Default for IdempotencyFile {
     fn default() -> Self {
-        Self { keep: "5m".to_owned(), keys: 10_000 }
+        Self { expires_after: "5m".to_owned(), keys: 10_000 }
     }
 }

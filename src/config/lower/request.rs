@@ -4,7 +4,8 @@ use super::context::{Context, key};
 use super::values;
 use crate::config::file::{AccessFile, ConfigFile, IdempotencyFile, LoggingFile, MessageRetryFile, RetryFile};
 use crate::config::problem::Origin;
-use crate::delivery::{DeliverySettings, IdempotencySettings, MessageRetry, RetrySettings};
+use crate::delivery::{DeliverySettings, MessageRetry, RetrySettings};
+use crate::idempotency::IdempotencySettings;
 use crate::limits::QueueSettings;
 use crate::proxy::{AccessLog, ProxySettings};
 
@@ -99,7 +100,7 @@ fn idempotency(file: &IdempotencyFile, context: &mut Context<'_>) -> Idempotency
         context.problem(&key(&["idempotency", "keys"]), fact, format!("write a number from 1 to {MAX_KEYS}"));
     }
     IdempotencySettings {
-        keep: values::duration(&key(&["idempotency", "keep"]), &file.keep, context),
+        expires_after: values::duration(&key(&["idempotency", "expires_after"]), &file.expires_after, context),
         keys: file.keys as usize,
     }
 }

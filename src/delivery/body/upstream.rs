@@ -21,6 +21,12 @@ pub enum UpstreamBody {
     Streamed(Download<RequestBody>),
 }
 
+impl From<Bytes> for UpstreamBody {
+    fn from(bytes: Bytes) -> Self {
+        if bytes.is_empty() { Self::Empty } else { Self::Whole(bytes) }
+    }
+}
+
 impl UpstreamBody {
     pub(in crate::delivery) fn new(download: Download<RequestBody>) -> Self {
         if download.is_end_stream() { Self::Empty } else { Self::Streamed(download) }

@@ -105,7 +105,7 @@ fn partial_delivery_names_the_outcome_at_each_endpoint() {
         ];
         let fixture = Fixture::new(&endpoints, Setup { pick: Pick::All(Policy::All), ..Setup::default() }).await;
         let err = fixture.deliver(Method::POST, SEND).await.err().unwrap();
-        let DeliveryError::PartialDelivery { endpoints } = err else { panic!("{err:?}") };
+        let DeliveryError::PartialDelivery { endpoints, .. } = err else { panic!("{err:?}") };
         let found: Vec<_> = endpoints.iter().map(|found| (found.endpoint.as_str(), found.status)).collect();
         assert_eq!(found, [("east", Some(202)), ("west", Some(400)), ("north", None)]);
         let outcomes: Vec<_> = endpoints.iter().map(|found| found.outcome).collect();

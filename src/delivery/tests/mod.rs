@@ -17,6 +17,7 @@ use tokio::runtime::{Builder, Handle, LocalOptions};
 use super::*;
 use crate::credential::{CredentialId, CredentialKind, CredentialSettings, Credentials};
 use crate::endpoint::{Endpoint, EndpointName, EndpointRole, TlsClients, tests::settings};
+use crate::idempotency::IdempotencySettings;
 use crate::limits::{EndpointLimits, Limits, QueueSettings, RequestDeadline};
 use crate::metrics::{Label, Metrics, WorkerMetrics};
 use crate::route::{
@@ -149,7 +150,7 @@ impl Fixture {
             queue: QueueSettings { length: 0, max_wait: Duration::ZERO },
             max_idle_connections: 16,
             retry: RetrySettings { messages: MessageRetry::Never, attempts: 3, budget: 0.2 },
-            idempotency: IdempotencySettings { keep: Duration::from_secs(60), keys: 1 },
+            idempotency: IdempotencySettings { expires_after: Duration::from_secs(60), keys: 1 },
         };
         let parts = DeliveryParts {
             settings,
@@ -185,7 +186,7 @@ impl Fixture {
         let state = CallState::new(head, RequestDeadline::new(Instant::now(), Duration::from_secs(20)));
         let body = Upload::begin("content-length: 0").await.body;
         let call = PlannedCall::new(call.operation, &body, &state);
-        let (upstream, response) = deliver(&self.worker, &choice, None, &call, || None).await?;
+        let (upstream, response) = deliver(&self.worker, &choice, &call, || None).await?;
         Ok((upstream.index(), response))
     }
 }

@@ -20,7 +20,7 @@ use tokio::net::{TcpStream, UnixStream};
 use super::with_timeout;
 
 /// The headers that a response may have.
-const KNOWN_HEADERS: [&str; 17] = [
+const KNOWN_HEADERS: [&str; 18] = [
     "allow",
     "cache-control",
     "connection",
@@ -31,6 +31,7 @@ const KNOWN_HEADERS: [&str; 17] = [
     "location",
     "retry-after",
     "signalr-gateway-error",
+    "signalr-gateway-replayed",
     "transfer-encoding",
     "vary",
     "www-authenticate",

@@ -1,0 +1,66 @@
+//! Where calls claim their keys.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::calls::{Calls, OtherCall};
+use super::claim::{Claim, ClaimError};
+use super::fingerprint::Fingerprint;
+use super::key::CallKey;
+use super::settings::IdempotencySettings;
+
+/// The calls with a key.
+#[derive(Debug, Default)]
+pub struct IdempotencyStore {
+    calls: Arc<Calls>,
+}
+
+impl IdempotencyStore {
+    /// Claims the key of a call. Waits at most for `wait` while another request holds it.
+    ///
+    /// # Errors
+    /// [`ClaimError`] if it cannot be claimed. Nothing may be sent then.
+    pub async fn claim(
+        &self,
+        key: &CallKey,
+        fingerprint: Fingerprint,
+        settings: IdempotencySettings,
+        wait: Duration,
+    ) -> Result<Claim, ClaimError> {
+        let call = self.calls.call(key, fingerprint, settings).map_err(|OtherCall| ClaimError::OtherCall)?;
+        let locked = tokio::time::timeout(wait, call.legs.lock_owned()).await;
+        let legs = locked.map_err(|_late| ClaimError::InProgress)?;
+        Ok(Claim::new(&self.calls, call.number, legs))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, Method, StatusCode, Uri};
+
+    use super::*;
+    use crate::idempotency::key::Network;
+    use crate::idempotency::leg::LegState;
+    use crate::idempotency::outcome::Outcome;
+
+    const SETTINGS: IdempotencySettings = IdempotencySettings { expires_after: Duration::from_secs(60), keys: 10 };
+
+    #[tokio::test(start_paused = true)]
+    async fn one_request_holds_the_claim_and_the_next_finds_what_it_left() {
+        let store = IdempotencyStore::default();
+        let key = CallKey { listener: "inside".into(), caller: "".into(), network: Network::Local, key: "k".into() };
+        let fingerprint = |body| Fingerprint::of(["r", ""], &Method::POST, &Uri::from_static("/"), None, body);
+        let claim = |body| store.claim(&key, fingerprint(body), SETTINGS, Duration::from_secs(1));
+        let first = claim(b"a").await.unwrap();
+        assert_eq!(claim(b"b").await.unwrap_err(), ClaimError::OtherCall);
+        assert_eq!(claim(b"a").await.unwrap_err(), ClaimError::InProgress);
+        first.mark_sent("east", "https://e").await.unwrap();
+        drop(first);
+        let second = claim(b"a").await.unwrap();
+        assert!(second.legs().has_unknown_outcome());
+        let outcome = Arc::new(Outcome::of(StatusCode::ACCEPTED, &HeaderMap::new(), None));
+        second.record("east", "https://e", LegState::Done(Arc::clone(&outcome))).await.unwrap();
+        drop(second);
+        assert_eq!(claim(b"a").await.unwrap().legs().outcome(), Some(&outcome));
+    }
+}
