@@ -60,10 +60,8 @@ def parse_options():
 
 def available(options):
     """Returns the command of each installed proxy. `Bench.render` replaces the placeholders in braces."""
-    # As in the Dockerfile.
-    allocator = ["env", "MALLOC_TRIM_THRESHOLD_=8388608", "MALLOC_MMAP_THRESHOLD_=4194304"]
     run = [str(options.gateway.resolve()), "run", "--config", "{folder}/signalr-gateway.toml"]
-    commands = {GATEWAY: [*allocator, *run]}
+    commands = {GATEWAY: run}
     bare = ["--listen", "{listen}", "--upstream", "{upstream}", "--host", "{upstream_host}", "--bearer-file", "{token_file}"]
     commands["bare hyper"] = [str(options.kit), "bare", *bare, "@tls --ca", "@tls {ca}"]
     if nginx := shutil.which("nginx", path="/usr/sbin:/usr/bin"):

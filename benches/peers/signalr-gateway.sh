@@ -4,5 +4,4 @@ NAME=signalr-gateway
 UPSTREAMS="plain tls"
 BIN="${GATEWAY_BIN:-$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)/target/release/signalr-gateway}"
 CONFIG=signalr-gateway.toml
-# As in the Dockerfile.
-CMD='env MALLOC_TRIM_THRESHOLD_=8388608 MALLOC_MMAP_THRESHOLD_=4194304 {bin} run --config {config}'
+CMD='{bin} run --config {config}'

@@ -37,8 +37,6 @@ from pathlib import Path
 sys.path.append(str(Path(__file__).parent.parent / "peers"))
 from compare import end, processor  # noqa: E402
 
-# As in the Dockerfile.
-ALLOCATOR = {"MALLOC_TRIM_THRESHOLD_": "8388608", "MALLOC_MMAP_THRESHOLD_": "4194304"}
 BODY = b'{"target":"hello","arguments":["world"]}'
 CLIENT_ID = "44444444-dddd-4ddd-8ddd-444444444444"
 IDENTITY_ID = "66666666-ffff-4fff-8fff-666666666666"
@@ -209,7 +207,7 @@ class Run:
         command = [str(self.options.gateway.resolve()), *arguments, "--ready-file", str(ready)]
         pin = (lambda: os.sched_setaffinity(0, core)) if core else None
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder, env={**os.environ, **ALLOCATOR}, preexec_fn=pin
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder, preexec_fn=pin
         )
         self.stack.callback(end, process)
         deadline = time.monotonic() + 120
