@@ -9,7 +9,7 @@ use super::body::{BodyFailure, UpstreamBody};
 use super::call::{CallState, PlannedCall};
 use super::error::DeliveryError;
 use super::forward::{self, AttemptTime, Failure};
-use super::outcome::{AttemptOutcome, Fault, Sent};
+use super::outcome::{AttemptOutcome, ERROR_CODE, Fault, Sent};
 use super::upstream::Upstream;
 use super::worker::WorkerDelivery;
 use crate::credential::{Bearer, RequestUrl, in_one_line};
@@ -57,7 +57,7 @@ pub(super) async fn attempt(
         match received.response.status() {
             StatusCode::UNAUTHORIZED => Box::pin(send_with_another_token(worker, upstream, call, received)),
             status => {
-                if status == StatusCode::FORBIDDEN {
+                if status == StatusCode::FORBIDDEN && !received.response.headers().contains_key(ERROR_CODE) {
                     worker.metrics.unauthorized(upstream.label(), status.as_u16(), UnauthorizedAction::Kept);
                 }
                 return received.outcome(call);
@@ -112,8 +112,10 @@ async fn send_with_another_token(
     unauthorized.response.into_body().discard();
     match send_once(worker, upstream, call, 0).await {
         Ok(received) => {
-            if matches!(received.response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
-                count(received.response.status(), UnauthorizedAction::Kept);
+            let status = received.response.status();
+            let is_denial = received.response.headers().contains_key(ERROR_CODE);
+            if status == StatusCode::UNAUTHORIZED || (status == StatusCode::FORBIDDEN && !is_denial) {
+                count(status, UnauthorizedAction::Kept);
             }
             received.outcome(call)
         }

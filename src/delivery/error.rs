@@ -110,6 +110,15 @@ pub enum DeliveryError {
     /// Some endpoints of a fan-out could not be reached, and the target does not exist on the others.
     #[error("some SignalR endpoints could not be reached, and the target does not exist on the others; try again")]
     SomeUnreached,
+    /// Several endpoints have a target that only one may have.
+    #[error(
+        "several SignalR endpoints of the route have this connection, which only one may have; the call was processed by \
+         each of them; have the operator check that the endpoints are different resources"
+    )]
+    SeveralOwners {
+        /// The outcome of each leg.
+        endpoints: Vec<EndpointOutcome>,
+    },
     /// The body of a response that the gateway reads itself ended early or was too long.
     #[error("the SignalR endpoint's response ended early or was too long")]
     ResponseIncomplete(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -167,6 +176,7 @@ impl DeliveryError {
             | Self::ResponseIncomplete(_)
             | Self::SomeUnreached => ErrorKind::UpstreamBroken,
             Self::PartialDelivery { .. } => ErrorKind::PartialDelivery,
+            Self::SeveralOwners { .. } => ErrorKind::SeveralOwners,
             Self::Deadline { .. } => ErrorKind::Deadline,
             Self::Internal => ErrorKind::Internal,
         }
@@ -185,6 +195,7 @@ impl DeliveryError {
             | Self::ResponseUnreadable(_)
             | Self::ResponseIncomplete(_)
             | Self::SomeUnreached
+            | Self::SeveralOwners { .. }
             | Self::PartialDelivery { .. } => StatusCode::BAD_GATEWAY,
             Self::TokenUnavailable(_)
             | Self::EndpointUnavailable(_)
@@ -220,6 +231,7 @@ impl DeliveryError {
             Self::UpstreamBroken(_) | Self::ResponseIncomplete(_) => "Endpoint response incomplete",
             Self::ResponseUnreadable(_) => "Unreadable response",
             Self::PartialDelivery { .. } => "Partial delivery",
+            Self::SeveralOwners { .. } => "Several endpoints have the connection",
             Self::Deadline { .. } => "Endpoint did not respond in time",
             Self::Internal => "Internal gateway error",
         }
@@ -248,6 +260,7 @@ impl DeliveryError {
             | Self::ResponseUnreadable(_)
             | Self::ResponseIncomplete(_)
             | Self::SomeUnreached
+            | Self::SeveralOwners { .. }
             | Self::PartialDelivery { .. }
             | Self::Deadline { .. }
             | Self::Internal => None,

@@ -1,5 +1,5 @@
-//! Fan-out: one call to every endpoint of a route, and one response. [`crate::signalr::merge_delivery`] and
-//! [`crate::signalr::merge_first_success`] say which.
+//! Fan-out: one call to every endpoint of a route, and one response. [`crate::signalr::merge_delivery`],
+//! [`crate::signalr::merge_first_success`] and [`crate::signalr::merge_single_owner`] say which.
 
 use std::time::{Duration, Instant};
 
@@ -19,11 +19,15 @@ use crate::endpoint::CallClass;
 use crate::idempotency::{Claim, LegState, Outcome};
 use crate::metrics::FanOutOutcome;
 use crate::route::{Choice, Route, WhenUnavailable};
-use crate::signalr::{FanOutKind, LegOutcome, Merged, Operation, Policy, merge_delivery, merge_first_success};
+use crate::signalr::{
+    FanOutKind, LegOutcome, Merged, Operation, Policy, merge_delivery, merge_first_success, merge_single_owner,
+};
 
 /// How long the other legs may go on after the first success, where one suffices. Most end in time, and their
 /// connections are reused.
 const STRAGGLER_GRACE: Duration = Duration::from_millis(100);
+/// The same where only one endpoint may have the target: longer, to detect a second one.
+const OWNER_GRACE: Duration = Duration::from_secs(2);
 
 /// Sends a call to every endpoint of a route at the same time and merges the responses. Returns the chosen response
 /// and its endpoint.
@@ -86,8 +90,12 @@ pub(super) async fn deliver_to_all<'a>(
         // Recorded now: the other legs may take long.
         settle(worker, upstream, call, outcome).await
     });
-    let first_success_suffices = operation.fan_out_kind() == FanOutKind::FirstSuccess;
-    let mut results = gather(legs, first_success_suffices).await;
+    let grace = match operation.fan_out_kind() {
+        FanOutKind::FirstSuccess => Some(STRAGGLER_GRACE),
+        FanOutKind::SingleOwner => Some(OWNER_GRACE),
+        FanOutKind::Deliver | FanOutKind::List | FanOutKind::SingleEndpoint => None,
+    };
+    let mut results = gather(legs, grace).await;
     // The legs overlap, so the wait is the time that passed.
     state.set_waited(waited_before + began.elapsed());
 
@@ -99,6 +107,7 @@ pub(super) async fn deliver_to_all<'a>(
     }
     let merged = match operation.fan_out_kind() {
         FanOutKind::Deliver => merge_delivery(policy, &legs),
+        FanOutKind::SingleOwner => merge_single_owner(&legs),
         FanOutKind::FirstSuccess | FanOutKind::List | FanOutKind::SingleEndpoint => merge_first_success(&legs),
     };
     let chosen = match merged {
@@ -106,6 +115,9 @@ pub(super) async fn deliver_to_all<'a>(
         Merged::Partial => {
             worker.metrics.fan_out_partial(route);
             return Err(DeliveryError::PartialDelivery { endpoints: outcomes(&upstreams, &legs, results), is_replay });
+        }
+        Merged::SeveralOwners => {
+            return Err(DeliveryError::SeveralOwners { endpoints: outcomes(&upstreams, &legs, results) });
         }
         Merged::Unreached => {
             results.into_iter().flatten().for_each(AttemptOutcome::discard);
@@ -155,10 +167,10 @@ fn outcomes(
 }
 
 /// Runs legs at the same time and returns their outcomes in order. Where the first success suffices, legs that have not
-/// ended shortly after it are cancelled: an endpoint that hangs must not delay the response of another.
+/// ended within `grace` after it are cancelled: an endpoint that hangs must not delay the response of another.
 async fn gather<L: Future<Output = AttemptOutcome>>(
     legs: impl ExactSizeIterator<Item = L>,
-    first_success_suffices: bool,
+    grace: Option<Duration>,
 ) -> Vec<Option<AttemptOutcome>> {
     let mut results: Vec<Option<AttemptOutcome>> = (0..legs.len()).map(|_| None).collect();
     let mut running: FuturesUnordered<_> =
@@ -172,8 +184,8 @@ async fn gather<L: Future<Output = AttemptOutcome>>(
         };
         let Some((number, outcome)) = ended else { return results };
         let is_success = outcome.leg() == LegOutcome::Accepted;
-        if first_success_suffices && is_success && cancel_at.is_none() {
-            cancel_at = Some(Instant::now() + STRAGGLER_GRACE);
+        if is_success && cancel_at.is_none() {
+            cancel_at = grace.map(|grace| Instant::now() + grace);
         }
         if let Some(slot) = results.get_mut(number) {
             *slot = Some(outcome);
@@ -192,7 +204,7 @@ const fn fan_out_outcome(leg: LegOutcome) -> FanOutOutcome {
         LegOutcome::Accepted => FanOutOutcome::Accepted,
         LegOutcome::NotFound => FanOutOutcome::NotFound,
         LegOutcome::Throttled => FanOutOutcome::Throttled,
-        LegOutcome::Failed => FanOutOutcome::Refused,
+        LegOutcome::Failed | LegOutcome::Denied => FanOutOutcome::Refused,
         LegOutcome::NoResponse => FanOutOutcome::NoResponse,
         LegOutcome::NotProcessed => FanOutOutcome::NotSent,
     }

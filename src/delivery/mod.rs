@@ -69,7 +69,7 @@ pub fn deliver<'a>(
         (_, FanOutKind::List) => {
             Either::Left(Either::Left(Box::pin(list::list(worker, choice, call, gateway_origin()))))
         }
-        (DeliveryMode::All(policy), FanOutKind::Deliver | FanOutKind::FirstSuccess) => {
+        (DeliveryMode::All(policy), FanOutKind::Deliver | FanOutKind::FirstSuccess | FanOutKind::SingleOwner) => {
             Either::Left(Either::Right(Box::pin(fan_out::fan_out(worker, *choice, policy, call))))
         }
         (DeliveryMode::All(_), FanOutKind::SingleEndpoint) | (DeliveryMode::One, _) => {

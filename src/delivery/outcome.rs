@@ -16,7 +16,9 @@ use crate::signalr::{LegOutcome, Operation};
 /// How long an endpoint that responds 429 without `Retry-After` gets no calls of the same class.
 const COOL_DOWN: Duration = Duration::from_secs(1);
 /// A 404 with this header means that the target does not exist; one without it, that the path does not.
-const ERROR_CODE: HeaderName = HeaderName::from_static("x-ms-error-code");
+///
+/// A 403 with it concerns the target, such as a connection of another user; one without it, the token and its roles.
+pub(super) const ERROR_CODE: HeaderName = HeaderName::from_static("x-ms-error-code");
 
 /// What an endpoint may have received of a request, in ascending order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -192,6 +194,7 @@ impl AttemptOutcome {
             (Ok(response), _) => match response.status() {
                 status if status.is_success() => LegOutcome::Accepted,
                 StatusCode::NOT_FOUND if response.headers().contains_key(ERROR_CODE) => LegOutcome::NotFound,
+                StatusCode::FORBIDDEN if response.headers().contains_key(ERROR_CODE) => LegOutcome::Denied,
                 StatusCode::TOO_MANY_REQUESTS => LegOutcome::Throttled,
                 _ => LegOutcome::Failed,
             },

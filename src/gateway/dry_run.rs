@@ -224,8 +224,7 @@ impl<'s> DryRun<'s> {
     }
 
     fn endpoints(&self, choice: &Choice<'_>, fan_out: FanOutKind) -> Destination {
-        let is_fan_out = matches!(choice.delivery_mode(), DeliveryMode::All(_))
-            && matches!(fan_out, FanOutKind::Deliver | FanOutKind::FirstSuccess);
+        let is_fan_out = matches!(choice.delivery_mode(), DeliveryMode::All(_)) && fan_out.is_parallel();
         let is_random = *choice.route().pick() == Pick::Weighted && choice.named_by().is_none();
         let mut indexes: Vec<usize> =
             if is_fan_out || is_random { choice.endpoint_indexes().collect() } else { choice.order().collect() };

@@ -66,6 +66,8 @@ label_enum! {
         UpstreamBroken = "upstream_broken",
         /// Some endpoints of a fan-out accepted the call, others did not.
         PartialDelivery = "partial_delivery",
+        /// Several endpoints of a fan-out have a connection that only one may have.
+        SeveralOwners = "several_owners",
         /// There is no valid token for the endpoint.
         TokenUnavailable = "token_unavailable",
         /// No endpoint of the route processed the call, or all their circuits are open.

@@ -60,6 +60,9 @@ pub enum ProxyError {
     /// Not a SignalR REST path.
     #[error("the path is not one of the Azure SignalR REST API, such as /api/hubs/chat/:send")]
     UnknownPath,
+    /// A segment of the path has the form of an operation that is not known.
+    #[error("`{0}` is not an operation that this gateway knows; if it is a name, percent-encode its colon (%3A)")]
+    UnknownOperation(Box<str>),
     /// The path does not support the method.
     #[error("this path supports only {allowed}")]
     MethodNotAllowed {
@@ -160,7 +163,7 @@ impl ProxyError {
                 ErrorKind::CallerNotAllowed
             }
             Self::CertificateRequired => ErrorKind::CertificateRequired,
-            Self::UnknownPath => ErrorKind::UnknownPath,
+            Self::UnknownPath | Self::UnknownOperation(_) => ErrorKind::UnknownPath,
             Self::MethodNotAllowed { .. } => ErrorKind::MethodNotAllowed,
             Self::NoRoute => ErrorKind::NoRoute,
             Self::NamedEndpoint(NamedEndpointError::NotAllowed | NamedEndpointError::Unknown { .. }) => {
@@ -189,6 +192,7 @@ impl ProxyError {
             | Self::CertificateRequired
             | Self::NamedEndpoint(NamedEndpointError::OutOfReach) => StatusCode::FORBIDDEN,
             Self::UnknownPath
+            | Self::UnknownOperation(_)
             | Self::NoRoute
             | Self::NamedEndpoint(NamedEndpointError::NotAllowed | NamedEndpointError::Unknown { .. }) => {
                 StatusCode::NOT_FOUND
@@ -216,6 +220,7 @@ impl ProxyError {
             Self::CallerNotAllowed(_) | Self::NamedEndpoint(NamedEndpointError::OutOfReach) => "Caller not allowed",
             Self::CertificateRequired => "Certificate required",
             Self::UnknownPath => "Not a SignalR REST path",
+            Self::UnknownOperation(_) => "Unknown operation",
             Self::MethodNotAllowed { .. } => "Method not allowed",
             Self::NoRoute => "No route",
             Self::HeaderRequired { .. } | Self::NamedEndpoint(NamedEndpointError::HeaderMissing { .. }) => {
@@ -245,6 +250,7 @@ impl ProxyError {
             | Self::CallerNotAllowed(_)
             | Self::CertificateRequired
             | Self::UnknownPath
+            | Self::UnknownOperation(_)
             | Self::MethodNotAllowed { .. }
             | Self::NoRoute
             | Self::NamedEndpoint(_)
@@ -263,10 +269,15 @@ impl ProxyError {
             "request_id": request_id.to_str().unwrap_or_default(),
         });
         let mut is_replay = false;
-        if let (Self::Delivery(DeliveryError::PartialDelivery { endpoints, is_replay: replay }), Some(problem)) =
-            (self, problem.as_object_mut())
-        {
-            is_replay = *replay;
+        let endpoints = match self {
+            Self::Delivery(DeliveryError::PartialDelivery { endpoints, is_replay: replay }) => {
+                is_replay = *replay;
+                Some(endpoints)
+            }
+            Self::Delivery(DeliveryError::SeveralOwners { endpoints }) => Some(endpoints),
+            _ => None,
+        };
+        if let (Some(endpoints), Some(problem)) = (endpoints, problem.as_object_mut()) {
             let outcome = |one: &EndpointOutcome| serde_json::json!({ "endpoint": one.endpoint, "outcome": one.outcome, "status": one.status });
             problem.insert("endpoints".to_owned(), endpoints.iter().map(outcome).collect());
         }
@@ -294,6 +305,7 @@ impl From<ParseCallError> for ProxyError {
     fn from(err: ParseCallError) -> Self {
         match err {
             ParseCallError::UnknownPath => Self::UnknownPath,
+            ParseCallError::UnknownOperation { segment } => Self::UnknownOperation(segment),
             ParseCallError::WrongMethod { allowed } => Self::MethodNotAllowed { allowed },
             ParseCallError::Malformed(what) => Self::Malformed(what),
         }

@@ -55,7 +55,9 @@ impl Service for EndpointService {
             }
             return self.handle_client(request).await;
         }
-        let form = if request.path.starts_with("/api/v1/") { PathForm::V1 } else { PathForm::Current };
+        let is_v1 = operation::parse(&request.method, &request.path).is_ok_and(|call| call.v1);
+        let is_v1 = is_v1 || request.path.starts_with("/api/v1/");
+        let form = if is_v1 { PathForm::V1 } else { PathForm::Current };
         let reply = self.try_handle(&request, form).await.unwrap_or_else(|problem| problem.reply(form));
         if request.method == Method::HEAD {
             // A response to HEAD has no body. The journal records the verdict.

@@ -9,8 +9,16 @@ use super::{Call, Name};
 
 /// Parses a byte that selects the method, then `path[?query]`. Asserts that the names in the path do not affect the operation.
 pub(crate) fn grammar(data: &[u8]) {
-    let methods =
-        [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::DELETE, Method::PATCH, Method::OPTIONS];
+    let methods = [
+        Method::GET,
+        Method::HEAD,
+        Method::POST,
+        Method::PUT,
+        Method::DELETE,
+        Method::PATCH,
+        Method::OPTIONS,
+        Method::QUERY,
+    ];
     let Some((first, rest)) = data.split_first() else { return };
     let Some(method) = methods.get(usize::from(*first) % methods.len()) else { return };
     let Ok(target) = std::str::from_utf8(rest) else { return };

@@ -1,13 +1,34 @@
 //! Parses a method and a path into an operation and its names. Decides neither whether the call is allowed nor how it is routed.
 //!
-//! The method and the shape of the path determine the operation. Paths are split only at unencoded slashes and are
-//! case-sensitive, so percent-encoding cannot change the operation.
+//! The method and the shape of the path determine the operation. The gateway must see the operation that the service sees:
+//! its allow-lists and routes are of no use otherwise.
+//!
+//! # Spellings
+//!
+//! The service is an ASP.NET Core application, like Microsoft's emulator. How it reads a path was decided from the source of
+//! both (`HttpRequest` of Kestrel and endpoint routing), since no page documents it:
+//!
+//! - The path is percent-decoded once, except `%2F`, which never separates segments.
+//! - Literals are compared without ASCII case: `/API/Hubs/chat/:SEND`, `%3Asend`.
+//! - One slash at the end is ignored. Other empty segments match nothing.
+//! - A literal takes precedence over a name in the same place if it has the method: `POST …/connections/claims`, however it is
+//!   spelled, reads claims; `DELETE …/connections/claims` closes the connection `claims`.
+//!
+//! The gateway accepts these spellings and forwards them unchanged. It refuses what the service would change before it routes
+//! (dot segments), what a proxy in front of the service might change (see [`is_another_path`]), and a name that begins with an
+//! unencoded `:`: it is the name of an operation that the API may gain. Encoded (`%3Abob`) it is a name.
+//!
+//! Paths in the spelling of the API definition are parsed without an allocation or a search; only others take the slow way.
+//! A property test compares both with a model of ASP.NET Core's routing.
 
 use std::borrow::Cow;
 
 use http::Method;
 use percent_encoding::percent_decode_str;
 
+use super::parse_error::ParseCallError;
+use super::shape::Shape;
+use super::spelling::{Spelled, is_another_path};
 use super::{Name, Operation};
 
 /// A SignalR REST call: its operation and its names, borrowed from the request's URI.
@@ -24,23 +45,6 @@ pub struct Call<'a> {
     /// The connection, if the path has one.
     pub connection: Option<Name<'a>>,
     query: &'a str,
-}
-
-/// Why a request is not a SignalR REST call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ParseCallError {
-    /// No operation has a path of this shape.
-    #[error("the path is not part of the SignalR REST API")]
-    UnknownPath,
-    /// The path belongs to an operation, but not with this method.
-    #[error("this path supports only {allowed}")]
-    WrongMethod {
-        /// The methods that the path supports, as in an `Allow` header.
-        allowed: &'static str,
-    },
-    /// The path has the shape of an operation, but a part of it is not valid.
-    #[error("{0}")]
-    Malformed(&'static str),
 }
 
 impl<'a> Call<'a> {
@@ -60,20 +64,30 @@ impl<'a> Call<'a> {
         if query.is_some_and(|query| !query.is_ascii()) {
             return Err(ParseCallError::Malformed("the query has characters that must be percent-encoded"));
         }
-        let rest = path.strip_prefix("/api/").ok_or(ParseCallError::UnknownPath)?;
-        let rest = rest.strip_prefix("v1/").unwrap_or(rest);
-        let shape = Shape::parse(rest).ok_or(ParseCallError::UnknownPath)?;
+        let (shape, is_v1, is_canonical) = match canonical(path) {
+            Some((shape, is_v1)) => (shape, is_v1, true),
+            None => Spelled::parse(path).map(|Spelled { shape, is_v1, .. }| (shape, is_v1, false))?,
+        };
         let name = |segment: Option<&'a str>| segment.map(Name::new).transpose().map_err(ParseCallError::Malformed);
+        let operation = shape.operation(method).map_err(|allowed| ParseCallError::WrongMethod { allowed })?;
+        let connection = match operation {
+            // They stand in place of a connection.
+            Operation::ConnectionRefreshAuth | Operation::ConnectionClaims => None,
+            _ => name(shape.connection)?,
+        };
+        let hub = |segment| if is_v1 { Name::v1_hub(segment) } else { Name::hub(segment) };
         let call = Self {
-            operation: shape.operation(method)?,
-            hub: shape.hub.map(Name::hub).transpose().map_err(ParseCallError::Malformed)?,
+            operation,
+            hub: shape.hub.map(hub).transpose().map_err(ParseCallError::Malformed)?,
             group: name(shape.group)?,
             user: name(shape.user)?,
-            connection: name(shape.connection)?,
+            connection,
             query: query.unwrap_or_default(),
         };
         name(shape.stream)?;
-        if has_escape(&shape) && is_another_path(rest) {
+        if (has_escape(&shape) || !is_canonical)
+            && is_another_path(path, |shape| shape.operation(method).is_ok_and(|seen| seen != operation))
+        {
             return Err(ParseCallError::Malformed(
                 "the path is ambiguous: percent-decoded again, it has dot segments or becomes another call",
             ));
@@ -97,148 +111,15 @@ pub fn query_value<'q>(query: &'q str, key: &str) -> Option<Cow<'q, str>> {
         .map(|(_, value)| percent_decode_str(value).decode_utf8_lossy())
 }
 
-/// The shape of a path: its names and the operation of each method.
-struct Shape<'a> {
-    hub: Option<&'a str>,
-    group: Option<&'a str>,
-    user: Option<&'a str>,
-    connection: Option<&'a str>,
-    stream: Option<&'a str>,
-    methods: Methods,
-}
-
-/// The methods that a path supports and the operation of each.
-struct Methods {
-    /// The value of an `Allow` header.
-    allowed: &'static str,
-    operations: &'static [(Method, Operation)],
-}
-
-/// Declares the methods of a path. Every existence check supports `HEAD` and `GET`: the API definition has `HEAD`, the SDK
-/// sends `GET` to check a user in a group, v1 and the emulator support both.
-macro_rules! methods {
-    ($allowed:literal: $($method:ident $operation:ident),+) => {
-        Methods { allowed: $allowed, operations: &[$((Method::$method, Operation::$operation)),+] }
-    };
-}
-
-impl<'a> Shape<'a> {
-    /// Parses a path without its prefix.
-    fn parse(path: &'a str) -> Option<Self> {
-        let mut segments = [""; 7];
-        let mut count = 0;
-        let mut left = Some(path);
-        while let Some(path) = left {
-            // Names are short, so a loop over the bytes is faster than `memchr`.
-            let end = path.bytes().position(|byte| byte == b'/');
-            let (segment, after) = end.and_then(|end| path.split_at_checked(end)).unwrap_or((path, ""));
-            *segments.get_mut(count)? = segment;
-            count += 1;
-            left = after.strip_prefix('/');
-        }
-        Self::of(segments.get(..count).unwrap_or_default())
-    }
-
-    fn of(segments: &[&'a str]) -> Option<Self> {
-        let unnamed = |methods| Self { hub: None, group: None, user: None, connection: None, stream: None, methods };
-        let (hub, rest) = match segments {
-            ["health"] => return Some(unnamed(methods!("GET, HEAD": HEAD Health, GET Health))),
-            ["auth", "accessKey"] => return Some(unnamed(methods!("GET": GET AccessKey))),
-            ["hubs", hub, rest @ ..] => (*hub, rest),
-            _ => return None,
-        };
-        let hub = |methods| Self { hub: Some(hub), ..unnamed(methods) };
-        let group = |group: &'a str, methods| Self { group: Some(group), ..hub(methods) };
-        let user = |user: &'a str, methods| Self { user: Some(user), ..hub(methods) };
-        let connection = |connection: &'a str, methods| Self { connection: Some(connection), ..hub(methods) };
-        let stream = |id: &'a str, stream: &'a str, methods| Self { stream: Some(stream), ..connection(id, methods) };
-        let member = |id: &'a str, connection: &'a str| Self {
-            connection: Some(connection),
-            ..group(id, methods!("PUT, DELETE": PUT GroupAddConnection, DELETE GroupRemoveConnection))
-        };
-        let user_member = |id: &'a str, user: &'a str| Self {
-            user: Some(user),
-            ..group(
-                id,
-                methods!("GET, HEAD, PUT, DELETE":
-                    HEAD UserInGroup, GET UserInGroup, PUT UserAddToGroup, DELETE UserRemoveFromGroup),
-            )
-        };
-        let shape = match rest {
-            [] | [":send"] => hub(methods!("POST": POST HubSend)),
-            [":closeConnections"] => hub(methods!("POST": POST HubCloseConnections)),
-            [":execute"] => hub(methods!("POST": POST HubExecute)),
-            [":generateToken"] => hub(methods!("POST": POST GenerateToken)),
-
-            ["connections", id] => connection(
-                id,
-                methods!("GET, HEAD, POST, DELETE":
-                    HEAD ConnectionExists, GET ConnectionExists, POST ConnectionSend, DELETE ConnectionClose),
-            ),
-            ["connections", id, ":send"] => connection(id, methods!("POST": POST ConnectionSend)),
-            ["connections", id, ":invoke"] => connection(id, methods!("POST": POST ConnectionInvoke)),
-            ["connections", id, "groups"] => connection(id, methods!("DELETE": DELETE ConnectionLeaveAllGroups)),
-            ["connections", id, "streams", sid, ":send"] => stream(id, sid, methods!("POST": POST StreamSend)),
-            ["connections", id, "streams", sid, ":complete"] => stream(id, sid, methods!("POST": POST StreamComplete)),
-
-            ["groups", id] => group(id, methods!("GET, HEAD, POST": HEAD GroupExists, GET GroupExists, POST GroupSend)),
-            ["groups", id, ":send"] => group(id, methods!("POST": POST GroupSend)),
-            ["groups", id, ":closeConnections"] => group(id, methods!("POST": POST GroupCloseConnections)),
-            ["groups", id, "connections"] => group(id, methods!("GET": GET GroupListConnections)),
-
-            ["users", id] => user(id, methods!("GET, HEAD, POST": HEAD UserExists, GET UserExists, POST UserSend)),
-            ["users", id, ":send"] => user(id, methods!("POST": POST UserSend)),
-            ["users", id, ":closeConnections"] => user(id, methods!("POST": POST UserCloseConnections)),
-            ["users", id, "groups"] => user(id, methods!("DELETE": DELETE UserLeaveAllGroups)),
-
-            ["groups", id, "connections", cid] | ["connections", cid, "groups", id] => member(id, cid),
-            ["groups", id, "users", uid] | ["users", uid, "groups", id] => user_member(id, uid),
-            _ => return None,
-        };
-        let names = [shape.group, shape.user, shape.connection, shape.stream];
-        if names.contains(&Some("")) { None } else { Some(shape) }
-    }
-
-    fn operation(&self, method: &Method) -> Result<Operation, ParseCallError> {
-        let Methods { allowed, operations } = self.methods;
-        operations
-            .iter()
-            .find_map(|(supported, operation)| (supported == method).then_some(*operation))
-            .ok_or(ParseCallError::WrongMethod { allowed })
-    }
+/// Returns the shape of a path in the spelling of the API definition, and whether it is of v1.
+fn canonical(path: &str) -> Option<(Shape<'_>, bool)> {
+    let rest = path.strip_prefix("/api/")?;
+    let of_v1 = rest.strip_prefix("v1/");
+    Some((Shape::parse(of_v1.unwrap_or(rest))?, of_v1.is_some()))
 }
 
 fn has_escape(shape: &Shape<'_>) -> bool {
     [shape.group, shape.user, shape.connection, shape.stream].iter().flatten().any(|name| name.contains('%'))
-}
-
-/// The number of times that a path is percent-decoded to detect whether it becomes the path of another call: once as the service
-/// does, and once more.
-const DECODINGS: usize = 2;
-
-/// Returns whether percent-decoding gives the path dot segments or turns it into the path of another call. A proxy in front of
-/// the service might decode it.
-///
-/// A name may contain an encoded slash: the Management SDK sends user `user/a` as `user%2Fa`, and the service routes before it
-/// decodes slashes. But `users/u%2f:closeConnections`, which the gateway parses as a message to one user, would be another
-/// operation behind a proxy that decodes it. The same is true of dot segments after an encoded slash. A decoded path that has
-/// more segments but matches no operation is accepted.
-#[cold]
-fn is_another_path(path: &str) -> bool {
-    let mut path = Cow::Borrowed(path);
-    for _ in 0..DECODINGS {
-        let Ok(decoded) = percent_decode_str(&path).decode_utf8() else { return false };
-        if decoded == path {
-            return false;
-        }
-        let has_dots = decoded.split(['/', '\\']).any(|segment| matches!(segment, "." | ".."));
-        let has_more_segments = decoded.matches('/').count() != path.matches('/').count();
-        if has_dots || (has_more_segments && Shape::parse(&decoded).is_some()) {
-            return true;
-        }
-        path = Cow::Owned(decoded.into_owned());
-    }
-    false
 }
 
 #[cfg(test)]

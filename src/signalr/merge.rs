@@ -12,6 +12,8 @@ pub enum FanOutKind {
     /// On each endpoint. The first success is the response: existence checks, and operations on one connection, which exists on only
     /// one endpoint.
     FirstSuccess,
+    /// On each endpoint. The response is that of the endpoint that has the target: calls that name a connection by its secret.
+    SingleOwner,
     /// On one endpoint after the other. Each returns its part of the list.
     List,
     /// On one endpoint: credentials for clients.
@@ -25,6 +27,8 @@ pub enum LegOutcome {
     Accepted,
     /// The endpoint responded 404 with `x-ms-error-code`, which names what does not exist.
     NotFound,
+    /// The endpoint responded 403 with `x-ms-error-code`: it has the target and refuses the call.
+    Denied,
     /// The endpoint responded 429.
     Throttled,
     /// The endpoint responded with any other status.
@@ -56,6 +60,18 @@ pub enum Merged {
     Partial,
     /// The target does not exist on the endpoints that responded, and the others did not process the call.
     Unreached,
+    /// Several endpoints have a target that only one may have.
+    SeveralOwners,
+}
+
+impl FanOutKind {
+    /// Returns whether the operation goes to several endpoints at the same time.
+    pub const fn is_parallel(self) -> bool {
+        match self {
+            Self::Deliver | Self::FirstSuccess | Self::SingleOwner => true,
+            Self::List | Self::SingleEndpoint => false,
+        }
+    }
 }
 
 impl Policy {
@@ -93,9 +109,28 @@ pub fn merge_first_success(legs: &[LegOutcome]) -> Merged {
     decisive.unwrap_or_else(|| merge_unprocessed(legs))
 }
 
-/// Returns the first leg with the first of these outcomes that any leg has.
+/// Merges the legs of a call whose target only one endpoint may have. There is at least one leg.
+///
+/// An endpoint without the target responds 404. The owner's response is the result, whatever the other legs are; without an
+/// owner, it is an error if there is one, else the service's own 404.
+///
+/// Source: `Azure/azure-signalr` issue 2282: several owners are an internal error.
+pub fn merge_single_owner(legs: &[LegOutcome]) -> Merged {
+    let is_owner = |leg: &LegOutcome| matches!(leg, LegOutcome::Accepted | LegOutcome::Denied);
+    let mut owners = legs.iter().enumerate().filter(|(_, leg)| is_owner(leg));
+    match (owners.next(), owners.next()) {
+        (Some((owner, _)), None) => Merged::Leg(owner),
+        (Some(_), Some(_)) => Merged::SeveralOwners,
+        (None, _) => merge_first_success(legs),
+    }
+}
+
+/// Returns the first leg with the first of these outcomes that any leg has. A denial is a failure.
 fn first_of(legs: &[LegOutcome], outcomes: &[LegOutcome]) -> Option<Merged> {
-    outcomes.iter().find_map(|outcome| legs.iter().position(|leg| leg == outcome)).map(Merged::Leg)
+    let is = |leg: &LegOutcome, outcome: &LegOutcome| {
+        leg == outcome || (*leg == LegOutcome::Denied && *outcome == LegOutcome::Failed)
+    };
+    outcomes.iter().find_map(|outcome| legs.iter().position(|leg| is(leg, outcome))).map(Merged::Leg)
 }
 
 /// Merges legs that are all `NotFound` or `NotProcessed`. `NotProcessed` is the result only if it is true of every leg.
@@ -106,7 +141,7 @@ fn merge_unprocessed(legs: &[LegOutcome]) -> Merged {
 
 #[cfg(test)]
 mod tests {
-    use super::LegOutcome::{Accepted, Failed, NoResponse, NotFound, NotProcessed, Throttled};
+    use super::LegOutcome::{Accepted, Denied, Failed, NoResponse, NotFound, NotProcessed, Throttled};
     use super::*;
     use crate::signalr::Operation;
 
@@ -122,6 +157,8 @@ mod tests {
     const LIST: &str = "lists continue from one endpoint to the next";
     /// `DefaultEndpointRouter.cs`, negotiation: one online primary, else one online secondary.
     const NEGOTIATE: &str = "client credentials come from one endpoint";
+    /// Issue 2282: a token-keyed call goes to all endpoints, 404 means "not the owner", several owners are an error.
+    const OWNER: &str = "one connection by its token: its owner's response";
     /// `RestHealthCheckService.cs`: the health of the gateway itself.
     const HEALTH: &str = "the gateway responds to it";
 
@@ -137,6 +174,8 @@ mod tests {
         (Operation::ConnectionClose, FanOutKind::FirstSuccess, UNIQUE),
         (Operation::ConnectionSend, FanOutKind::Deliver, WRITE),
         (Operation::ConnectionInvoke, FanOutKind::FirstSuccess, UNIQUE),
+        (Operation::ConnectionRefreshAuth, FanOutKind::SingleOwner, OWNER),
+        (Operation::ConnectionClaims, FanOutKind::SingleOwner, OWNER),
         (Operation::ConnectionLeaveAllGroups, FanOutKind::Deliver, WRITE),
         (Operation::StreamSend, FanOutKind::Deliver, WRITE),
         (Operation::StreamComplete, FanOutKind::Deliver, WRITE),
@@ -174,6 +213,16 @@ mod tests {
         "1U1110", // NotProcessed
     ];
 
+    /// `S`: several owners.
+    const SINGLE_OWNER: [&str; 6] = [
+        "S00000", // Accepted
+        "10111U", // NotFound
+        "100100", // Throttled
+        "100000", // Failed
+        "101100", // NoResponse
+        "1U1110", // NotProcessed
+    ];
+
     /// Every operation × the outcomes of two legs, under the policy `all`.
     #[test]
     fn responses_of_two_endpoints_are_merged() {
@@ -186,12 +235,14 @@ mod tests {
                     let (merged, table) = match fan_out_kind {
                         FanOutKind::Deliver => (merge_delivery(Policy::All, &legs), DELIVERY),
                         FanOutKind::FirstSuccess => (merge_first_success(&legs), FIRST_SUCCESS),
+                        FanOutKind::SingleOwner => (merge_single_owner(&legs), SINGLE_OWNER),
                         FanOutKind::List | FanOutKind::SingleEndpoint => continue,
                     };
                     let expected = match table[row].as_bytes()[column] {
                         b'0' => Merged::Leg(0),
                         b'1' => Merged::Leg(1),
                         b'U' => Merged::Unreached,
+                        b'S' => Merged::SeveralOwners,
                         _ => Merged::Partial,
                     };
                     assert_eq!(merged, expected, "{operation} {legs:?}: {rule}");
@@ -219,6 +270,22 @@ mod tests {
         ] {
             let merged = [Policy::All, Policy::Any, Policy::Quorum].map(|policy| merge_delivery(policy, legs));
             assert_eq!(merged, [all, any, quorum], "{legs:?}");
+        }
+    }
+
+    #[test]
+    fn denial_comes_from_the_owner_and_is_a_failure_of_other_calls() {
+        for (legs, owner) in [
+            ([Denied, NotFound], Merged::Leg(0)),
+            ([Failed, Denied], Merged::Leg(1)),
+            ([NoResponse, Denied], Merged::Leg(1)),
+            ([Denied, Accepted], Merged::SeveralOwners),
+            ([Denied, Denied], Merged::SeveralOwners),
+        ] {
+            assert_eq!(merge_single_owner(&legs), owner, "{legs:?}");
+            let as_failure = legs.map(|leg| if leg == Denied { Failed } else { leg });
+            assert_eq!(merge_delivery(Policy::All, &legs), merge_delivery(Policy::All, &as_failure), "{legs:?}");
+            assert_eq!(merge_first_success(&legs), merge_first_success(&as_failure), "{legs:?}");
         }
     }
 }

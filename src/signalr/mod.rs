@@ -8,9 +8,13 @@ mod merge;
 mod name;
 mod operation;
 mod operation_set;
+mod parse_error;
+mod shape;
+mod spelling;
 
-pub use grammar::{Call, ParseCallError, query_value};
-pub use merge::{FanOutKind, LegOutcome, Merged, Policy, merge_delivery, merge_first_success};
+pub use grammar::{Call, query_value};
+pub use merge::{FanOutKind, LegOutcome, Merged, Policy, merge_delivery, merge_first_success, merge_single_owner};
 pub use name::Name;
 pub use operation::{NameKind, Operation, OperationClass};
 pub use operation_set::OperationSet;
+pub use parse_error::ParseCallError;

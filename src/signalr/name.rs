@@ -38,6 +38,22 @@ impl<'a> Name<'a> {
         }
     }
 
+    /// Parses a hub name in a path of v1, where older SDKs write `application_hub`. The application may have a hyphen.
+    pub(super) fn v1_hub(segment: &'a str) -> Result<Self, &'static str> {
+        Self::hub(segment).or_else(|invalid| {
+            let name = Self(segment);
+            let decoded = name.try_decoded().unwrap_or_default();
+            let is_application = |name: &str| {
+                name.starts_with(|first: char| first.is_ascii_alphabetic())
+                    && name.bytes().all(|byte| byte == b'-' || Self::is_hub_byte(byte))
+            };
+            let is_valid = decoded.rsplit_once('_').is_some_and(|(application, hub)| {
+                decoded.len() <= 128 && is_application(application) && hub.bytes().all(Self::is_hub_byte)
+            });
+            if is_valid { Ok(name) } else { Err(invalid) }
+        })
+    }
+
     /// Returns whether a hub name may contain the byte.
     pub fn is_hub_byte(byte: u8) -> bool {
         byte.is_ascii_alphanumeric() || b"_`,.[]".contains(&byte)

@@ -12,10 +12,11 @@ macro_rules! operations {
         $(#[$doc:meta])*
         $variant:ident = $name:literal, $class:ident, $fan_out_kind:ident, [$($carried:ident),*];
     )+) => {
-        /// One operation of the SignalR REST API (api-version 2024-12-01). Its name is a metric label, a route condition and
+        /// One operation of the SignalR REST API (api-versions up to 2026-07-01). Its name is a metric label, a route condition and
         /// an entry of a listener's allow-list. The path forms of v1 and of the emulator map to the same operations.
         ///
-        /// Source: `Azure/azure-signalr`, `docs/swagger/v20241201.json`; v1 forms from `docs/swagger/v1.json`.
+        /// Source: `Azure/azure-signalr`, `docs/swagger/v20241201.json`; v1 forms from `docs/swagger/v1.json`; 2026-07-01 from
+        /// issue 2281, since its swagger is not published.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[repr(u8)]
         pub enum Operation { $($(#[$doc])* $variant,)+ }
@@ -73,6 +74,10 @@ operations! {
     ConnectionSend = "connection_send", Messages, Deliver, [Hub, Connection];
     /// `POST …/connections/{connection}/:invoke`: waits for the client's result.
     ConnectionInvoke = "connection_invoke", Messages, FirstSuccess, [Hub, Connection];
+    /// `POST …/hubs/{hub}/connections/:refreshAuth`: replaces the expiry and the claims of the connection that the body names.
+    ConnectionRefreshAuth = "connection_refresh_auth", Claims, SingleOwner, [Hub];
+    /// `POST …/hubs/{hub}/connections/claims`, or `QUERY`: returns the claims of the connection that the body names.
+    ConnectionClaims = "connection_claims", Claims, SingleOwner, [Hub];
     /// `DELETE …/connections/{connection}/groups`.
     ConnectionLeaveAllGroups = "connection_leave_all_groups", Groups, Deliver, [Hub, Connection];
     /// `POST …/connections/{connection}/streams/{stream}/:send`.
@@ -125,12 +130,14 @@ pub enum OperationClass {
     Close,
     /// Operations that return credentials, for any user and claims that the caller names.
     Credentials,
+    /// Operations that read or replace the claims of a client.
+    Claims,
 }
 
 impl OperationClass {
     /// Every class, in the order of the documentation.
-    pub const ALL: [Self; 6] =
-        [Self::Messages, Self::Execute, Self::Groups, Self::Queries, Self::Close, Self::Credentials];
+    pub const ALL: [Self; 7] =
+        [Self::Messages, Self::Execute, Self::Groups, Self::Queries, Self::Close, Self::Credentials, Self::Claims];
 
     /// Returns the name of the class.
     pub const fn name(self) -> &'static str {
@@ -141,6 +148,7 @@ impl OperationClass {
             Self::Queries => "queries",
             Self::Close => "close",
             Self::Credentials => "credentials",
+            Self::Claims => "claims",
         }
     }
 
@@ -190,7 +198,8 @@ impl Operation {
     pub const fn has_effect(self) -> bool {
         match self.class() {
             OperationClass::Messages | OperationClass::Execute | OperationClass::Groups | OperationClass::Close => true,
-            OperationClass::Queries | OperationClass::Credentials => false,
+            // A repeated refresh of claims has the same result.
+            OperationClass::Queries | OperationClass::Credentials | OperationClass::Claims => false,
         }
     }
 

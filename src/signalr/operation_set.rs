@@ -23,6 +23,8 @@ impl OperationSet {
     pub const CLOSE: Self = Self::of_class(OperationClass::Close);
     /// The class `credentials`.
     pub const CREDENTIALS: Self = Self::of_class(OperationClass::Credentials);
+    /// The class `claims`.
+    pub const CLAIMS: Self = Self::of_class(OperationClass::Claims);
 
     /// Returns the set of these operations.
     pub const fn of(operations: &[Operation]) -> Self {

@@ -6,7 +6,7 @@ use http::header::CONTENT_TYPE;
 use serde_json::{Value, json};
 use signalr_gateway::sandbox::{Fault, FaultKind};
 
-use crate::support::{ALL_OPERATIONS, BROADCAST_BODY, Harness, Response, broadcast_request, request};
+use crate::support::{ALL_OPERATIONS, BROADCAST_BODY, Harness, HarnessBuilder, Response, broadcast_request, request};
 
 /// Starts a gateway that sends every call to both endpoints.
 async fn harness(policy: &str) -> Harness {
@@ -264,4 +264,77 @@ async fn lists_end_at_the_callers_maximum() {
         }
         assert_eq!(listed.len(), expected, "{query}");
     }
+}
+
+const CLAIMS: &str = "/api/hubs/chat/connections/claims?api-version=2026-07-01";
+const REFRESH_AUTH: &str = "/api/hubs/chat/connections/:refreshAuth?api-version=2026-07-01";
+
+async fn call_by_token(harness: &Harness, method: &str, target: &str, body: &Value) -> Response {
+    let call = request(method, target).header(CONTENT_TYPE, "application/json");
+    harness.caller().await.send(call, body.to_string()).await
+}
+
+#[tokio::test]
+async fn claims_are_those_of_the_endpoint_that_has_the_connection() {
+    let harness = harness("all").await;
+    let ann = harness.endpoint("west").hubs.connect("chat", Some("ann"));
+    let own = json!({ "connectionToken": ann.token() });
+    for method in ["POST", "QUERY"] {
+        let claims = call_by_token(&harness, method, CLAIMS, &own).await;
+        assert_eq!(claims.assert_status(200).json()["claims"][0]["value"], "ann", "{method}");
+        assert_eq!(harness.arrivals("west").last().unwrap().method, method);
+    }
+    call_by_token(&harness, "POST", REFRESH_AUTH, &own).await.assert_status(200);
+    let unknown = call_by_token(&harness, "POST", REFRESH_AUTH, &json!({ "connectionToken": "none" })).await;
+    unknown.assert_status(404);
+    assert_eq!(unknown.header("x-ms-error-code"), Some("ConnectionNotFound"));
+
+    // The owner's refusal is the response. It says nothing about the roles of the gateway.
+    let others = json!({ "connectionToken": ann.token(), "claims": [{ "type": "nameid", "value": "ben" }] });
+    let refused = call_by_token(&harness, "POST", REFRESH_AUTH, &others).await;
+    assert_eq!(refused.assert_status(403).json()["code"], "ConnectionUserMismatch");
+    assert!(harness.metrics().await.sum("unauthorized_total", &[]) < 0.5);
+
+    // Without the owner, nobody knows whether the connection exists.
+    harness.endpoint("west").server.faults().refuse().await;
+    call_by_token(&harness, "POST", CLAIMS, &own).await.assert_gateway_error(502, "upstream_broken");
+}
+
+#[tokio::test]
+async fn connection_that_two_endpoints_have_is_an_error() {
+    let builder = HarnessBuilder::start().await;
+    let url = builder.sandbox.endpoint("east").unwrap().url();
+    let harness = builder
+        .start_gateway(|options| {
+            options.allow(&["claims"]);
+            // Two names of one resource.
+            options.append_toml(&format!(
+                "[endpoints.twin]\nurl = \"{url}\"\ncredential = \"east\"\nca_file = \"ca.pem\"\n\
+                 [[routes]]\nname = \"both\"\npick = \"all\"\nendpoints = [\"east\", \"twin\"]\n",
+            ));
+        })
+        .await;
+    let ann = harness.endpoint("east").hubs.connect("chat", Some("ann"));
+    let answer = call_by_token(&harness, "POST", CLAIMS, &json!({ "connectionToken": ann.token() })).await;
+    answer.assert_gateway_error(502, "several_owners");
+    assert_eq!(answer.json()["endpoints"][1], json!({ "endpoint": "twin", "outcome": "accepted", "status": 200 }));
+}
+
+#[tokio::test]
+async fn claims_of_clients_are_opted_into() {
+    let harness = Harness::start(|options| {
+        options.allow(&["messages", "groups", "queries"]);
+    })
+    .await;
+    for (method, path) in
+        [("POST", ":refreshAuth"), ("POST", "%3Arefreshauth/"), ("QUERY", "claims"), ("POST", "Claims")]
+    {
+        let target = format!("/api/hubs/chat/connections/{path}?api-version=2026-07-01");
+        call_by_token(&harness, method, &target, &json!({})).await.assert_gateway_error(403, "operation_not_allowed");
+    }
+    let revoke = "/api/hubs/chat/connections/:revoke?api-version=2027-01-01";
+    let unknown = call_by_token(&harness, "POST", revoke, &json!({})).await;
+    unknown.assert_gateway_error(404, "unknown_path");
+    assert!(unknown.json()["detail"].as_str().unwrap().contains("`:revoke`"), "{}", unknown.text());
+    assert_eq!(harness.arrivals("east").len(), 0);
 }

@@ -6,12 +6,13 @@ use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, COOKIE};
 use signalr_gateway::sandbox::{Entry, Fault, FaultKind};
 
+use crate::support::frames::{DATA, END_STREAM, Frames, Outcome, frame, headers, pseudo};
 use crate::support::{
     ALL_OPERATIONS, BROADCAST_BODY, BROADCAST_PATH, Harness, HarnessBuilder, broadcast_request, request,
 };
 
 /// Every operation in every form that official clients send: method, target, operation name.
-const CALLS: [(&str, &str, &str); 47] = [
+const CALLS: [(&str, &str, &str); 50] = [
     ("GET", "/api/auth/accessKey?api-version=2024-12-01", "access_key"),
     ("POST", "/api/hubs/chat/:send?api-version=2022-06-01", "hub_send"),
     ("POST", "/api/hubs/chat/:closeConnections?reason=bye%20bye&api-version=2024-12-01", "hub_close_connections"),
@@ -38,6 +39,9 @@ const CALLS: [(&str, &str, &str); 47] = [
     ("GET", "/api/hubs/chat/users/u/groups/g?api-version=2024-12-01", "user_in_group"),
     ("PUT", "/api/hubs/chat/users/u/groups/g?ttl=60&api-version=2024-12-01", "user_add_to_group"),
     ("DELETE", "/api/hubs/chat/users/u/groups/g?api-version=2024-12-01", "user_remove_from_group"),
+    ("POST", "/api/hubs/chat/connections/:refreshAuth?api-version=2026-07-01", "connection_refresh_auth"),
+    ("POST", "/api/hubs/chat/connections/claims?api-version=2026-07-01", "connection_claims"),
+    ("QUERY", "/api/hubs/chat/connections/claims?api-version=2026-07-01", "connection_claims"),
     ("GET", "/api/v1/auth/accessKey", "access_key"),
     ("POST", "/api/v1/hubs/chat", "hub_send"),
     ("POST", "/api/v1/hubs/app_chat?excluded=a", "hub_send"),
@@ -97,7 +101,7 @@ async fn forwards_every_operation_unchanged_and_returns_its_response() {
         // A few operations wait for clients that do not exist here. A fault makes the endpoint respond at once.
         east.faults().set(Fault::times(1, FaultKind::json(200, r#"{"from":"east"}"#)));
         let (content_type, body) = match method {
-            "POST" => (Some("application/json"), BROADCAST_BODY),
+            "POST" | "QUERY" => (Some("application/json"), BROADCAST_BODY),
             _ => (None, ""),
         };
         let builder = content_type
@@ -111,6 +115,24 @@ async fn forwards_every_operation_unchanged_and_returns_its_response() {
         let counts = harness.metrics().await.sum("upstream_requests_total", &[("operation", operation)]);
         assert!(counts > counted, "{method} {target} is not counted as {operation}");
     }
+}
+
+#[tokio::test]
+async fn forwards_query_with_its_body_over_http2() {
+    let harness = Harness::start(|options| {
+        options.allow(&["claims"]).set("endpoints.east.http_version", "2");
+    })
+    .await;
+    let ann = harness.endpoint("east").hubs.connect("chat", Some("ann"));
+    let target = "/api/hubs/chat/connections/claims?api-version=2026-07-01";
+    let body = serde_json::json!({ "connectionToken": ann.token() }).to_string();
+    let mut caller = Frames::connect(harness.listener("default"), &[]).await;
+    let fields = [&pseudo("QUERY", target)[..], &[("content-type", "application/json")]].concat();
+    caller.write(&[headers(1, 0, &fields), frame(DATA, END_STREAM, 1, body.as_bytes())].concat()).await;
+    assert_eq!(caller.outcome(1).await, Some(Outcome::Response));
+    let arrived = harness.arrival("east");
+    assert_unchanged(&arrived, "QUERY", target, Some("application/json"), body.as_bytes());
+    assert_eq!((arrived.status, arrived.header("host")), (Some(200), None), "not an HTTP/2 request");
 }
 
 #[tokio::test]
@@ -184,6 +206,10 @@ async fn forwards_path_and_query_byte_for_byte() {
         "/api/hubs/chat/groups/%25252E/:send?api-version=2022-11-01",
         "/api/hubs/chat/users/...%2F...%2F/:send?api-version=2022-11-01",
         "/api/hubs/chat/:send?",
+        "/API/Hubs/chat/%3Asend/?api-version=2022-11-01",
+        "/%61pi/hubs/chat/USERS/a%2Fb%2F/:SEND?api-version=2022-11-01",
+        "/api/v1/hubs/my-app_chat/",
+        "/api/hubs/chat/users/%3Abob/:send?api-version=2022-11-01",
     ] {
         harness.clear_arrivals();
         caller.post(target, "application/json", BROADCAST_BODY).await;

@@ -24,7 +24,7 @@ pub(crate) struct ListenerFile {
     #[serde(default)]
     pub(crate) allowed_hosts: Vec<String>,
     /// The operations that callers may use: single ones, or the sets `messages`, `execute`, `groups`, `queries`, `close`,
-    /// `credentials`. Default: `messages`, `groups`, `queries`.
+    /// `credentials`, `claims`. Default: `messages`, `groups`, `queries`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) operations: Option<Vec<String>>,
     /// Networks that callers may connect from, such as `10.0.0.0/8`. Default: any.

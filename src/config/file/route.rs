@@ -149,7 +149,7 @@ pub(crate) struct MatchFile {
     /// Hub names or `*` patterns, in any case; `{endpoint}` stands for the name of the call's endpoint.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) hub: Option<OneOrMany<String>>,
-    /// Operations, or the sets `messages`, `execute`, `groups`, `queries`, `close`, `credentials`.
+    /// Operations, or the sets `messages`, `execute`, `groups`, `queries`, `close`, `credentials`, `claims`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) operation: Option<OneOrMany<String>>,
     /// Group names or `*` patterns; `{endpoint}` stands for the name of the call's endpoint.

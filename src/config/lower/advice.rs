@@ -8,8 +8,12 @@ use crate::serve::Bind;
 use crate::signalr::{Operation, OperationSet};
 
 /// The sets of operations that a listener allows only if its `operations` name them.
-const OPT_IN: [(&str, OperationSet); 3] =
-    [("execute", OperationSet::EXECUTE), ("close", OperationSet::CLOSE), ("credentials", OperationSet::CREDENTIALS)];
+const OPT_IN: [(&str, OperationSet); 4] = [
+    ("execute", OperationSet::EXECUTE),
+    ("close", OperationSet::CLOSE),
+    ("credentials", OperationSet::CREDENTIALS),
+    ("claims", OperationSet::CLAIMS),
+];
 
 pub(super) fn warn(file: &ConfigFile, settings: &Settings, context: &mut Context<'_>) {
     exposed_listeners(settings, context);

@@ -222,7 +222,8 @@ pub(super) fn operations(names: &[String], key: &[String], context: &mut Context
             let sets = OperationClass::ALL.into_iter().map(OperationClass::name);
             let known: Vec<&str> = sets.chain(Operation::ALL.map(Operation::name)).collect();
             let fix = did_you_mean(name, known.iter().copied()).unwrap_or_else(|| {
-                "write an operation, or one of the sets messages, execute, groups, queries, close, credentials"
+                "write an operation, or one of the sets messages, execute, groups, queries, close, credentials, \
+                 claims"
                     .to_owned()
             });
             context.problem(key, format!("`{name}` is not an operation"), fix);

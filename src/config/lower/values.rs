@@ -239,9 +239,12 @@ pub(super) fn networks(key: &[String], texts: &[String], context: &mut Context<'
     Constraint::OneOf(networks)
 }
 
-/// Returns whether a name with `*` in it can match a hub.
+/// Returns whether a name with `*` in it can match a hub. Hubs of v1 may have a hyphen before the `_` that ends the name of
+/// their application.
 pub(super) fn is_hub_pattern(text: &str) -> bool {
-    text.bytes().all(|byte| byte == b'*' || Name::is_hub_byte(byte))
+    let hub = text.rfind(['_', '*']).and_then(|end| text.get(end..)).unwrap_or(text);
+    let is_byte = |byte| byte == b'*' || Name::is_hub_byte(byte);
+    text.bytes().all(|byte| byte == b'-' || is_byte(byte)) && hub.bytes().all(is_byte)
 }
 
 /// Checks names of hubs and patterns that name no endpoint.

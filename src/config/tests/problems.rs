@@ -94,8 +94,8 @@ fn reports_each_mistake_in_a_key() {
             "did you mean `messages`?",
         ),
         (
-            ("[endpoints.east]", "[[routes]]\nname='a'\nmatch={hub='chat-*'}\nendpoints=['east']\n[endpoints.east]"),
-            "routes.0.match.hub: `chat-*` can never match",
+            ("[endpoints.east]", "[[routes]]\nname='a'\nmatch={hub='chat-room'}\nendpoints=['east']\n[endpoints.east]"),
+            "routes.0.match.hub: `chat-room` can never match",
         ),
         (
             ("[endpoints.east]", "[[routes]]\nname='a'\nhash_by='hub'\nendpoints=['east']\n[endpoints.east]"),

@@ -12,6 +12,7 @@ use crate::sandbox::crypto::ids::random_string;
 use crate::sandbox::server::exchange::{ReceivedRequest, Reply};
 use crate::sandbox::signalr::endpoint::Endpoint;
 use crate::sandbox::signalr::parameters;
+use crate::sandbox::signalr::problem::PathForm;
 
 /// The highest version of negotiation.
 const MAX_VERSION: u64 = 1;
@@ -31,7 +32,7 @@ pub(crate) fn redirect_to_service(endpoint: &Endpoint, request: &ReceivedRequest
         return Reply::empty(StatusCode::METHOD_NOT_ALLOWED);
     }
     let hub = request.query_value("hub").unwrap_or_default();
-    let Ok(hub) = parameters::hub_name(request, &hub) else {
+    let Ok(hub) = parameters::hub_name(request, &hub, PathForm::V1) else {
         return Reply::text(StatusCode::BAD_REQUEST, "the query must name a hub, which begins with a letter");
     };
     let hub = hub.to_ascii_lowercase();
@@ -55,10 +56,12 @@ pub(super) fn negotiate(clients: &Clients, request: &ReceivedRequest, client: Au
         let error = "The client requested an invalid protocol version.";
         return Reply::json(StatusCode::OK, &json!({ "error": error })).verdict("invalid version");
     };
-    let identity = new_identity(client.user);
+    let hub = client.hub.clone();
+    let mut identity = new_identity(client);
     let connection_id = identity.id.clone();
     // Version 0 has one id. Version 1 separates the public connection id from the secret that opens a transport.
     let token = if version == 0 { connection_id.clone() } else { random_string() };
+    identity.authentication.token = (version > 0).then(|| token.clone());
     let stateful = version > 0 && request.query_value("useStatefulReconnect").as_deref() == Some("true");
     let until = Instant::now() + clients.timeouts().connect;
     let mut negotiated = clients.negotiated();
@@ -72,7 +75,7 @@ pub(super) fn negotiate(clients: &Clients, request: &ReceivedRequest, client: Au
         return too_many_connections(clients.timeouts().connect);
     }
     let state = State::Waiting { until, stateful };
-    negotiated.insert(token.clone(), Negotiated { hub: client.hub, identity, state });
+    negotiated.insert(token.clone(), Negotiated { hub, identity, state });
     drop(negotiated);
 
     let mut body = json!({
@@ -137,14 +140,22 @@ mod tests {
             body: Bytes::new(),
             upgrade: None,
         };
-        super::negotiate(clients, &request, AuthenticatedClient { hub: String::from("chat"), user: None })
+        super::negotiate(
+            clients,
+            &request,
+            AuthenticatedClient { hub: String::from("chat"), ..AuthenticatedClient::default() },
+        )
     }
 
     /// Adds connections in a state.
     fn fill(clients: &Clients, count: usize, state: impl Fn() -> State) {
         let mut negotiated = clients.negotiated();
         for _ in 0..count {
-            let entry = Negotiated { hub: String::from("chat"), identity: new_identity(None), state: state() };
+            let entry = Negotiated {
+                hub: String::from("chat"),
+                identity: new_identity(AuthenticatedClient::default()),
+                state: state(),
+            };
             negotiated.insert(random_string(), entry);
         }
     }

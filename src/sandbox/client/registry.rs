@@ -16,6 +16,7 @@ use super::session::{self, ConnectionIdentity, Frame, SessionChannels};
 use super::timeouts::ClientTimeouts;
 use crate::sandbox::crypto::ids::random_string;
 use crate::sandbox::server::exchange::Reply;
+use crate::sandbox::signalr::authentication::Authentication;
 use crate::sandbox::signalr::endpoint::Endpoint;
 
 /// The capacity of the channels between a session and its transport. When they are full, deliveries wait in the hub's bounded
@@ -48,10 +49,12 @@ pub(super) enum State {
     Posting { inbound: mpsc::Sender<Bytes>, polling: Option<Arc<Polling>> },
 }
 
-/// A client whose token is valid: its hub and its user.
+/// A client whose token is valid: its hub, its user and its claims.
+#[derive(Default)]
 pub(super) struct AuthenticatedClient {
     pub(super) hub: String,
     pub(super) user: Option<String>,
+    pub(super) authentication: Authentication,
 }
 
 /// The channels of a transport: the sender of the client's bytes, and the receiver of frames for the client.
@@ -190,7 +193,8 @@ pub(super) fn channels(keep_alive: bool) -> (SessionChannels, TransportChannels)
     (SessionChannels { inbound, outbound, keep_alive }, (to_session, from_session))
 }
 
-/// Returns the identity of a new connection.
-pub(super) fn new_identity(user: Option<String>) -> ConnectionIdentity {
-    ConnectionIdentity { id: random_string(), user }
+/// Returns the identity of a new connection of a client.
+pub(super) fn new_identity(client: AuthenticatedClient) -> ConnectionIdentity {
+    let AuthenticatedClient { user, authentication, .. } = client;
+    ConnectionIdentity { id: random_string(), user, authentication }
 }

@@ -9,9 +9,10 @@ use http::{Method, StatusCode};
 
 use super::registry::{AuthenticatedClient, Clients, Rejection, State, find};
 use super::{long_polling, negotiate, server_sent_events, websocket};
-use crate::sandbox::crypto::keys;
 use crate::sandbox::server::exchange::{ReceivedRequest, Reply};
+use crate::sandbox::signalr::authentication::{self, Authentication};
 use crate::sandbox::signalr::parameters;
+use crate::sandbox::signalr::problem::PathForm;
 
 /// Whether clients use a path.
 pub(crate) fn is_client_path(path: &str) -> bool {
@@ -58,7 +59,7 @@ fn authenticate(
     let bad_hub = || Rejection::bad_request("the query must name one hub, which begins with a letter");
     let mut hubs = request.query_values("hub");
     let hub = hubs.pop().filter(|_| hubs.is_empty()).ok_or_else(bad_hub)?;
-    let hub = parameters::hub_name(request, &hub).ok().ok_or_else(bad_hub)?;
+    let hub = parameters::hub_name(request, &hub, PathForm::V1).ok().ok_or_else(bad_hub)?;
     let unauthorized = |reason: Cow<'static, str>| Rejection(StatusCode::UNAUTHORIZED, reason);
     let in_query = request.query_value("access_token");
     let token = request.bearer().or(in_query.as_deref());
@@ -67,7 +68,9 @@ fn authenticate(
     let claims = access_keys
         .check_client_token(token, &origin, &hub, local_auth, SystemTime::now())
         .map_err(|reason| unauthorized(Cow::Owned(reason)))?;
-    Ok(AuthenticatedClient { hub: hub.to_ascii_lowercase(), user: user(&claims) })
+    let (user, hub) = (authentication::user(&claims), hub.to_ascii_lowercase());
+    let (expires, claims) = (authentication::expiry(&claims), authentication::of_token(&claims));
+    Ok(AuthenticatedClient { hub, user, authentication: Authentication { token: None, claims, expires } })
 }
 
 /// Handles a POST, which carries records of a client with server-sent events or long polling.
@@ -105,14 +108,6 @@ fn delete(clients: &Clients, request: &ReceivedRequest, client: &AuthenticatedCl
         }
     }
     Ok(Reply::empty(StatusCode::ACCEPTED).verdict("disconnected"))
-}
-
-/// Returns the user that a token names.
-///
-/// Source: the order of the official emulator and SDK.
-fn user(claims: &keys::Claims) -> Option<String> {
-    let names = ["asrs.s.uid", "nameid", "sub", "http://schemas.xmlsoap.org/ws/2005/05/identity/claims/nameidentifier"];
-    names.iter().find_map(|name| keys::string_claim(claims, name)).map(str::to_owned)
 }
 
 fn accepts_events(request: &ReceivedRequest) -> bool {

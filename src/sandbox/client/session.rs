@@ -11,6 +11,7 @@ use super::hub_protocol::protocol::{Protocol, handshake_response};
 use super::hub_protocol::record::{ProtocolError, Record};
 use super::replay::Replay;
 use super::timeouts::ClientTimeouts;
+use crate::sandbox::signalr::authentication::Authentication;
 use crate::sandbox::signalr::connection::Connection;
 use crate::sandbox::signalr::delivery::{Close, Delivery};
 use crate::sandbox::signalr::hub::Hub;
@@ -31,6 +32,8 @@ pub(super) struct ConnectionIdentity {
     pub(super) id: String,
     /// The user, if the client's token names one.
     pub(super) user: Option<String>,
+    /// The client's claims.
+    pub(super) authentication: Authentication,
 }
 
 /// One or more whole records for a client.
@@ -136,8 +139,8 @@ pub(super) async fn run(
         Ok(None) => return,
         Ok(Some(Ok(Handshake { protocol, version }))) => {
             // The connection joins the hub before the handshake response: a REST call that follows the response must find it.
-            let connection =
-                Connection::open_as(&hub, &identity.id, identity.user.as_deref(), std::time::Instant::now());
+            let ConnectionIdentity { id, user, authentication } = identity;
+            let connection = Connection::open_as(&hub, &id, user.as_deref(), authentication, std::time::Instant::now());
             let replacements = replacements.filter(|_| version >= STATEFUL_VERSION);
             let stateful =
                 replacements.map(|replacements| Stateful { replay: Replay::default(), replacements, full_since: None });

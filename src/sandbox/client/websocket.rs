@@ -96,7 +96,7 @@ fn find_session(
     let hub = client.hub.clone();
     let registration = |id| Registration::new(clients, id);
     let Some(id) = id else {
-        let identity = new_identity(client.user);
+        let identity = new_identity(client);
         let verdict = format!("WebSocket {}", identity.id);
         return Ok((SocketSession::New { hub, identity, registration: registration(None) }, verdict));
     };

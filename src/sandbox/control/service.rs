@@ -184,8 +184,7 @@ impl Control {
     fn connections(&self, request: &ReceivedRequest) -> Reply {
         let hub = request.query_value("hub").unwrap_or_default();
         let now = Instant::now();
-        let entry =
-            |ConnectionInfo { id, user, groups }: ConnectionInfo| json!({ "id": id, "user": user, "groups": groups });
+        let entry = |ConnectionInfo { id, user, groups, expires }: ConnectionInfo| json!({ "id": id, "user": user, "groups": groups, "expires": expires });
         let endpoints = self.listed().iter().map(|service| {
             let (count, first) = service.endpoint.hubs.get_or_empty(&hub).first(MAX_LISTED_CONNECTIONS, now);
             let connections: Vec<Value> = first.into_iter().map(entry).collect();

@@ -21,7 +21,7 @@ const KINDS: [&str; 7] = [
 ];
 
 /// The default of `operations`: every operation.
-const OPERATIONS: [&str; 6] = ["messages", "execute", "groups", "queries", "close", "credentials"];
+const OPERATIONS: [&str; 7] = ["messages", "execute", "groups", "queries", "close", "credentials", "claims"];
 
 /// Reads `[gateway]`.
 pub(super) fn config(

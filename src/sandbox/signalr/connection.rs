@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use rmpv::Value;
 
+use super::authentication::Authentication;
 use super::delivery::{self, Delivery, DeliveryReceiver};
 use super::hub::Hub;
 use crate::sandbox::crypto::ids::random_string;
@@ -15,25 +16,40 @@ pub struct Connection {
     hub: Arc<Hub>,
     id: String,
     user: Option<String>,
+    token: Option<String>,
     deliveries: DeliveryReceiver,
 }
 
 impl Connection {
-    /// Connects a client to a hub under a new id.
+    /// Connects a client to a hub under a new id and a new token.
     pub(super) fn open(hub: &Arc<Hub>, user: Option<&str>, now: Instant) -> Self {
-        Self::open_as(hub, &random_string(), user, now)
+        let claims = user.map(|user| (String::from("nameid"), user.to_owned())).into_iter().collect();
+        let authentication = Authentication { token: Some(random_string()), claims, expires: None };
+        Self::open_as(hub, &random_string(), user, authentication, now)
     }
 
     /// Connects a client to a hub under an id that negotiation assigned.
-    pub(crate) fn open_as(hub: &Arc<Hub>, id: &str, user: Option<&str>, now: Instant) -> Self {
+    pub(crate) fn open_as(
+        hub: &Arc<Hub>,
+        id: &str,
+        user: Option<&str>,
+        authentication: Authentication,
+        now: Instant,
+    ) -> Self {
         let (sender, deliveries) = delivery::queue();
-        hub.connect(id, user, sender, now);
-        Self { hub: Arc::clone(hub), id: id.to_owned(), user: user.map(str::to_owned), deliveries }
+        let token = authentication.token.clone();
+        hub.connect(id, user, authentication, sender, now);
+        Self { hub: Arc::clone(hub), id: id.to_owned(), user: user.map(str::to_owned), token, deliveries }
     }
 
     /// Returns the connection id that the REST API uses.
     pub fn id(&self) -> &str {
         &self.id
+    }
+
+    /// Returns the connection token, which is secret; `None` if the client did not negotiate one.
+    pub fn token(&self) -> Option<&str> {
+        self.token.as_deref()
     }
 
     /// Returns the user, if the client has one.

@@ -4,8 +4,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use rmpv::Value;
+use time::OffsetDateTime;
 use tokio::sync::oneshot;
 
+use super::authentication::{Authentication, Claim, RefreshError};
 use super::delivery::{Close, Delivery, DeliverySender};
 use super::filter::Filter;
 use super::membership::{ConnectionInfo, GroupTtl, Membership, Page, Selector};
@@ -42,8 +44,30 @@ pub(super) struct PendingInvocation {
 
 impl Hub {
     /// Adds a connection, with the groups of its user.
-    pub(super) fn connect(&self, id: &str, user: Option<&str>, deliveries: DeliverySender, now: Instant) {
-        self.membership().connect(id, user, deliveries, now);
+    pub(super) fn connect(
+        &self,
+        id: &str,
+        user: Option<&str>,
+        authentication: Authentication,
+        deliveries: DeliverySender,
+        now: Instant,
+    ) {
+        self.membership().connect(id, user, authentication, deliveries, now);
+    }
+
+    /// Returns the claims of the connection with this token.
+    pub(super) fn claims(&self, token: &str) -> Option<Vec<Claim>> {
+        self.membership().claims(token)
+    }
+
+    /// Replaces the expiry and the claims of the connection with this token, each if it is given. Returns the claims.
+    pub(super) fn refresh(
+        &self,
+        token: &str,
+        expires: Option<OffsetDateTime>,
+        claims: Option<Vec<Claim>>,
+    ) -> Result<Vec<Claim>, RefreshError> {
+        self.membership().refresh(token, expires, claims)
     }
 
     /// Removes a connection.

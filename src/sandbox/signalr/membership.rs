@@ -7,8 +7,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
 use rmpv::Value;
+use time::OffsetDateTime;
 use tokio::sync::oneshot;
 
+use super::authentication::{Authentication, Claim, RefreshError};
 use super::delivery::{Close, Delivery, DeliverySender};
 use super::filter::Filter;
 
@@ -33,6 +35,7 @@ pub(super) struct Membership {
 #[derive(Debug)]
 struct Member {
     user: Option<String>,
+    authentication: Authentication,
     groups: HashMap<String, GroupMembership>,
     deliveries: DeliverySender,
     /// The pending invocations by id. They fail when the client disconnects.
@@ -100,6 +103,8 @@ pub(crate) struct ConnectionInfo {
     pub(crate) user: Option<String>,
     /// The groups, sorted.
     pub(crate) groups: Vec<String>,
+    /// When the authentication of the client expires, in seconds since 1970.
+    pub(crate) expires: Option<i64>,
 }
 
 /// A page of the members of a group.
@@ -113,20 +118,49 @@ pub(super) struct Page {
 
 impl Membership {
     /// Adds a connection. It joins the groups of its user.
-    pub(super) fn connect(&mut self, id: &str, user: Option<&str>, deliveries: DeliverySender, now: Instant) {
+    pub(super) fn connect(
+        &mut self,
+        id: &str,
+        user: Option<&str>,
+        authentication: Authentication,
+        deliveries: DeliverySender,
+        now: Instant,
+    ) {
         let joined = user.and_then(|user| self.user_groups.get(user)).into_iter().flatten();
         let groups = joined.filter(|joined| joined.until > now).map(|joined| {
             let membership = GroupMembership { direct: false, through_user: Some(Until::At(joined.until)) };
             (joined.group.clone(), membership)
         });
-        let member =
-            Member { groups: groups.collect(), user: user.map(str::to_owned), deliveries, invocations: HashMap::new() };
+        let groups = groups.collect();
+        let user = user.map(str::to_owned);
+        let member = Member { user, authentication, groups, deliveries, invocations: HashMap::new() };
         self.connections.insert(id.to_owned(), member);
     }
 
     /// Removes a connection. The user stays in its groups.
     pub(super) fn disconnect(&mut self, connection: &str) {
         self.connections.remove(connection);
+    }
+
+    /// Returns the claims of the connection with this token.
+    pub(super) fn claims(&self, token: &str) -> Option<Vec<Claim>> {
+        let mut members = self.connections.values();
+        let member = members.find(|member| member.authentication.token.as_deref() == Some(token))?;
+        Some(member.authentication.claims.clone())
+    }
+
+    /// Replaces the expiry and the claims of the connection with this token, each if it is given. Returns the claims.
+    pub(super) fn refresh(
+        &mut self,
+        token: &str,
+        expires: Option<OffsetDateTime>,
+        claims: Option<Vec<Claim>>,
+    ) -> Result<Vec<Claim>, RefreshError> {
+        let mut members = self.connections.values_mut();
+        let member = members.find(|member| member.authentication.token.as_deref() == Some(token));
+        let member = member.ok_or(RefreshError::NotFound)?;
+        member.authentication.refresh(member.user.as_deref(), expires, claims)?;
+        Ok(member.authentication.claims.clone())
     }
 
     /// Returns the number of connections.
@@ -140,7 +174,8 @@ impl Membership {
             let mut groups: Vec<_> =
                 member.groups.keys().filter(|group| member.in_group(group, now)).cloned().collect();
             groups.sort_unstable();
-            ConnectionInfo { id: id.clone(), user: member.user.clone(), groups }
+            let expires = member.authentication.expires.map(OffsetDateTime::unix_timestamp);
+            ConnectionInfo { id: id.clone(), user: member.user.clone(), groups, expires }
         };
         self.connections.iter().take(limit).map(info).collect()
     }

@@ -4,9 +4,10 @@
 //! defines the error responses. `hubs` stores the hubs of an endpoint. Each `hub` has a `membership` (connections, users,
 //! groups), and each `connection` has a queue of deliveries.
 //!
-//! Source: the data-plane swaggers v1 and 2024-12-01; where they specify nothing, the official emulator and SDKs.
+//! Source: the data-plane swaggers v1 and 2024-12-01, and `Azure/azure-signalr` issues 2281 and 2282 for 2026-07-01; where they specify nothing, the official emulator and SDKs.
 
 pub(super) mod access;
+pub(super) mod authentication;
 pub(super) mod connection;
 pub(super) mod delivery;
 pub(super) mod endpoint;

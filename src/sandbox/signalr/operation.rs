@@ -34,6 +34,8 @@ pub(crate) enum HubOperation {
     ConnectionClose { connection: String },
     ConnectionSend { connection: String },
     ConnectionInvoke { connection: String },
+    ConnectionRefreshAuth,
+    ConnectionClaims,
     ConnectionLeaveAllGroups { connection: String },
     StreamSend { connection: String, stream: String },
     StreamComplete { connection: String, stream: String },
@@ -64,22 +66,28 @@ pub(crate) enum ParseError {
 }
 
 /// Parses a method and a path, which is percent-encoded as sent.
+///
+/// Literals are compared without case after percent-decoding, and a slash at the end is ignored, as in ASP.NET Core.
 pub(crate) fn parse(method: &Method, path: &str) -> Result<Call, ParseError> {
-    let path = path.strip_prefix("/api/").ok_or(ParseError::NotFound)?;
-    let (v1, path) = path.strip_prefix("v1/").map_or((false, path), |path| (true, path));
-    // A trailing slash is ignored.
+    let path = path.strip_prefix('/').ok_or(ParseError::NotFound)?;
     let path = path.strip_suffix('/').unwrap_or(path);
     let segments = path
         .split('/')
         .map(|segment| percent_decode_str(segment).decode_utf8().map(String::from))
         .collect::<Result<Vec<String>, _>>();
-    let Ok(segments) = segments else {
-        return Err(ParseError::Malformed);
-    };
+    let mut segments = segments.map_err(|_err| ParseError::Malformed)?;
+    let v1 = segments.get(1).is_some_and(|version| version.eq_ignore_ascii_case("v1"));
+    // Literals and names alternate after the prefix.
+    let start = if v1 { 2 } else { 1 };
+    segments.iter_mut().take(start).for_each(|segment| segment.make_ascii_lowercase());
+    segments.iter_mut().skip(start).step_by(2).for_each(|segment| segment.make_ascii_lowercase());
     let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
-    let operation = match segments.as_slice() {
+    let rest = segments.get(start..).filter(|_| segments.first() == Some(&"api")).ok_or(ParseError::NotFound)?;
+    let operation = match rest {
         ["health"] => if_allowed(method, &[Method::GET, Method::HEAD], Operation::Health)?,
-        ["auth", "accessKey"] => if_allowed(method, &[Method::GET], Operation::AccessKey)?,
+        ["auth", key] if key.eq_ignore_ascii_case("accessKey") => {
+            if_allowed(method, &[Method::GET], Operation::AccessKey)?
+        }
         ["hubs", hub, rest @ ..] => Operation::Hub((*hub).to_owned(), hub_operation(method, rest)?),
         _ => return Err(ParseError::NotFound),
     };
@@ -92,14 +100,16 @@ fn hub_operation(method: &Method, rest: &[&str]) -> Result<HubOperation, ParseEr
     let post = [Method::POST];
     match rest {
         [] | [":send"] => if_allowed(method, &post, Op::Send),
-        [":closeConnections"] => if_allowed(method, &post, Op::CloseConnections),
+        [":closeconnections"] => if_allowed(method, &post, Op::CloseConnections),
         [":execute"] => if_allowed(method, &post, Op::Execute),
-        [":generateToken"] => if_allowed(method, &post, Op::GenerateToken),
+        [":generatetoken"] => if_allowed(method, &post, Op::GenerateToken),
         ["connections", connection] => {
             let connection = (*connection).to_owned();
             match *method {
                 Method::GET | Method::HEAD => Ok(Op::ConnectionExists { connection }),
                 Method::DELETE => Ok(Op::ConnectionClose { connection }),
+                Method::POST if connection.eq_ignore_ascii_case(":refreshAuth") => Ok(Op::ConnectionRefreshAuth),
+                Method::POST | Method::QUERY if connection.eq_ignore_ascii_case("claims") => Ok(Op::ConnectionClaims),
                 Method::POST => Ok(Op::ConnectionSend { connection }),
                 _ => Err(ParseError::MethodNotAllowed),
             }
@@ -140,7 +150,7 @@ fn hub_operation(method: &Method, rest: &[&str]) -> Result<HubOperation, ParseEr
             let group = (*group).to_owned();
             match *last {
                 ":send" => if_allowed(method, &post, Op::GroupSend { group }),
-                ":closeConnections" => if_allowed(method, &post, Op::GroupCloseConnections { group }),
+                ":closeconnections" => if_allowed(method, &post, Op::GroupCloseConnections { group }),
                 "connections" => if_allowed(method, &[Method::GET], Op::GroupListConnections { group }),
                 _ => Err(ParseError::NotFound),
             }
@@ -164,7 +174,7 @@ fn hub_operation(method: &Method, rest: &[&str]) -> Result<HubOperation, ParseEr
             let user = (*user).to_owned();
             match *last {
                 ":send" => if_allowed(method, &post, Op::UserSend { user }),
-                ":closeConnections" => if_allowed(method, &post, Op::UserCloseConnections { user }),
+                ":closeconnections" => if_allowed(method, &post, Op::UserCloseConnections { user }),
                 "groups" => if_allowed(method, &[Method::DELETE], Op::UserLeaveAllGroups { user }),
                 _ => Err(ParseError::NotFound),
             }
@@ -199,7 +209,7 @@ impl Operation {
                 | Op::StreamComplete { .. } => "clientConnection/send/action",
                 Op::GroupExists { .. } | Op::UserInGroup { .. } | Op::GroupListConnections { .. } => "group/read",
                 Op::UserExists { .. } => "user/read",
-                Op::ConnectionExists { .. } => "clientConnection/read",
+                Op::ConnectionExists { .. } | Op::ConnectionClaims => "clientConnection/read",
                 Op::ConnectionLeaveAllGroups { .. }
                 | Op::GroupAddConnection { .. }
                 | Op::GroupRemoveConnection { .. }
@@ -208,6 +218,7 @@ impl Operation {
                 | Op::UserRemoveFromGroup { .. } => "group/write",
                 Op::CloseConnections
                 | Op::ConnectionClose { .. }
+                | Op::ConnectionRefreshAuth
                 | Op::GroupCloseConnections { .. }
                 | Op::UserCloseConnections { .. } => "clientConnection/write",
             },
@@ -229,6 +240,12 @@ mod tests {
         let (connection, group, user, stream) = (string("c"), string("g"), string("u"), string("s"));
         let rows = [
             ("POST /api/hubs/h/:send", Op::Send),
+            ("POST /%61pi/HUBS/h/%3ASend/", Op::Send),
+            ("POST /api/hubs/h/connections/:refreshAuth", Op::ConnectionRefreshAuth),
+            ("POST /API/hubs/h/connections/%3Arefreshauth/", Op::ConnectionRefreshAuth),
+            ("POST /api/hubs/h/connections/claims", Op::ConnectionClaims),
+            ("QUERY /api/hubs/h/Connections/Claims", Op::ConnectionClaims),
+            ("HEAD /api/hubs/h/connections/claims", Op::ConnectionExists { connection: string("claims") }),
             ("POST /api/hubs/h", Op::Send),
             ("POST /api/v1/hubs/h", Op::Send),
             ("POST /api/hubs/h/:closeConnections", Op::CloseConnections),

@@ -4,11 +4,15 @@
 
 use std::ops::RangeInclusive;
 
-use super::problem::Problem;
+use super::operation::ParseError;
+use super::problem::{PathForm, Problem};
 use crate::sandbox::server::exchange::ReceivedRequest;
 
 /// The versions of the REST API. The service's response to other versions is not documented; the sandbox answers 400.
-const API_VERSIONS: [&str; 5] = ["2020-10-01", "2022-06-01", "2022-11-01", "2023-07-01", "2024-12-01"];
+const API_VERSIONS: [&str; 6] = ["2020-10-01", "2022-06-01", "2022-11-01", "2023-07-01", "2024-12-01", CLAIMS_VERSION];
+
+/// The version that has the operations for the claims of a connection.
+const CLAIMS_VERSION: &str = "2026-07-01";
 
 /// Validates `api-version`, which is required except in the v1 form.
 pub(crate) fn check_version(request: &ReceivedRequest) -> Result<(), Problem> {
@@ -23,8 +27,16 @@ pub(crate) fn check_version(request: &ReceivedRequest) -> Result<(), Problem> {
     }
 }
 
-/// Returns the full name of a hub. The query parameter `application` becomes its prefix.
-pub(crate) fn hub_name(request: &ReceivedRequest, hub: &str) -> Result<String, Problem> {
+/// Validates `api-version` of an operation for the claims of a connection. Earlier versions do not have it.
+pub(crate) fn check_claims_version(request: &ReceivedRequest) -> Result<(), Problem> {
+    match request.query_value("api-version").as_deref() {
+        Some(CLAIMS_VERSION) => Ok(()),
+        _ => Err(Problem::UnknownOperation(ParseError::NotFound)),
+    }
+}
+
+/// Returns the full name of a hub. The query parameter `application` becomes its prefix. In v1 it is a part of the name.
+pub(crate) fn hub_name(request: &ReceivedRequest, hub: &str, form: PathForm) -> Result<String, Problem> {
     let check = |parameter, name: &str| {
         if is_name(name) {
             return Ok(());
@@ -32,7 +44,12 @@ pub(crate) fn hub_name(request: &ReceivedRequest, hub: &str) -> Result<String, P
         let message = "The name must begin with a letter and have up to 128 letters, digits or _ ` , . [ ].";
         Err(Problem::InvalidArgument(parameter, String::from(message)))
     };
-    check("hub", hub)?;
+    // Older SDKs wrote any application into the name, so its part may have a hyphen.
+    let plain = match (form, hub.rsplit_once('_')) {
+        (PathForm::V1, Some((application, _))) => hub.replacen(application, &application.replace('-', "_"), 1),
+        _ => hub.to_owned(),
+    };
+    check("hub", &plain)?;
     let Some(application) = request.query_value("application") else {
         return Ok(hub.to_owned());
     };

@@ -47,6 +47,10 @@ pub(crate) enum Problem {
     UnsupportedMediaType(String),
     /// The connection, group or user does not exist. Contains the value of `x-ms-error-code`.
     NotFound(&'static str),
+    /// No connection has the token of the request.
+    ConnectionNotFound,
+    /// The new claims of a connection name another user.
+    UserMismatch,
     /// The client completed the invocation with this error.
     ClientError(String),
     /// The client did not complete the invocation in time.
@@ -54,6 +58,10 @@ pub(crate) enum Problem {
     /// An internal error of the sandbox.
     Internal(String),
 }
+
+/// The codes of calls that name a connection by its token. Source: `Azure/azure-signalr` issue 2281.
+const CONNECTION_NOT_FOUND: &str = "ConnectionNotFound";
+const USER_MISMATCH: &str = "ConnectionUserMismatch";
 
 impl Problem {
     /// Returns the response.
@@ -97,6 +105,15 @@ impl Problem {
             Self::NotFound(code) => error_detail(form, StatusCode::NOT_FOUND, code, "It does not exist.")
                 .header(ERROR_CODE, code)
                 .verdict(*code),
+            Self::ConnectionNotFound => {
+                let message = "No connection of the hub has this token.";
+                error_detail(form, StatusCode::NOT_FOUND, CONNECTION_NOT_FOUND, message)
+                    .header(ERROR_CODE, CONNECTION_NOT_FOUND)
+            }
+            Self::UserMismatch => {
+                let message = "The claims name another user than that of the connection.";
+                error_detail(form, StatusCode::FORBIDDEN, USER_MISMATCH, message).header(ERROR_CODE, USER_MISMATCH)
+            }
             // The service's responses to `ClientError` and `ClientTimeout` are not documented.
             Self::ClientError(message) => error_detail(form, StatusCode::BAD_REQUEST, "InvocationFailed", message),
             Self::ClientTimeout => error_detail(

@@ -11,6 +11,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use rmpv::Value;
 use serde_json::json;
 
+use super::authentication::{Claim, RefreshError, parse_time};
 use super::delivery::{Close, Delivery};
 use super::endpoint::Endpoint;
 use super::filter::Filter;
@@ -47,7 +48,7 @@ impl HubCall<'_> {
     pub(crate) async fn execute_operation(&self, operation: HubOperation, at: SystemTime) -> Result<Reply, Problem> {
         use HubOperation as Op;
         let now = Instant::now();
-        let name = parameters::hub_name(self.request, self.hub)?;
+        let name = parameters::hub_name(self.request, self.hub, self.form)?;
         // Only this operation stores state for users that are not connected, so only it creates the hub.
         let hub = if matches!(operation, Op::UserAddToGroup { .. }) {
             self.endpoint.hubs.get_or_create(&name)
@@ -72,6 +73,8 @@ impl HubCall<'_> {
                 self.send(&hub, Selector::Connection(parameters::connection(&connection)?), now)
             }
             Op::ConnectionInvoke { connection } => self.invoke(&hub, parameters::connection(&connection)?, now).await,
+            Op::ConnectionRefreshAuth => self.refresh_auth(&hub),
+            Op::ConnectionClaims => self.claims(&hub),
             Op::ConnectionLeaveAllGroups { connection } => {
                 let exists = hub.remove_connection_from_all(parameters::connection(&connection)?);
                 Ok(success(StatusCode::OK).verdict(if exists { "left all groups" } else { "no such connection" }))
@@ -149,6 +152,43 @@ impl HubCall<'_> {
             Ok(None) => Err(NOT_CONNECTED),
             Err(_) => Err(Problem::ClientTimeout),
         }
+    }
+
+    fn refresh_auth(&self, hub: &Hub) -> Result<Reply, Problem> {
+        let (token, body) = self.connection_token()?;
+        let expires = match body.get("expireTime") {
+            None | Some(serde_json::Value::Null) => None,
+            Some(time) => Some(time.as_str().and_then(parse_time).ok_or_else(|| {
+                Problem::InvalidArgument("expireTime", String::from("The expiry is not a time of RFC 3339."))
+            })?),
+        };
+        let claims = match body.get("claims") {
+            None | Some(serde_json::Value::Null) => None,
+            Some(claims) => Some(parse_claims(claims).ok_or_else(|| {
+                Problem::InvalidArgument("claims", String::from("The claims are no list of types and values."))
+            })?),
+        };
+        match hub.refresh(&token, expires, claims) {
+            Ok(claims) => Ok(claims_reply(&claims).verdict("refreshed")),
+            Err(RefreshError::NotFound) => Err(Problem::ConnectionNotFound),
+            Err(RefreshError::UserMismatch) => Err(Problem::UserMismatch),
+        }
+    }
+
+    fn claims(&self, hub: &Hub) -> Result<Reply, Problem> {
+        let (token, _) = self.connection_token()?;
+        let claims = hub.claims(&token).ok_or(Problem::ConnectionNotFound)?;
+        Ok(claims_reply(&claims).verdict("claims returned"))
+    }
+
+    /// Returns the connection token in the body, and the body.
+    fn connection_token(&self) -> Result<(String, serde_json::Value), Problem> {
+        parameters::check_claims_version(self.request)?;
+        let body: serde_json::Value = serde_json::from_slice(&self.request.body)
+            .map_err(|err| Problem::InvalidArgument("body", format!("The body is not JSON: {err}.")))?;
+        let token = body.get("connectionToken").and_then(serde_json::Value::as_str).filter(|token| !token.is_empty());
+        let missing = || Problem::InvalidArgument("connectionToken", String::from("The connection token is missing."));
+        Ok((token.ok_or_else(missing)?.to_owned(), body))
     }
 
     fn stream_send(&self, hub: &Hub, connection: &str, stream: &str, now: Instant) -> Result<Reply, Problem> {
@@ -277,6 +317,18 @@ fn group_change_reply(exists: bool) -> Result<Reply, Problem> {
 /// Returns a success with an empty `ServiceResponse`, as in the swagger's examples.
 fn success(status: StatusCode) -> Reply {
     Reply::json(status, &json!({}))
+}
+
+/// Parses the claims in a body.
+fn parse_claims(claims: &serde_json::Value) -> Option<Vec<Claim>> {
+    let text = |claim: &serde_json::Value, key: &str| Some(claim.get(key)?.as_str()?.to_owned());
+    claims.as_array()?.iter().map(|claim| Some((text(claim, "type")?, text(claim, "value")?))).collect()
+}
+
+/// Returns a response with the claims of a connection.
+fn claims_reply(claims: &[Claim]) -> Reply {
+    let claims = claims.iter().map(|(name, value)| json!({ "type": name, "value": value }));
+    Reply::json(StatusCode::OK, &json!({ "claims": claims.collect::<Vec<_>>() }))
 }
 
 /// Returns the response to an existence check, which never has a body.

@@ -73,6 +73,22 @@ pub(super) fn invocation(number: u32) -> String {
 }
 
 #[tokio::test]
+async fn negotiated_client_has_a_token_that_names_its_connection() {
+    let sandbox = start().await;
+    let token = client_token(&sandbox, "chat", "ann").await;
+    let negotiated = negotiate(&sandbox, &token).await;
+    let connection = negotiated["connectionToken"].as_str().unwrap();
+    let target = format!("/client/?hub=chat&id={connection}");
+    let mut socket = open_websocket(&sandbox, &target, &token).await.unwrap();
+    socket.send(Message::text(HANDSHAKE)).await.unwrap();
+    assert_eq!(next_text(&mut socket).await, "{}\u{1e}");
+    let target = "/api/hubs/chat/connections/claims?api-version=2026-07-01";
+    let body = json!({ "connectionToken": connection });
+    let claims = rest(&sandbox, "QUERY", target).await.json(&body).send().await.json();
+    assert_eq!(claims, json!({ "claims": [{ "type": "nameid", "value": "ann" }] }));
+}
+
+#[tokio::test]
 async fn a_websocket_of_a_negotiated_connection_has_its_id() {
     let sandbox = start().await;
     let token = client_token(&sandbox, "chat", "ann").await;

@@ -96,6 +96,7 @@ async fn lists_connections_with_their_users_and_groups() {
     east(&sandbox).hubs.get_or_create("chat").add_connection(ann.id(), "g");
     let target = "/sandbox/connections?hub=CHAT";
     let listed = request(&sandbox, Method::GET, &sandbox.control().url(), target).send().await.json();
-    let east = json!({ "count": 1, "connections": [{ "id": ann.id(), "user": "ann", "groups": ["g"] }] });
+    let ann = json!({ "id": ann.id(), "user": "ann", "groups": ["g"], "expires": null });
+    let east = json!({ "count": 1, "connections": [ann] });
     assert_eq!(listed, json!({ "east": east, "west": { "count": 0, "connections": [] } }));
 }

@@ -238,6 +238,59 @@ async fn reports_a_missing_connection_user_or_group_with_its_error_code() {
 }
 
 #[tokio::test]
+async fn claims_of_a_connection_are_read_and_replaced_by_its_token() {
+    const PATH: &str = "/api/hubs/chat/connections";
+    let sandbox = start().await;
+    let ann = east(&sandbox).hubs.connect("chat", Some("ann"));
+    let token = ann.token().unwrap();
+    let call = async |method: &str, path: &str, body: Value| {
+        let target = format!("{PATH}/{path}?api-version=2026-07-01");
+        let response = rest(&sandbox, method, &target).await.json(&body).send().await;
+        (response.status.as_u16(), code(&response).map(str::to_owned), response.json())
+    };
+    let claim = |name: &str, value: &str| json!([{ "type": name, "value": value }]);
+    let claims = json!({ "claims": claim("nameid", "ann") });
+    for method in ["POST", "QUERY"] {
+        let read = call(method, "claims", json!({ "connectionToken": token })).await;
+        assert_eq!(read, (200, None, claims.clone()), "{method}");
+    }
+    // Without claims, those of the connection stay.
+    let refresh = json!({ "connectionToken": token, "expireTime": "2030-01-01T00:00:00+00:00" });
+    assert_eq!(call("POST", ":refreshAuth", refresh).await, (200, None, claims));
+    let refresh = json!({ "connectionToken": token, "claims": claim("role", "admin") });
+    let admin = json!({ "claims": claim("role", "admin") });
+    assert_eq!(call("POST", ":refreshAuth", refresh).await, (200, None, admin.clone()));
+    let refresh = json!({ "connectionToken": token, "claims": claim("nameid", "ben") });
+    let (status, code, body) = call("POST", ":refreshAuth", refresh).await;
+    assert_eq!((status, code.as_deref()), (403, Some("ConnectionUserMismatch")), "{body}");
+    assert_eq!(body["code"], "ConnectionUserMismatch");
+    assert_eq!(call("POST", "claims", json!({ "connectionToken": token })).await, (200, None, admin));
+    for path in [":refreshAuth", "claims"] {
+        let (status, code, _) = call("POST", path, json!({ "connectionToken": ann.id() })).await;
+        assert_eq!((status, code.as_deref()), (404, Some("ConnectionNotFound")), "{path}");
+        assert_eq!(call("POST", path, json!({})).await.0, 400, "{path}");
+    }
+    let refresh = json!({ "connectionToken": token, "expireTime": "soon" });
+    assert_eq!(call("POST", ":refreshAuth", refresh).await.0, 400);
+    let earlier = format!("{PATH}/claims?api-version=2024-12-01");
+    let response = rest(&sandbox, "POST", &earlier).await.json(&json!({ "connectionToken": token })).send().await;
+    assert_eq!(response.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn hubs_of_v1_may_have_a_hyphen_in_the_name_of_their_application() {
+    let sandbox = start().await;
+    for (target, status) in [
+        ("/api/v1/hubs/my-app_chat", 202),
+        ("/api/v1/hubs/my-chat", 400),
+        ("/api/hubs/my-app_chat/:send?api-version=2024-12-01", 400),
+    ] {
+        let response = rest(&sandbox, "POST", target).await.json(&message()).send().await;
+        assert_eq!(response.status.as_u16(), status, "{target}");
+    }
+}
+
+#[tokio::test]
 async fn the_v1_form_has_its_own_statuses() {
     let sandbox = start().await;
     let _connection = east(&sandbox).hubs.connect("chat", Some("u"));

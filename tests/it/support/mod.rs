@@ -28,7 +28,8 @@ pub(crate) use tenant_group::{GROUP_APP, tenant_group};
 pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Every operation set.
-pub(crate) const ALL_OPERATIONS: [&str; 6] = ["messages", "execute", "groups", "queries", "close", "credentials"];
+pub(crate) const ALL_OPERATIONS: [&str; 7] =
+    ["messages", "execute", "groups", "queries", "close", "credentials", "claims"];
 
 /// The path of a broadcast.
 pub(crate) const BROADCAST_PATH: &str = "/api/hubs/chat/:send?api-version=2022-11-01";
