@@ -82,9 +82,10 @@ pub(super) fn render(status: &Status, query: &Query) -> String {
         let endpoints = if route.endpoints.is_empty() { "any".to_owned() } else { route.endpoints.join(", ") };
         page.row(&[&route.name, named_by.as_deref().unwrap_or(route.pick), &endpoints]);
     }
-    page.raw("</table>").table("Listeners", &["name", "address"]);
+    page.raw("</table>").table("Listeners", &["name", "address", "certificate expires in", "refused files"]);
     for listener in &status.listeners {
-        page.row(&[&listener.name, &listener.address]);
+        let expires = listener.not_after.map(until).unwrap_or_default();
+        page.row(&[&listener.name, &listener.address, &expires, listener.refused_files.as_deref().unwrap_or_default()]);
     }
     page.raw("</table></body></html>\n");
     page.0

@@ -11,6 +11,7 @@ use super::query::{BROKEN, CREDENTIAL_STATES, ENDPOINT_STATES, PAGE_SIZE, Query}
 use crate::credential::{BearerSource, CredentialId, CredentialState, Readiness};
 use crate::endpoint::Health;
 use crate::metrics::{LabelTable, Labels};
+use crate::serve::LiveTls;
 
 /// The running configuration that `/status` shows.
 #[derive(Debug)]
@@ -23,6 +24,8 @@ pub struct View {
     pub started: SystemTime,
     /// The listeners, by name, with their addresses.
     pub listeners: Vec<(String, String)>,
+    /// The TLS of the listeners that have it.
+    pub tls: Vec<Arc<LiveTls>>,
     /// The tokens that make the gateway ready.
     pub readiness: Readiness,
     /// The credentials.
@@ -177,6 +180,12 @@ pub struct ListenerView {
     pub name: String,
     /// The bound address.
     pub address: String,
+    /// When its certificate expires, in seconds since the Unix epoch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_after: Option<u64>,
+    /// Why its TLS files as they are now cannot be used. Those that were read before are then in force.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refused_files: Option<String>,
 }
 
 /// A credential on `/status`. Times are in seconds since the Unix epoch.
@@ -272,11 +281,7 @@ impl View {
             started: seconds(self.started),
             ready: ready && !draining,
             draining,
-            listeners: self
-                .listeners
-                .iter()
-                .map(|(name, address)| ListenerView { name: name.clone(), address: address.clone() })
-                .collect(),
+            listeners: self.listeners.iter().map(|(name, address)| self.listener(name, address)).collect(),
             refused_reload: refused_reload.cloned(),
             counts,
             page,
@@ -293,6 +298,18 @@ impl View {
                 .map(|(_, id, source)| CredentialView::of(id, &***source))
                 .collect(),
             routes: query.page_of(&routes).map(|route| (*route).clone()).collect(),
+        }
+    }
+}
+
+impl View {
+    fn listener(&self, name: &str, address: &str) -> ListenerView {
+        let tls = self.tls.iter().find(|tls| tls.listener() == name);
+        ListenerView {
+            name: name.to_owned(),
+            address: address.to_owned(),
+            not_after: tls.map(|tls| seconds(tls.not_after())),
+            refused_files: tls.and_then(|tls| tls.problem()).map(|problem| problem.to_string()),
         }
     }
 }

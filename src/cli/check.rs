@@ -16,7 +16,7 @@ use crate::credential::{Credentials, Inspection, in_one_line};
 use crate::endpoint::{Endpoint, TlsClients};
 use crate::gateway::Settings;
 use crate::metrics::{Label, Metrics};
-use crate::serve::check_certificates;
+use crate::serve::{CertificateReport, check_certificates};
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
@@ -82,7 +82,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
     Ok(if problems.is_empty() { Outcome::Success } else { Outcome::ProblemFound })
 }
 
-/// Reports about files: problems of credential files, and warnings. `run` starts despite a problem and reads the file again
+/// Reports about files: problems of credential files, expired certificates, and warnings. `run` starts despite a problem and reads the file again
 /// when it changes. Until then, it answers calls that need the credential with 503.
 struct FileReports {
     problems: Vec<FileReport>,
@@ -103,7 +103,10 @@ impl fmt::Display for FileReport {
 
 /// Builds the parts and reads the files that `run` needs before its first network I/O, then drops the parts.
 fn build(loaded: &Loaded) -> anyhow::Result<FileReports> {
-    let listener_warnings = check_certificates(&loaded.settings.listener_settings()).map_err(usage)?;
+    let mut certificates = check_certificates(&loaded.settings.listener_settings());
+    if let Some(err) = certificates.iter_mut().find_map(|report| report.error.take()) {
+        return Err(usage(err));
+    }
     block_on(async {
         let metrics = Metrics::new()?;
         let settings = &loaded.settings;
@@ -115,11 +118,12 @@ fn build(loaded: &Loaded) -> anyhow::Result<FileReports> {
                 Endpoint::build(endpoint, bearer, Label::other(), &mut tls_clients).map_err(usage)?;
             }
         }
-        let listener_report = |fact| FileReport { key: "listeners".to_owned(), fact };
-        let mut reports = FileReports {
-            problems: Vec::new(),
-            warnings: listener_warnings.into_iter().map(listener_report).collect(),
-        };
+        let mut reports = FileReports { problems: Vec::new(), warnings: Vec::new() };
+        for CertificateReport { listener, problem, warnings, .. } in certificates {
+            let report = |fact| FileReport { key: format!("listeners.{listener}.tls"), fact };
+            reports.problems.extend(problem.map(report));
+            reports.warnings.extend(warnings.into_iter().map(report));
+        }
         // The token lives of one credential have the same files.
         let mut inspected = HashSet::new();
         for credential in &settings.credentials {
@@ -169,7 +173,7 @@ fn table(loaded: &Loaded, is_ready: bool) -> String {
         })
         .collect();
     let width = rows.iter().map(|(row, _)| row.chars().count()).max().unwrap_or_default().min(80);
-    let verdict = if is_ready { "is valid" } else { "is valid, but a credential cannot be used" };
+    let verdict = if is_ready { "is valid" } else { "is valid, but a credential or certificate cannot be used" };
     let mut table = format!("the configuration {verdict} (hash {})\n", loaded.settings.hash);
     for (row, origin) in rows {
         let _infallible = write!(table, "\n{row:width$}  # {origin}");

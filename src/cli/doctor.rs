@@ -12,10 +12,12 @@ use super::finding::{checks_to_text, head_line, summary, to_json};
 use super::options::ConfigOptions;
 use super::output::{Outcome, print, problems_to_json, usage};
 use super::runtime::block_on;
+use crate::credential::in_one_line;
 use crate::diagnosis::{self, Examination, Progress, SharedCause, shared_causes};
 use crate::endpoint::{DisabledEndpoint, EndpointSettings};
 use crate::metrics::Metrics;
 use crate::route::{Case, Pattern};
+use crate::serve::{CertificateReport, check_certificates};
 
 /// The number of endpoints up to which each has its own report. Beyond it, there is one report for each cause.
 const REPORTED_ONE_BY_ONE: usize = 10;
@@ -40,6 +42,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
         Err(err) if options.json => return problems_to_json(&err),
         Err(err) => return Err(err.into()),
     };
+    let listeners = settings.listener_settings();
     retain(&mut settings.endpoints, &options.endpoints, &settings.disabled)?;
     let metrics = Metrics::new()?;
     let bar = progress_bar(settings.endpoints.len());
@@ -55,12 +58,44 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
     bar.finish_and_clear();
     let has_passed =
         examination.not_reached.is_empty() && examination.findings.iter().all(|finding| finding.broken.is_none());
+    let certificates: Vec<_> = check_certificates(&listeners).into_iter().map(ListenerFinding::new).collect();
+    let has_passed = has_passed && certificates.iter().all(|listener| listener.problem.is_none());
     if options.json {
-        print(format_args!("{:#}", examination_to_json(&examination, has_passed)))?;
+        let mut report = examination_to_json(&examination, has_passed);
+        if let (Some(report), false) = (report.as_object_mut(), certificates.is_empty()) {
+            report.insert("listeners".to_owned(), certificates.iter().map(ListenerFinding::to_json).collect());
+        }
+        print(format_args!("{report:#}"))?;
     } else {
-        print(format_args!("{}", examination_to_text(&examination).trim_end()))?;
+        let listeners: String = certificates.iter().map(ListenerFinding::to_text).collect();
+        print(format_args!("{}", (listeners + &examination_to_text(&examination)).trim_end()))?;
     }
     Ok(if has_passed { Outcome::Success } else { Outcome::ProblemFound })
+}
+
+/// What is wrong with the TLS files of a listener.
+struct ListenerFinding {
+    name: String,
+    problem: Option<String>,
+    warnings: Vec<String>,
+}
+
+impl ListenerFinding {
+    fn new(report: CertificateReport) -> Self {
+        let CertificateReport { listener, error, problem, warnings } = report;
+        Self { name: listener, problem: error.map(|err| in_one_line(&err)).or(problem), warnings }
+    }
+
+    fn to_text(&self) -> String {
+        let lines = self.problem.iter().map(|problem| format!("  broken    {problem}\n"));
+        let lines = lines.chain(self.warnings.iter().map(|warning| format!("  warning   {warning}\n")));
+        let lines: String = lines.collect();
+        if lines.is_empty() { String::new() } else { format!("listener {}, TLS files:\n{lines}\n", self.name) }
+    }
+
+    fn to_json(&self) -> Value {
+        json!({ "name": self.name, "ok": self.problem.is_none(), "problem": self.problem, "warnings": self.warnings })
+    }
 }
 
 /// Removes the endpoints that none of the names and patterns matches, unless there are none.

@@ -17,13 +17,14 @@ use super::detached::run_detached;
 use super::error::GatewayError;
 use super::parts::{Parts, Prepared};
 use super::settings::Settings;
+use super::tls_follower::TlsFollower;
 use crate::admin::{Admin, DisabledView, EndpointView, RouteView, View};
 use crate::credential::{CredentialSettings, Credentials, in_one_line};
 use crate::endpoint::{DisabledEndpoint, Endpoint, EndpointRole, Probes};
 use crate::metrics::{EndpointState, Label, Metrics, ProofExpiries, StateSource, TokenTimes};
 use crate::proxy::Snapshot;
 use crate::route::RouteSettings;
-use crate::serve::{BoundAddress, BoundListeners, ListenerId, ListenerPlan};
+use crate::serve::{BoundAddress, BoundListeners, ListenerId, ListenerPlan, LiveTls};
 
 /// The addresses that a gateway listens on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +46,9 @@ pub(super) struct Live {
     addresses: Addresses,
     after_restart: Vec<&'static str>,
     started: SystemTime,
+    /// The TLS of the listeners that have it.
+    tls: Vec<Arc<LiveTls>>,
+    tls_follower: TlsFollower,
 }
 
 impl Live {
@@ -52,7 +56,7 @@ impl Live {
     pub(super) fn build(settings: Settings, listeners: &[ListenerId], control: &Handle) -> Result<Self, GatewayError> {
         let metrics = Arc::new(Metrics::new()?);
         let parts = Parts::first(settings, listeners, &metrics, control)?;
-        metrics.config_in_force(&parts.settings.hash, Arc::clone(&parts.labels), states(&parts));
+        metrics.config_in_force(&parts.settings.hash, Arc::clone(&parts.labels), states(&parts, &[]));
         Ok(Self {
             latest: Arc::new(ArcSwap::new(Arc::clone(&parts.snapshot))),
             parts,
@@ -62,6 +66,8 @@ impl Live {
             addresses: Addresses { listeners: Vec::new(), admin: None },
             after_restart: Vec::new(),
             started: SystemTime::now(),
+            tls: Vec::new(),
+            tls_follower: TlsFollower::default(),
         })
     }
 
@@ -78,9 +84,13 @@ impl Live {
         Arc::clone(&self.latest)
     }
 
-    /// Starts token acquisition and endpoint probes. Returns the state of the admin listener.
-    pub(super) fn start(&mut self, addresses: &Addresses) -> Arc<Admin> {
+    /// Starts token acquisition and endpoint probes, and follows the files of the listeners' TLS. Returns the state of the admin
+    /// listener.
+    pub(super) fn start(&mut self, addresses: &Addresses, tls: Vec<Arc<LiveTls>>) -> Arc<Admin> {
         self.addresses = addresses.clone();
+        self.follow(tls);
+        let (hash, labels) = (&self.parts.settings.hash, Arc::clone(&self.parts.labels));
+        self.metrics.config_in_force(hash, labels, states(&self.parts, &self.tls));
         self.parts.credentials.start(&self.parts.settings.tokens);
         self.probes.set_endpoints(self.parts.snapshot.endpoints());
         let admin = self.parts.settings.admin.as_ref();
@@ -124,8 +134,9 @@ impl Live {
         let names_of = self.parts.settings.listeners.iter().map(|(listener, _)| listener.name.clone());
         self.addresses.listeners = names_of.zip(listeners.addresses()).collect();
         self.after_restart = after_restart;
+        self.follow(listeners.tls());
         let hash = &self.parts.settings.hash;
-        self.metrics.config_in_force(hash, Arc::clone(&self.parts.labels), states(&self.parts));
+        self.metrics.config_in_force(hash, Arc::clone(&self.parts.labels), states(&self.parts, &self.tls));
         self.metrics.reloaded(true);
         tracing::info!(hash, "the configuration was reloaded");
         if !self.after_restart.is_empty() {
@@ -134,6 +145,11 @@ impl Live {
         }
         admin.show(self.view());
         listeners
+    }
+
+    fn follow(&mut self, tls: Vec<Arc<LiveTls>>) {
+        self.tls_follower = TlsFollower::start(&tls);
+        self.tls = tls;
     }
 
     /// Records that a configuration was rejected. The one in force stays.
@@ -177,6 +193,7 @@ impl Live {
             started: self.started,
             readiness: self.parts.credentials.readiness(),
             listeners: listeners.map(|(name, address)| (name.clone(), address.to_string())).collect(),
+            tls: self.tls.clone(),
             credentials: self.parts.settings.credentials.iter().filter_map(source).collect(),
             endpoints: self.parts.snapshot.endpoints().iter().map(endpoint).collect(),
             disabled: self.parts.settings.disabled.iter().map(disabled).collect(),
@@ -202,15 +219,21 @@ async fn free_once_unused(former: Arc<Snapshot>) {
 struct States {
     snapshot: Arc<Snapshot>,
     credentials: Arc<Credentials>,
+    tls: Vec<Arc<LiveTls>>,
 }
 
-fn states(parts: &Parts) -> Arc<dyn StateSource> {
-    Arc::new(States { snapshot: Arc::clone(&parts.snapshot), credentials: Arc::clone(&parts.credentials) })
+fn states(parts: &Parts, tls: &[Arc<LiveTls>]) -> Arc<dyn StateSource> {
+    let (snapshot, credentials) = (Arc::clone(&parts.snapshot), Arc::clone(&parts.credentials));
+    Arc::new(States { snapshot, credentials, tls: tls.to_vec() })
 }
 
 impl StateSource for States {
     fn endpoints(&self, visit: &mut dyn FnMut(&Label, EndpointState)) {
         self.snapshot.endpoints().iter().for_each(|endpoint| visit(endpoint.label(), endpoint.health().state()));
+    }
+
+    fn certificates(&self, visit: &mut dyn FnMut(&str, SystemTime, bool)) {
+        self.tls.iter().for_each(|tls| visit(tls.listener(), tls.not_after(), tls.problem().is_some()));
     }
 
     fn tokens(&self, visit: &mut dyn FnMut(&str, Option<TokenTimes>)) {

@@ -42,7 +42,7 @@ impl Fixture {
         let settings = settings(folder.path(), LISTENERS, "");
         let ids = ListenerPlan::first(&settings.listener_settings()).ids();
         let mut live = Live::build(settings, &ids, &Handle::current()).unwrap();
-        let admin = live.start(&Addresses { listeners: Vec::new(), admin: None });
+        let admin = live.start(&Addresses { listeners: Vec::new(), admin: None }, Vec::new());
         let fixture = Self { folder, live, admin };
         // After the first probes and key reads, no metric changes for seconds.
         let keys = "token_last_success_timestamp_seconds{credential=";

@@ -11,6 +11,7 @@ mod error;
 mod live;
 mod parts;
 mod settings;
+mod tls_follower;
 
 use std::sync::Arc;
 
@@ -95,7 +96,7 @@ impl Gateway {
     ) -> Result<(), GatewayError> {
         let addresses = self.addresses();
         let Self { mut live, bound, admin: admin_listener, mut reloads } = self;
-        let admin = live.start(&addresses);
+        let admin = live.start(&addresses, bound.tls());
         let _admin_server =
             admin_listener.map(|listener| AbortOnDrop(tokio::spawn(Arc::clone(&admin).serve(listener))));
         let (latest, metrics) = (live.latest(), Arc::clone(live.metrics()));

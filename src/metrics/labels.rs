@@ -224,6 +224,8 @@ label_enum! {
         Idle = "idle",
         /// The caller did not read a response for `timeouts.write`.
         Unread = "unread",
+        /// The CAs or revocation lists by which its caller was verified were replaced.
+        Trust = "trust",
     }
 }
 

@@ -290,6 +290,8 @@ mod tests {
             self.0.iter().for_each(|label| visit(label, state));
         }
 
+        fn certificates(&self, _visit: &mut dyn FnMut(&str, SystemTime, bool)) {}
+
         fn tokens(&self, _visit: &mut dyn FnMut(&str, Option<TokenTimes>)) {}
 
         fn proofs(&self, _visit: &mut dyn FnMut(&str, ProofExpiries)) {}

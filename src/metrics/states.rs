@@ -17,6 +17,10 @@ pub trait StateSource: fmt::Debug + Send + Sync {
     /// Calls `visit` with the label and the state of each endpoint.
     fn endpoints(&self, visit: &mut dyn FnMut(&Label, EndpointState));
 
+    /// Calls `visit` with the name of each listener with TLS, when its certificate expires, and whether its files as they are now
+    /// cannot be used.
+    fn certificates(&self, visit: &mut dyn FnMut(&str, SystemTime, bool));
+
     /// Calls `visit` with the name of each credential whose token is in use, once for each of its tenants, and with the times
     /// when the token was obtained and when it expires, if there is one.
     fn tokens(&self, visit: &mut dyn FnMut(&str, Option<TokenTimes>));
@@ -73,6 +77,8 @@ pub(super) struct StateGauges {
     up: IntGaugeVec,
     cool_down: GaugeVec,
     retry_budget: GaugeVec,
+    not_after: GaugeVec,
+    tls_refused: IntGaugeVec,
 }
 
 impl StateGauges {
@@ -102,11 +108,27 @@ impl StateGauges {
                 "What is left of an endpoint's retry budget, 0 to 1: the least of the workers.",
                 &["endpoint"],
             )?,
+            not_after: registry.float_gauges(
+                "listener_not_after_timestamp_seconds",
+                "When the certificate in force at a listener expires.",
+                &["listener"],
+            )?,
+            tls_refused: registry.gauges(
+                "listener_tls_files_refused",
+                "1 while the TLS files of a listener cannot be used, so that those that were read before stay in force.",
+                &["listener"],
+            )?,
         })
     }
 
     /// Sets the gauges to the states of the parts in force.
     pub(super) fn refresh(&self, parts: &dyn StateSource, budgets: &RetryBudgets) {
+        self.not_after.reset();
+        self.tls_refused.reset();
+        parts.certificates(&mut |listener, not_after, is_refused| {
+            self.not_after.with_label_values(&[listener]).set(unix(not_after));
+            self.tls_refused.with_label_values(&[listener]).set(i64::from(is_refused));
+        });
         let mut states: HashMap<String, EndpointState> = HashMap::new();
         parts.endpoints(&mut |label, state| {
             if let Some(worst) = states.get_mut(label.name()) {

@@ -217,6 +217,8 @@ mod tests {
     impl StateSource for Proofs {
         fn endpoints(&self, _visit: &mut dyn FnMut(&Label, EndpointState)) {}
 
+        fn certificates(&self, _visit: &mut dyn FnMut(&str, SystemTime, bool)) {}
+
         fn tokens(&self, _visit: &mut dyn FnMut(&str, Option<TokenTimes>)) {}
 
         fn proofs(&self, visit: &mut dyn FnMut(&str, ProofExpiries)) {

@@ -1,19 +1,30 @@
 //! The TLS of a listener, loaded from its files: certificate, key, CAs of callers, revocation lists.
 
+use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use aws_lc_rs::digest;
 use rustls::server::NoServerSessionStorage;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
 
 use super::client_verifier::{self, ClientTrust};
 use super::settings::ListenerTlsSettings;
 use super::tls_files::{TlsFileError, read_pem};
 
+/// How long before its expiry a certificate needs attention. The alert for certificates of credentials has the same time.
+const EXPIRES_SOON: Duration = Duration::from_secs(14 * 24 * 60 * 60);
+
 /// The TLS of a listener. Immutable: changed files make another one, for new connections.
 #[derive(Clone)]
 pub struct ListenerTls {
     acceptor: TlsAcceptor,
     client_trust: Option<ClientTrust>,
+    /// The first and the last moment at which the certificate is valid.
+    validity: (SystemTime, SystemTime),
+    /// A digest of the certificates and the key.
+    digest: [u8; 32],
 }
 
 impl ListenerTls {
@@ -28,6 +39,8 @@ impl ListenerTls {
         }
         let key = read_pem(&settings.key, warnings)?.keys.drain(..).next();
         let key = key.ok_or_else(|| TlsFileError::NoKey { path: settings.key.clone() })?;
+        let validity = validity(&chain).ok_or(TlsFileError::Mismatch)?;
+        let digest = digest_of(&chain, &key);
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let client_auth = settings.client_auth.as_ref();
         let client_auth =
@@ -45,7 +58,49 @@ impl ListenerTls {
             config.session_storage = Arc::new(NoServerSessionStorage {});
             config.send_tls13_tickets = 0;
         }
-        Ok(Self { acceptor: TlsAcceptor::from(Arc::new(config)), client_trust })
+        Ok(Self { acceptor: TlsAcceptor::from(Arc::new(config)), client_trust, validity, digest })
+    }
+
+    /// Reads all files like [`ListenerTls::load`], and checks that the certificate is valid now.
+    ///
+    /// # Errors
+    /// [`TlsFileError`] for the first file that cannot be used.
+    pub fn load_valid(settings: &ListenerTlsSettings, warnings: &mut Vec<String>) -> Result<Self, TlsFileError> {
+        let tls = Self::load(settings, warnings)?;
+        tls.check_validity(&settings.certificate, SystemTime::now()).map_or(Ok(tls), Err)
+    }
+
+    /// Returns the error of a certificate that is not valid `now`, if it is not.
+    pub fn check_validity(&self, path: &Path, now: SystemTime) -> Option<TlsFileError> {
+        let (not_before, not_after) = self.validity;
+        let path = path.to_owned();
+        if not_after < now {
+            Some(TlsFileError::Expired { path, not_after })
+        } else if now < not_before {
+            Some(TlsFileError::NotYetValid { path, not_before })
+        } else {
+            None
+        }
+    }
+
+    /// Returns a warning if the certificate expires soon.
+    pub(super) fn expiry_warning(&self, path: &Path, now: SystemTime) -> Option<String> {
+        let not_after = self.not_after();
+        let is_soon = not_after.duration_since(now).is_ok_and(|left| left < EXPIRES_SOON);
+        is_soon.then(|| {
+            let date = humantime::format_rfc3339_seconds(not_after);
+            format!("the certificate {} expires on {date}: renew it", path.display())
+        })
+    }
+
+    /// Returns when the certificate expires.
+    pub fn not_after(&self) -> SystemTime {
+        self.validity.1
+    }
+
+    /// Returns whether all files had the same content.
+    pub(super) fn has_same_files(&self, other: &Self) -> bool {
+        self.digest == other.digest && self.client_trust == other.client_trust
     }
 
     /// Returns the acceptor for new connections.
@@ -57,6 +112,26 @@ impl ListenerTls {
     pub fn client_trust(&self) -> Option<ClientTrust> {
         self.client_trust
     }
+}
+
+/// Returns the first and the last moment at which the first certificate is valid; `None` if it cannot be parsed.
+fn validity(chain: &[CertificateDer<'_>]) -> Option<(SystemTime, SystemTime)> {
+    let (_, leaf) = x509_parser::parse_x509_certificate(chain.first()?).ok()?;
+    let time = |at: x509_parser::time::ASN1Time| {
+        UNIX_EPOCH + Duration::from_secs(u64::try_from(at.timestamp()).unwrap_or_default())
+    };
+    Some((time(leaf.validity().not_before), time(leaf.validity().not_after)))
+}
+
+fn digest_of(chain: &[CertificateDer<'_>], key: &PrivateKeyDer<'_>) -> [u8; 32] {
+    let mut digest = digest::Context::new(&digest::SHA256);
+    for part in chain.iter().map(|certificate| &**certificate).chain([key.secret_der()]) {
+        digest.update(&part.len().to_be_bytes());
+        digest.update(part);
+    }
+    let mut bytes = [0; 32];
+    bytes.copy_from_slice(digest.finish().as_ref());
+    bytes
 }
 
 impl std::fmt::Debug for ListenerTls {

@@ -116,9 +116,9 @@ impl<H: Handler> ConnectionServer<H> {
         }
         let forwarded_for =
             address.and_then(|address| HeaderValue::try_from(address.ip().to_canonical().to_string()).ok());
-        let tls = listener.tls.as_ref();
+        let tls = listener.tls.as_ref().map(|tls| tls.current());
         let bytes = Batched::new(bytes, &self.write_batch);
-        let (io, alpn, identity) = match tls {
+        let (io, alpn, identity) = match &tls {
             None => (Either::Left(bytes), None, None),
             Some(tls) => {
                 // Boxed: plain connections would otherwise reserve memory for it.
@@ -146,7 +146,11 @@ impl<H: Handler> ConnectionServer<H> {
                 }
             }
         };
-        let peer = Peer { listener: listener.id, address, is_unix, is_tls: tls.is_some(), identity, forwarded_for };
+        let is_tls = tls.is_some();
+        if let (Some(live), Some(tls)) = (&listener.tls, tls) {
+            connection.set_tls(live, tls);
+        }
+        let peer = Peer { listener: listener.id, address, is_unix, is_tls, identity, forwarded_for };
         let peer = Rc::new(peer);
         let mut io = io;
         let (protocol, first) = match connection.unless_closing(Protocol::detect(&mut io)).await {

@@ -7,10 +7,12 @@
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::bind::{BindError, BoundAddress, bind, set_mode};
 use super::caller_address::TrustedProxies;
 use super::certificate::ListenerTls;
+use super::live_tls::{LiveTls, log_warnings};
 use super::settings::{Bind, ListenerSettings, ListenerTlsSettings};
 use super::socket::StdListener;
 
@@ -27,7 +29,7 @@ pub(super) struct SocketId(u64);
 /// The listener that a socket accepts connections for.
 pub(super) struct ServedListener {
     pub(super) id: ListenerId,
-    pub(super) tls: Option<ListenerTls>,
+    pub(super) tls: Option<Arc<LiveTls>>,
     pub(super) proxy_protocol: Option<Arc<TrustedProxies>>,
 }
 
@@ -45,6 +47,7 @@ struct OpenListener {
     socket: SocketId,
     settings: ListenerSettings,
     address: BoundAddress,
+    tls: Option<Arc<LiveTls>>,
 }
 
 /// The planned listeners of another configuration. Nothing is bound yet.
@@ -77,6 +80,8 @@ struct BoundListener {
     sockets: Option<Vec<StdListener>>,
     /// Whether new connections belong to another listener, or are set up in another way.
     is_changed: bool,
+    /// The TLS that is put in force at a listener that continues; `None` keeps what is.
+    new_tls: Option<ListenerTls>,
 }
 
 /// A command to a worker about its listeners.
@@ -100,7 +105,8 @@ impl ListenerPlan {
         self.planned.iter().map(|planned| planned.id).collect()
     }
 
-    /// Binds the new listeners and reads all certificates.
+    /// Binds the new listeners and reads all TLS files. A listener that continues with the same files keeps its TLS if they
+    /// cannot be used now.
     ///
     /// # Errors
     /// [`BindError`] for the first that cannot be set up. Open listeners stay unchanged; new ones are closed.
@@ -116,18 +122,12 @@ impl ListenerPlan {
         let mut bound = Vec::with_capacity(planned.len());
         for Planned { id, settings, from } in &planned {
             let (id, settings, from) = (*id, settings.clone(), from.clone());
-            let mut warnings = Vec::new();
-            let tls = settings.tls.as_ref().map(|tls| load_tls(&settings.name, tls, &mut warnings)).transpose()?;
-            for warning in warnings {
-                tracing::warn!(
-                    listener = settings.name,
-                    remark = warning,
-                    "a listener's certificate or key is used, but needs attention"
-                );
-            }
+            let before = from.as_ref().filter(|from| from.id == id);
+            let (tls, new_tls) =
+                settings.tls.as_ref().map_or(Ok((None, None)), |tls| set_up_tls(&settings.name, tls, before))?;
             let is_same =
                 |from: &OpenListener| from.id == id && from.settings.proxy_protocol == settings.proxy_protocol;
-            let is_changed = !from.as_ref().is_some_and(is_same) || tls.is_some();
+            let is_changed = !from.as_ref().is_some_and(is_same);
             let (socket, address, sockets) = if let Some(from) = from {
                 (from.socket, from.address, None)
             } else {
@@ -135,12 +135,14 @@ impl ListenerPlan {
                 last_number += 1;
                 (SocketId(last_number), address, Some(sockets))
             };
-            let serving = Arc::new(ServedListener { id, tls, proxy_protocol: settings.proxy_protocol.clone() });
+            let serving =
+                Arc::new(ServedListener { id, tls: tls.clone(), proxy_protocol: settings.proxy_protocol.clone() });
             bound.push(BoundListener {
-                open: OpenListener { id, socket, settings, address },
+                open: OpenListener { id, socket, settings, address, tls },
                 serving,
                 sockets,
                 is_changed,
+                new_tls,
             });
         }
         change_modes(&bound, &open)?;
@@ -148,16 +150,60 @@ impl ListenerPlan {
     }
 }
 
-/// Reads only the files of the listeners' TLS. Returns warnings about the files.
-///
-/// # Errors
-/// [`BindError::Tls`] for the first that cannot be used.
-pub fn check_certificates(listeners: &[ListenerSettings]) -> Result<Vec<String>, BindError> {
+/// Reads only the files of the listeners' TLS. Returns a report for each listener that has TLS.
+pub fn check_certificates(listeners: &[ListenerSettings]) -> Vec<CertificateReport> {
+    let with_tls = listeners.iter().filter_map(|listener| Some((&listener.name, listener.tls.as_ref()?)));
+    let report = |(name, settings): (&String, &ListenerTlsSettings)| {
+        let mut report = CertificateReport { listener: name.clone(), ..CertificateReport::default() };
+        match load_tls(name, settings, &mut report.warnings) {
+            Ok(tls) => {
+                let now = SystemTime::now();
+                report.problem = tls.check_validity(&settings.certificate, now).map(|err| err.to_string());
+                report.warnings.extend(tls.expiry_warning(&settings.certificate, now));
+            }
+            Err(err) => report.error = Some(err),
+        }
+        report
+    };
+    with_tls.map(report).collect()
+}
+
+/// What is wrong with the TLS files of a listener.
+#[derive(Debug, Default)]
+pub struct CertificateReport {
+    /// The configured name of the listener.
+    pub listener: String,
+    /// Why the files cannot be used, so that the gateway does not start.
+    pub error: Option<BindError>,
+    /// Why callers reject the certificate.
+    pub problem: Option<String>,
+    /// What needs attention.
+    pub warnings: Vec<String>,
+}
+
+/// Sets up the TLS of a listener. Returns it, and what is put in force if it continues from `before`.
+fn set_up_tls(
+    listener: &str,
+    settings: &ListenerTlsSettings,
+    before: Option<&OpenListener>,
+) -> Result<(Option<Arc<LiveTls>>, Option<ListenerTls>), BindError> {
+    let live = before.and_then(|before| Some((before.tls.as_ref()?, before.settings.tls.as_ref()?)));
     let mut warnings = Vec::new();
-    for (name, tls) in listeners.iter().filter_map(|listener| Some((&listener.name, listener.tls.as_ref()?))) {
-        load_tls(name, tls, &mut warnings)?;
-    }
-    Ok(warnings)
+    let (tls, new_tls) = match live {
+        Some((live, same)) if same == settings => {
+            live.reload();
+            (Arc::clone(live), None)
+        }
+        Some((live, _other)) => (Arc::clone(live), Some(load_tls(listener, settings, &mut warnings)?)),
+        None => {
+            let tls = load_tls(listener, settings, &mut warnings)?;
+            let now = SystemTime::now();
+            warnings.extend(tls.check_validity(&settings.certificate, now).map(|err| err.to_string()));
+            (LiveTls::new(listener, settings, tls), None)
+        }
+    };
+    log_warnings(listener, warnings);
+    Ok((Some(tls), new_tls))
 }
 
 fn load_tls(
@@ -169,6 +215,11 @@ fn load_tls(
 }
 
 impl BoundListeners {
+    /// Returns the TLS of the listeners that have it.
+    pub fn tls(&self) -> Vec<Arc<LiveTls>> {
+        self.bound.iter().filter_map(|bound| bound.open.tls.clone()).collect()
+    }
+
     /// Returns the addresses of the listeners, in configured order.
     pub fn addresses(&self) -> Vec<BoundAddress> {
         self.bound.iter().map(|bound| bound.open.address.clone()).collect()
@@ -225,7 +276,10 @@ impl Listeners {
     pub(super) fn replace(&mut self, bound: BoundListeners, workers: usize) -> Vec<Vec<Command>> {
         let mut commands: Vec<Vec<Command>> = (0..workers).map(|_| Vec::new()).collect();
         let mut open = Vec::with_capacity(bound.bound.len());
-        for BoundListener { open: listener, serving, sockets, is_changed } in bound.bound {
+        for BoundListener { open: listener, serving, sockets, is_changed, new_tls } in bound.bound {
+            if let (Some(tls), Some(settings), Some(new_tls)) = (&listener.tls, &listener.settings.tls, new_tls) {
+                tls.put_in_force(settings, Some(new_tls));
+            }
             let mut sockets = sockets;
             for commands in &mut commands {
                 let new = sockets.as_mut().and_then(Vec::pop);

@@ -7,7 +7,7 @@
 //! Saves 2,200 of 35,300 instructions per request against hyper's `header_read_timeout` (callgrind, `bench.sh --instructions`,
 //! plain, 64 connections, median of three runs, 2026-11-26), which also does not detect callers that do not read.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::future::poll_fn;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -17,12 +17,14 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::certificate::ListenerTls;
 use super::conn_waker::ConnWaker;
 use super::drain::{DRAIN_POLL_INTERVAL, FIRST_REQUEST_GRACE};
 use super::graceful::Graceful;
 use super::guarded_body::GuardedBody;
 use super::http1::HeadError;
 use super::listeners::ListenerId;
+use super::live_tls::LiveTls;
 use super::timeouts::ConnectionTimeouts;
 use crate::metrics::{CallerCloseReason, CallerMetrics};
 
@@ -58,6 +60,8 @@ pub(super) struct Connection {
     progress: Cell<usize>,
     /// The listener that accepted it.
     listener: ListenerId,
+    /// The TLS of that listener, and what was in force at the handshake; empty without TLS.
+    tls: OnceCell<(Arc<LiveTls>, Arc<ListenerTls>)>,
     /// When it reaches its age; `None` without a limit.
     expires: Option<Instant>,
     /// Whether its responses ask the caller to close it: it has reached its age, or its listener is closing.
@@ -122,6 +126,7 @@ impl OpenConnections {
             blocked_since: Cell::new(None),
             progress: Cell::new(0),
             listener,
+            tls: OnceCell::new(),
             expires: self.timeouts.expiry(self.now.get()),
             asks_to_close: Cell::new(false),
             is_http2: Cell::new(false),
@@ -189,6 +194,10 @@ impl OpenConnections {
                 tracing::debug!("a caller does not read its responses; closing its connection");
                 self.metrics.closed(CallerCloseReason::Unread);
                 return connection.set_close_state(CloseState::Aborted);
+            }
+            if connection.is_open() && connection.has_outdated_trust() {
+                self.metrics.closed(CallerCloseReason::Trust);
+                connection.close();
             }
             if connection.expires.is_some_and(|expires| now >= expires) && connection.is_open() {
                 if !connection.asks_to_close.replace(true) {
@@ -270,6 +279,21 @@ impl Connection {
         let mut waker = self.waker.borrow_mut();
         let known = waker.take_if(|known| known.wakes_same(cx.waker()));
         Arc::clone(waker.insert(known.unwrap_or_else(|| ConnWaker::new(cx.waker()))))
+    }
+
+    /// Records the TLS of its listener, and what was in force at its handshake.
+    pub(super) fn set_tls(&self, live: &Arc<LiveTls>, at_handshake: Arc<ListenerTls>) {
+        // Set once.
+        let _is_first = self.tls.set((Arc::clone(live), at_handshake));
+    }
+
+    /// Returns whether its caller was verified by other CAs or revocation lists than those in force.
+    fn has_outdated_trust(&self) -> bool {
+        let is_outdated = |(live, at_handshake): &(Arc<LiveTls>, Arc<ListenerTls>)| {
+            let current = live.current();
+            !Arc::ptr_eq(&current, at_handshake) && current.client_trust() != at_handshake.client_trust()
+        };
+        self.tls.get().is_some_and(is_outdated)
     }
 
     /// Counts a request until the returned value is dropped.

@@ -12,6 +12,7 @@ use super::bind::{BindError, BoundAddress};
 use super::drain::Phase;
 use super::handler::Handler;
 use super::listeners::{BoundListeners, Command, ListenerPlan, Listeners};
+use super::live_tls::LiveTls;
 use super::settings::{ListenerSettings, ServeSettings};
 use super::worker::Worker;
 use crate::descriptors;
@@ -37,6 +38,11 @@ impl Bound {
     /// Returns the addresses of the listeners, in configured order.
     pub fn addresses(&self) -> Vec<BoundAddress> {
         self.listeners.addresses()
+    }
+
+    /// Returns the TLS of the listeners that have it.
+    pub fn tls(&self) -> Vec<Arc<LiveTls>> {
+        self.listeners.tls()
     }
 
     /// Starts the workers. `make_handler` is called on each worker's thread, inside its runtime, with the worker's write batch.

@@ -1,6 +1,7 @@
 //! Reads the files of a listener's TLS, and says why one of them cannot be used.
 
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use crate::files::pem::{Pem, PemError};
 use crate::files::{self, FileError};
@@ -37,6 +38,28 @@ pub enum TlsFileError {
          CERTIFICATE -noout -pubkey` and `openssl pkey -in KEY -pubout` must be the same"
     )]
     Mismatch,
+    /// The certificate has expired.
+    #[error(
+        "the certificate {} expired on {}: put a renewed one and its key there; they are read without a restart",
+        path.display(), humantime::format_rfc3339_seconds(*not_after)
+    )]
+    Expired {
+        /// The file.
+        path: PathBuf,
+        /// The last moment at which it was valid.
+        not_after: SystemTime,
+    },
+    /// The certificate is not valid yet.
+    #[error(
+        "the certificate {} is not valid before {}: wait, or compare the clock of this host",
+        path.display(), humantime::format_rfc3339_seconds(*not_before)
+    )]
+    NotYetValid {
+        /// The file.
+        path: PathBuf,
+        /// The first moment at which it is valid.
+        not_before: SystemTime,
+    },
     /// There is no CA in the file.
     #[error(
         "`client_ca` {} holds no certificate that can be used as a CA: write the certificates of the CAs that issue \
@@ -80,6 +103,8 @@ impl TlsFileError {
             Self::Pem { path, .. }
             | Self::NoCertificate { path }
             | Self::NoKey { path }
+            | Self::Expired { path, .. }
+            | Self::NotYetValid { path, .. }
             | Self::NoCa { path }
             | Self::NoRevocationList { path }
             | Self::InvalidRevocationList { path } => Some(path),

@@ -9,6 +9,7 @@ mod admission;
 mod architecture;
 mod behind_proxies;
 mod broken_uploads;
+mod certificate_rotation;
 mod chaos;
 mod cli;
 mod config_file;
