@@ -54,15 +54,16 @@
 //! files             →  none
 //! limits            →  metrics
 //! idempotency       →  none
+//! egress            →  files, redact
 //! tls               →  files
-//! credential        →  files, metrics, redact, tls
-//! endpoint          →  credential, descriptors, limits, metrics, write_batch, tls
+//! credential        →  egress, files, metrics, redact, tls
+//! endpoint          →  credential, descriptors, egress, limits, metrics, write_batch, tls
 //! route             →  endpoint, limits, signalr
 //! serve             →  descriptors, files, metrics, write_batch
 //! delivery          →  route, endpoint, credential, signalr, serve, limits, idempotency, metrics, write_batch
 //! proxy             →  delivery, route, endpoint, credential, signalr, serve, limits, idempotency, metrics, write_batch
 //! admin             →  serve, metrics, endpoint, credential
-//! diagnosis         →  endpoint, credential, signalr, metrics, tls
+//! diagnosis         →  endpoint, credential, egress, signalr, metrics, tls
 //! gateway           →  all above
 //! config            →  gateway, the parts' settings, signalr
 //! cli               →  anything; sandbox only from cli/sandbox.rs
@@ -94,6 +95,8 @@ pub mod route;
 pub mod endpoint;
 
 pub mod credential;
+
+pub mod egress;
 
 pub mod tls;
 

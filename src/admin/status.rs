@@ -60,6 +60,8 @@ pub struct EndpointView {
     pub credential: CredentialId,
     /// `primary` or `secondary`.
     pub role: &'static str,
+    /// The proxy that its connections go through.
+    pub proxy: Option<String>,
     /// Its health.
     pub health: Arc<Health>,
 }
@@ -78,6 +80,9 @@ pub struct EndpointStatus {
     pub tenant: Option<String>,
     /// `primary` or `secondary`.
     pub role: &'static str,
+    /// The proxy that its connections go through.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<String>,
     /// Whether its circuit is closed.
     pub available: bool,
     /// `ok`, `circuit_open`, or `no_token` if its credential has no valid token.
@@ -358,6 +363,7 @@ impl EndpointStatus {
             credential: view.credential.name.to_string(),
             tenant: view.credential.tenant.as_deref().map(str::to_owned),
             role: view.role,
+            proxy: view.proxy.clone(),
             available: view.health.is_closed(),
             state,
         }

@@ -13,7 +13,7 @@ use super::output::{Outcome, eprint, print, problem_to_json, problems_to_json, u
 use super::runtime::block_on;
 use crate::config::Loaded;
 use crate::credential::{Credentials, Inspection, in_one_line};
-use crate::endpoint::{Endpoint, TlsClients};
+use crate::endpoint::{Endpoint, Proxies, TlsClients};
 use crate::gateway::Settings;
 use crate::metrics::{Label, Metrics};
 use crate::serve::{CertificateReport, check_certificates};
@@ -112,10 +112,10 @@ fn build(loaded: &Loaded) -> anyhow::Result<FileReports> {
         let settings = &loaded.settings;
         let credentials =
             Credentials::build(&settings.credentials, metrics.token(), &Handle::current()).map_err(usage)?;
-        let mut tls_clients = TlsClients::default();
+        let (mut tls_clients, mut proxies) = (TlsClients::default(), Proxies::default());
         for endpoint in &settings.endpoints {
             if let Some(bearer) = credentials.get(&endpoint.credential) {
-                Endpoint::build(endpoint, bearer, Label::other(), &mut tls_clients).map_err(usage)?;
+                Endpoint::build(endpoint, bearer, Label::other(), &mut tls_clients, &mut proxies).map_err(usage)?;
             }
         }
         let mut reports = FileReports { problems: Vec::new(), warnings: Vec::new() };

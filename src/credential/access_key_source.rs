@@ -7,7 +7,8 @@ use super::access_key::AccessKey;
 use super::acquire::{Acquire, Acquired, TokenOrKey, WatchedFiles};
 use super::error::CredentialError;
 use super::record::AcquisitionRecord;
-use super::settings::SecretSource;
+use super::secret::read_secret;
+use crate::files::SecretSource;
 use crate::metrics::TokenStage;
 
 /// An acquirer that reads an access key and watches the file that holds it.
@@ -20,7 +21,7 @@ pub(crate) struct AccessKeySource {
 impl Acquire for AccessKeySource {
     async fn acquire(&self, record: &AcquisitionRecord) -> Result<Acquired, CredentialError> {
         let started = Instant::now();
-        let key = self.key.read(record).await.map_err(CredentialError::from);
+        let key = read_secret(&self.key, record).await.map_err(CredentialError::from);
         record.add_local_step(
             TokenStage::Exchange,
             format!("access key from {}", self.key),
@@ -37,7 +38,7 @@ impl Acquire for AccessKeySource {
     }
 
     async fn inspect(&self, record: &AcquisitionRecord) -> Result<(), CredentialError> {
-        self.key.read(record).await?;
+        read_secret(&self.key, record).await?;
         Ok(())
     }
 }

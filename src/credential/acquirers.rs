@@ -8,10 +8,11 @@ use super::assertion::SharedAssertions;
 use super::authority::Authorities;
 use super::entra::Registration;
 use super::file_watch::FileChecks;
-use super::settings::{AppSettings, CredentialKind};
+use super::settings::{AppSettings, AssertionSettings, CredentialKind, Proof};
 use super::state::TokenState;
 use super::transport::IdentityClient;
 use super::{access_key_source, assertion, azure_cli, entra, managed_identity, token_file};
+use crate::egress::Egress;
 use crate::metrics::TokenMetrics;
 use crate::redact::MaskedError;
 use crate::tls::{Trust, TrustError};
@@ -53,18 +54,19 @@ pub enum CredentialProblem {
 /// What the acquirers of one configuration share.
 #[derive(Default)]
 pub(super) struct Clients<'a> {
-    /// The HTTP clients, one for each set of CAs.
-    by_trust: HashMap<Trust, IdentityClient>,
+    /// The HTTP clients, one for each set of CAs and proxy.
+    by_trust: HashMap<(Trust, Arc<Egress>), IdentityClient>,
     apps: HashMap<&'a AppSettings, Arc<Registration>>,
 }
 
 impl<'a> Clients<'a> {
-    fn get(&mut self, trust: Trust) -> Result<IdentityClient, TrustError> {
-        if let Some(client) = self.by_trust.get(&trust) {
+    fn get(&mut self, trust: Trust, egress: &Arc<Egress>) -> Result<IdentityClient, TrustError> {
+        let key = (trust, Arc::clone(egress));
+        if let Some(client) = self.by_trust.get(&key) {
             return Ok(client.clone());
         }
-        let client = IdentityClient::new(&trust)?;
-        self.by_trust.insert(trust, client.clone());
+        let client = IdentityClient::new(&key.0, egress)?;
+        self.by_trust.insert(key, client.clone());
         Ok(client)
     }
 
@@ -84,8 +86,11 @@ impl<'a> Clients<'a> {
             }
             return Ok(app);
         }
-        let client = self.get(Trust::from_ca_file(settings.authority.ca_file.as_deref()))?;
-        let provider_client = assertion::provider_trust(&settings.proof).map(|trust| self.get(trust)).transpose()?;
+        let trust = Trust::from_ca_file(settings.authority.ca_file.as_deref());
+        let client = self.get(trust.clone(), &settings.egress)?;
+        // Metadata servers and the identity endpoints of this host are never behind a proxy.
+        let egress = if is_of_host(&settings.proof) { &Arc::default() } else { &settings.egress };
+        let provider_client = self.get(assertion::provider_trust(&settings.proof).unwrap_or(trust), egress)?;
         let authority = shared.authorities.get(settings.authority.origin());
         let registration =
             Registration::new(Arc::clone(settings), client, provider_client, authority, &shared.assertions);
@@ -116,7 +121,7 @@ pub(super) fn acquirer<'a>(
             Arc::new(WithRetries::new(app, authority, callers()))
         }
         CredentialKind::ManagedIdentity { identity, scope } => {
-            let client = clients.get(Trust::None)?;
+            let client = clients.get(Trust::None, &Arc::default())?;
             let authority = shared.authorities.get(identity.imds_endpoint.as_deref().unwrap_or(HOST));
             let identity = managed_identity::HostIdentity { settings: identity.clone(), scope: scope.clone(), client };
             Arc::new(WithRetries::new(identity, authority, callers()))
@@ -128,4 +133,9 @@ pub(super) fn acquirer<'a>(
         CredentialKind::AccessKey { key } => Arc::new(access_key_source::AccessKeySource { key: key.clone() }),
         CredentialKind::TokenFile { path } => Arc::new(token_file::TokenFile { path: path.clone() }),
     })
+}
+
+/// Returns whether the assertion comes from an identity endpoint of this host.
+fn is_of_host(proof: &Proof) -> bool {
+    matches!(proof, Proof::Federated(AssertionSettings::ManagedIdentity { .. } | AssertionSettings::GcpMetadata { .. }))
 }

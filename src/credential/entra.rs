@@ -3,6 +3,7 @@
 //! A credential of the library caches its token and cannot refresh it early. Each try therefore creates a new credential, and
 //! reads the secret, certificate or assertion again. The cell keeps the tokens.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -20,9 +21,10 @@ use super::authority::Authority;
 use super::error::CredentialError;
 use super::record::AcquisitionRecord;
 use super::response_error::ResponseError;
-use super::settings::{AppSettings, Cloud, Proof, SecretSource};
+use super::secret::read_secret;
+use super::settings::{AppSettings, Cloud, Proof};
 use super::transport::{Destination, IdentityClient, RecordingClient};
-use crate::files::Secret;
+use crate::files::{Secret, SecretSource};
 use crate::metrics::TokenStage;
 
 /// An acquirer for an app registration in one tenant: it requests tokens from the tenant's token endpoint.
@@ -52,12 +54,12 @@ enum AppProof {
 }
 
 impl Registration {
-    /// Creates what the tenants of an app share. Sends nothing. Without a `provider_client`, `client` also calls the provider of
-    /// the assertion. Apps with the same source of assertions share those in `assertions`.
+    /// Creates what the tenants of an app share. Sends nothing. Apps with the same source of assertions share those in
+    /// `assertions`.
     pub(crate) fn new(
         settings: Arc<AppSettings>,
         client: IdentityClient,
-        provider_client: Option<IdentityClient>,
+        provider_client: IdentityClient,
         authority: Arc<Authority>,
         assertions: &SharedAssertions,
     ) -> Self {
@@ -68,7 +70,6 @@ impl Registration {
                 AppProof::Assertion(AssertionSource::Certificate(Arc::new(certificate.clone())))
             }
         };
-        let provider_client = provider_client.unwrap_or_else(|| client.clone());
         let cloud = Arc::new(cloud(&settings.authority.cloud));
         Self { settings, cloud, proof, client, authority, provider_client }
     }
@@ -150,7 +151,7 @@ impl Acquire for App {
         let exchange_client = self.exchange_client(record);
         let credential: Arc<dyn TokenCredential> = match proof {
             AppProof::Secret(source) => {
-                let secret = read_secret(source, record).await?;
+                let secret = read_client_secret(source, record).await?;
                 self.secret_credential(&secret, exchange_client.options())
                     .map_err(|err| CredentialError::settings(&err))?
             }
@@ -168,20 +169,22 @@ impl Acquire for App {
             AppProof::Secret(source) => source.file().into_iter().map(Into::into).collect(),
             AppProof::Assertion(source) => source.watched_files(),
         };
+        let mut paths: Vec<PathBuf> = paths;
+        paths.extend(self.registration.settings.egress.password_file().map(Path::to_owned));
         WatchedFiles { paths, hold_token: false }
     }
 
     async fn inspect(&self, record: &AcquisitionRecord) -> Result<(), CredentialError> {
         match &self.registration.proof {
-            AppProof::Secret(source) => source.read(record).await.map(drop).map_err(Into::into),
+            AppProof::Secret(source) => read_secret(source, record).await.map(drop).map_err(Into::into),
             AppProof::Assertion(source) => source.inspect(record).await,
         }
     }
 }
 
-async fn read_secret(source: &SecretSource, record: &AcquisitionRecord) -> Result<Secret, CredentialError> {
+async fn read_client_secret(source: &SecretSource, record: &AcquisitionRecord) -> Result<Secret, CredentialError> {
     let started = Instant::now();
-    let outcome = source.read(record).await.map_err(CredentialError::from);
+    let outcome = read_secret(source, record).await.map_err(CredentialError::from);
     record.add_local_step(
         TokenStage::Assertion,
         format!("client secret from {source}"),
@@ -219,6 +222,7 @@ mod tests {
     fn assertion_is_for_the_token_endpoint_of_the_tenant() {
         let settings = |cloud| AppSettings {
             authority: AuthoritySettings { cloud, ca_file: None },
+            egress: Arc::default(),
             client_id: "app-id".into(),
             scope: "https://signalr.azure.com/.default".into(),
             proof: Proof::Secret(SecretSource::Env("UNUSED".into())),

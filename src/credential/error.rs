@@ -17,6 +17,7 @@ use super::process::CommandError;
 use super::remedy::{Remedy, remedy};
 use super::response_error::{NoResponse, ResponseError};
 use super::schedule::ErrorClass;
+use crate::egress::{EgressProxy, RefusalKind};
 use crate::metrics::TokenErrorReason;
 use crate::redact::MaskedError;
 
@@ -27,7 +28,7 @@ pub enum CredentialError {
     #[error(transparent)]
     Response(#[from] Box<ResponseError>),
     /// An identity endpoint returned no complete response.
-    #[error("{endpoint} returned no complete response ({})", endpoint.kind.no_response_hint())]
+    #[error("{endpoint} returned no complete response ({})", source.hint(endpoint.kind))]
     NoResponse {
         /// The endpoint.
         endpoint: IdentityEndpoint,
@@ -82,8 +83,8 @@ impl CredentialError {
             Self::Response(response) => response.class(),
             Self::OtherRequest(other) => other.cause.class(),
             Self::Command(err) if err.is_transient() => ErrorClass::Transient,
-            Self::NoResponse { .. }
-            | Self::RejectedByLibrary(_)
+            Self::NoResponse { source, .. } => source.class(),
+            Self::RejectedByLibrary(_)
             | Self::NotAToken(_)
             | Self::ExpiredOnArrival
             | Self::Deadline(_)
@@ -101,7 +102,8 @@ impl CredentialError {
         match self {
             Self::Response(response) => response.reason(),
             Self::OtherRequest(other) => other.cause.reason(),
-            Self::NoResponse { .. } | Self::Deadline(_) => TokenErrorReason::Network,
+            Self::NoResponse { source, .. } => source.reason(),
+            Self::Deadline(_) => TokenErrorReason::Network,
             Self::RejectedByLibrary(_) | Self::NotAToken(_) | Self::ExpiredOnArrival => TokenErrorReason::Malformed,
             Self::Unreadable(_)
             | Self::Certificate(_)
@@ -129,6 +131,15 @@ impl CredentialError {
             | Self::Deadline(_)
             | Self::Panicked => None,
         }
+    }
+
+    /// Returns the proxy that opened no tunnel, if that is the cause, and why it refused, if it answered.
+    pub fn proxy(&self) -> Option<(&Arc<EgressProxy>, Option<RefusalKind>)> {
+        if let Self::OtherRequest(other) = self {
+            return other.cause.proxy();
+        }
+        let Self::NoResponse { source: NoResponse::Proxy { proxy, refusal, .. }, .. } = self else { return None };
+        Some((proxy, *refusal))
     }
 
     /// Returns the AADSTS codes of the response.

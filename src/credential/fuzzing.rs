@@ -19,11 +19,13 @@ use super::error::{CredentialError, in_one_line};
 use super::identity_endpoint::{IdentityEndpoint, IdentityEndpointKind};
 use super::record::{AcquisitionRecord, NotAfter};
 use super::response::{IdentityResponse, validate};
-use super::settings::{AssertionAlgorithm, CertificateSettings, SecretSource};
+use super::secret::read_secret;
+use super::settings::{AssertionAlgorithm, CertificateSettings};
 use super::state::CurrentToken;
 use super::token_file::TokenFile;
 use super::transport::IdentityClient;
 use super::{jwt, schedule};
+use crate::files::SecretSource;
 use crate::redact::SentSecrets;
 use crate::tls::Trust;
 
@@ -127,7 +129,8 @@ pub(crate) fn secret_file(data: &[u8]) {
                 2 => harness.assertion(AssertionSource::File(path)).await,
                 _ => harness.token_file(path).await,
             };
-            let secret = SecretSource::File(harness.folder.join("secret")).read(&AcquisitionRecord::default()).await;
+            let source = SecretSource::File(harness.folder.join("secret"));
+            let secret = read_secret(&source, &AcquisitionRecord::default()).await;
             let secret = secret.map_err(CredentialError::from);
             for err in [outcome.err(), secret.err()].into_iter().flatten() {
                 assert_hidden(content, &err);
@@ -152,9 +155,11 @@ impl Harness {
         let name = format!("signalr-gateway-fuzz-{}-{:?}", std::process::id(), std::thread::current().id());
         let folder = std::env::temp_dir().join(name);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let (Ok(runtime), Ok(client), Ok(())) =
-            (runtime, IdentityClient::new(&Trust::from_ca_file(None)), std::fs::create_dir_all(&folder))
-        else {
+        let (Ok(runtime), Ok(client), Ok(())) = (
+            runtime,
+            IdentityClient::new(&Trust::from_ca_file(None), &std::sync::Arc::default()),
+            std::fs::create_dir_all(&folder),
+        ) else {
             panic!("the setup fails");
         };
         let certificate = include_str!("../../tests/fuzz/parsers/certificate.pem");

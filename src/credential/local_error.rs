@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use crate::files::FileError;
 use crate::files::pem::PemError;
+use crate::files::{FileError, SecretSourceError};
 
 /// An error about a secret, token or assertion on this host.
 #[derive(Debug, thiserror::Error)]
@@ -34,12 +34,9 @@ pub enum SecretError {
         /// What it is instead, and the fix.
         why: &'static str,
     },
-    /// The environment variable is not set.
-    #[error("environment variable {name} is not set (or is not UTF-8 text)")]
-    Unset {
-        /// The variable.
-        name: String,
-    },
+    /// The configured source has no secret.
+    #[error(transparent)]
+    Source(#[from] SecretSourceError),
 }
 
 /// An error about a client certificate or its key.

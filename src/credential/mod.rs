@@ -88,6 +88,7 @@ mod authority;
 mod azure_cli;
 mod bearer;
 mod cell;
+mod egress_connector;
 mod entra;
 mod error;
 mod file_watch;
@@ -118,7 +119,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-pub use crate::files::Secret;
+pub use crate::files::{Secret, SecretSource};
 pub use acquirers::CredentialProblem;
 pub(crate) use bearer::NoBearer;
 pub use bearer::{
@@ -141,7 +142,7 @@ pub use schedule::ErrorClass;
 pub use settings::{
     AppSettings, AssertionAlgorithm, AssertionSettings, AuthoritySettings, CertificateSettings, ClientAuthentication,
     Cloud, CommandSettings, CredentialId, CredentialKind, CredentialName, CredentialSettings, Identity, KindFacts,
-    ManagedIdentity, ManagedIdentitySettings, OAuth2Settings, OAuth2Token, Proof, SecretSource, TokenSettings,
+    ManagedIdentity, ManagedIdentitySettings, OAuth2Settings, OAuth2Token, Proof, TokenSettings,
 };
 
 use acquire::{Acquire, TokenOrKey};

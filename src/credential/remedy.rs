@@ -32,11 +32,13 @@ pub enum SetupStep {
     EndpointNetwork,
     /// The permission to call the SignalR resource: a role assignment or a valid access key.
     Access,
+    /// The forward proxy of outgoing connections.
+    Proxy,
 }
 
 impl SetupStep {
     /// All steps, in order.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Configuration,
         Self::Proof,
         Self::IdentityEndpoint,
@@ -49,6 +51,7 @@ impl SetupStep {
         Self::ResourceProvider,
         Self::EndpointNetwork,
         Self::Access,
+        Self::Proxy,
     ];
 
     /// Returns the number of the step, from 1.
@@ -83,6 +86,7 @@ impl SetupStep {
             Self::ResourceProvider => "resource_provider",
             Self::EndpointNetwork => "endpoint_network",
             Self::Access => "access",
+            Self::Proxy => "proxy",
         }
     }
 
@@ -101,6 +105,7 @@ impl SetupStep {
             Self::ResourceProvider => "the SignalR resource provider in the endpoint's tenant",
             Self::EndpointNetwork => "the connection to the endpoint",
             Self::Access => "the permission to call the SignalR resource",
+            Self::Proxy => "the proxy of outgoing connections",
         }
     }
 }

@@ -5,6 +5,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use http::StatusCode;
@@ -12,6 +13,7 @@ use http::StatusCode;
 use super::identity_endpoint::{IdentityEndpoint, IdentityEndpointKind};
 use super::remedy::remedy;
 use super::schedule::ErrorClass;
+use crate::egress::{EgressProxy, RefusalKind};
 use crate::metrics::TokenErrorReason;
 use crate::redact::MaskedError;
 
@@ -27,6 +29,16 @@ pub enum NoResponse {
     /// Name resolution, connection or TLS failed.
     #[error("the connection failed")]
     Connect(#[source] MaskedError),
+    /// The proxy opened no tunnel. Nothing was sent to the endpoint.
+    #[error("no connection through the proxy {proxy}")]
+    Proxy {
+        /// The proxy.
+        proxy: Arc<EgressProxy>,
+        /// Why it refused, if it answered.
+        refusal: Option<RefusalKind>,
+        /// The cause.
+        source: MaskedError,
+    },
     /// The connection closed before the response was complete, or the response is not HTTP.
     #[error("the connection closed before the response was complete, or the response is not HTTP")]
     Interrupted(#[source] MaskedError),
@@ -104,6 +116,42 @@ pub(super) enum ThrottledParty {
     Tenant,
     /// The tenant or the app: the response does not say which.
     Unknown,
+}
+
+impl NoResponse {
+    /// Returns the class. A password that the proxy does not accept is not tried again soon: many wrong tries lock an account.
+    pub(super) fn class(&self) -> ErrorClass {
+        match self {
+            Self::Proxy { refusal: Some(RefusalKind::NoCredentials | RefusalKind::WrongCredentials), .. } => {
+                ErrorClass::Permanent
+            }
+            Self::Proxy { .. }
+            | Self::Timeout(_)
+            | Self::Connect(_)
+            | Self::Interrupted(_)
+            | Self::TooLarge(_)
+            | Self::InvalidRequest(_) => ErrorClass::Transient,
+        }
+    }
+
+    pub(super) fn reason(&self) -> TokenErrorReason {
+        match self {
+            Self::Proxy { .. } => TokenErrorReason::Proxy,
+            Self::Timeout(_)
+            | Self::Connect(_)
+            | Self::Interrupted(_)
+            | Self::TooLarge(_)
+            | Self::InvalidRequest(_) => TokenErrorReason::Network,
+        }
+    }
+
+    /// Returns a hint: what to check.
+    pub(super) fn hint(&self, endpoint: IdentityEndpointKind) -> &'static str {
+        if matches!(self, Self::Proxy { .. }) {
+            return "the proxy failed, so nothing was sent";
+        }
+        endpoint.no_response_hint()
+    }
 }
 
 impl UnusableResponse {

@@ -2,58 +2,23 @@
 //!
 //! No error or warning contains any part of a secret.
 
-use std::fmt;
 use std::path::Path;
 
 use super::bearer::Bearer;
 use super::local_error::SecretError;
 use super::record::AcquisitionRecord;
-use super::settings::SecretSource;
-use crate::files::{self, Secret, TextFile, warnings_about_secret};
+use crate::files::{self, Secret, SecretSource, SecretText, TextFile};
 
-impl SecretSource {
-    /// Reads the secret. Removes a byte order mark and trailing line breaks. Adds warnings to `record`.
-    ///
-    /// # Errors
-    /// [`SecretError`] when it cannot be read or is empty.
-    pub(crate) async fn read(&self, record: &AcquisitionRecord) -> Result<Secret, SecretError> {
-        let text = match self {
-            Self::File(path) => {
-                let file = files::read(path).await?;
-                warn_about_mode(&file, path, record);
-                file.text
-            }
-            Self::Env(name) => match std::env::var(name) {
-                Ok(text) => Secret::new(text),
-                Err(_unset) => return Err(SecretError::Unset { name: name.clone() }),
-            },
-        };
-        let secret = text.expose().trim_start_matches('\u{feff}').trim_end_matches(['\r', '\n']);
-        if secret.trim().is_empty() {
-            return Err(SecretError::Empty { location: self.to_string() });
-        }
-        for warning in warnings_about_secret(secret) {
-            record.add_warning(format!("{self} {warning}"));
-        }
-        Ok(Secret::new(secret.to_owned()))
+/// Reads a secret from its source. Adds warnings to `record`.
+///
+/// # Errors
+/// [`SecretError`] when it cannot be read or is empty.
+pub(crate) async fn read_secret(source: &SecretSource, record: &AcquisitionRecord) -> Result<Secret, SecretError> {
+    let SecretText { secret, warnings } = source.read().await?;
+    for warning in warnings {
+        record.add_warning(warning);
     }
-
-    /// Returns the file that holds the secret, if it is in a file.
-    pub(crate) fn file(&self) -> Option<&Path> {
-        match self {
-            Self::File(path) => Some(path),
-            Self::Env(_) => None,
-        }
-    }
-}
-
-impl fmt::Display for SecretSource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::File(path) => write!(f, "file {}", path.display()),
-            Self::Env(name) => write!(f, "environment variable {name}"),
-        }
-    }
+    Ok(secret)
 }
 
 /// Reads a file that holds one bearer token, and trims it.
@@ -99,7 +64,7 @@ mod tests {
 
     async fn read(source: &SecretSource) -> (Result<String, String>, Vec<String>) {
         let record = AcquisitionRecord::default();
-        let secret = source.read(&record).await;
+        let secret = read_secret(source, &record).await;
         (secret.map(|secret| secret.expose().to_owned()).map_err(|err| err.to_string()), record.take_warnings())
     }
 

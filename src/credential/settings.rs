@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::remedy::SetupStep;
+use crate::egress::Egress;
+use crate::files::SecretSource;
 
 /// The configured name of a credential: the key of its `[credentials.*]` table, also a metric label and a log field.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -205,6 +207,8 @@ enum Subject<'a> {
 pub struct AppSettings {
     /// The Entra authority.
     pub authority: AuthoritySettings,
+    /// The proxy of its requests to the authority and to identity providers.
+    pub egress: Arc<Egress>,
     /// The app registration's client id.
     pub client_id: String,
     /// The requested scope. Default: `https://signalr.azure.com/.default`.
@@ -417,13 +421,4 @@ impl fmt::Display for ManagedIdentity {
             Self::ResourceId(id) => write!(f, "managed identity {id}"),
         }
     }
-}
-
-/// The source of a secret, read each time the secret is used.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum SecretSource {
-    /// A file. A trailing line break is not part of the secret.
-    File(PathBuf),
-    /// An environment variable.
-    Env(String),
 }

@@ -51,6 +51,7 @@ fn token_file(name: &str, path: &Path) -> CredentialSettings {
 fn app(name: &str, tenant: &str, cloud: Cloud, ca_file: Option<&Path>) -> CredentialSettings {
     let app = AppSettings {
         authority: AuthoritySettings { cloud, ca_file: ca_file.map(Into::into) },
+        egress: Arc::default(),
         client_id: "app-id".into(),
         scope: "https://signalr.azure.com/.default".into(),
         proof: Proof::Secret(SecretSource::Env("SIGNALR_GATEWAY_TEST_IS_NOT_SET".into())),

@@ -1,7 +1,7 @@
 //! The HTTP client for all requests to identity endpoints, including those of the identity library.
 //!
-//! It speaks HTTP/1.1 over rustls, with one connection per request, timeouts and a size limit. It ignores proxies in the
-//! environment, since identity requests carry secrets. It does not follow redirects. The library's own retries are off;
+//! It speaks HTTP/1.1 over rustls, with one connection per request, timeouts and a size limit. It uses the configured proxy, and
+//! none for identity endpoints of the host. It does not follow redirects. The library's own retries are off;
 //! `acquire.rs` retries.
 
 use std::fmt;
@@ -21,12 +21,14 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use tokio::time::Instant;
 
+use super::egress_connector::{EgressConnector, ProxiedError};
 use super::error::CredentialError;
 use super::identity_endpoint::{IdentityEndpoint, IdentityEndpointKind};
 use super::lifetime::Lifetime;
 use super::record::{AcquisitionRecord, AcquisitionStep, StepOutcome};
 use super::response::{IdentityResponse, TokenResponse, validate};
 use super::response_error::NoResponse;
+use crate::egress::{Egress, Refusal};
 use crate::metrics::TokenStage;
 use crate::redact::{MaskedError, SentSecrets};
 use crate::tls::{self, Trust, TrustError};
@@ -47,19 +49,20 @@ const IMDS_HOST: &str = "169.254.169.254";
 /// An HTTP client for identity endpoints. Cloning increments a reference count.
 #[derive(Clone)]
 pub(crate) struct IdentityClient {
-    http: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    http: Client<HttpsConnector<EgressConnector>, Full<Bytes>>,
     request_timeout: Duration,
 }
 
 impl IdentityClient {
     /// Creates a client. Does no network I/O.
-    pub(crate) fn new(trust: &Trust) -> Result<Self, TrustError> {
+    pub(crate) fn new(trust: &Trust, egress: &Arc<Egress>) -> Result<Self, TrustError> {
         let tls = tls::client_config(trust)?;
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
+        let connector = EgressConnector::new(tcp, egress)?;
         let connector =
-            HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(tcp);
+            HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(connector);
         // No idle connections: a token is requested about once an hour, and the endpoint closes a connection sooner.
         let http = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
         Ok(Self { http, request_timeout: REQUEST_TIMEOUT })
@@ -70,6 +73,13 @@ impl IdentityClient {
         let sent_at = Instant::now();
         let response = async {
             let response = self.http.request(request).await.map_err(|err| {
+                if let Some(proxied) = proxied_error(&err) {
+                    return NoResponse::Proxy {
+                        proxy: Arc::clone(&proxied.proxy),
+                        refusal: proxied.source.refusal().map(Refusal::kind),
+                        source: MaskedError::new(&proxied.source),
+                    };
+                }
                 let cause = MaskedError::new(&err);
                 if err.is_connect() { NoResponse::Connect(cause) } else { NoResponse::Interrupted(cause) }
             })?;
@@ -89,6 +99,18 @@ impl IdentityClient {
             Err(_elapsed) => Err(NoResponse::Timeout(self.request_timeout)),
         }
     }
+}
+
+/// Returns the error of the proxy, if that is why there is no connection.
+fn proxied_error(err: &hyper_util::client::legacy::Error) -> Option<&ProxiedError> {
+    let mut cause = std::error::Error::source(err);
+    while let Some(err) = cause {
+        if let Some(proxied) = err.downcast_ref() {
+            return Some(proxied);
+        }
+        cause = err.source();
+    }
+    None
 }
 
 /// The identity library's HTTP client for one step of an acquisition. It validates the response, keeps the lifetime that the

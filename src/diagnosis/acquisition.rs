@@ -1,6 +1,7 @@
 //! The checks of a credential: the proof on this host, the connection to Entra, the assertion, the exchange, and the claims of the
 //! token. They run once for all endpoints that share the credential.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use futures_util::future::{OptionFuture, join};
@@ -9,12 +10,13 @@ use tokio::runtime::Handle;
 
 use super::cause::{self, Cause};
 use super::claims::{self, check_claims, is_guid};
-use super::connectivity::{Connectivity, Layer, SERVER_TIMEOUT, Server};
+use super::connectivity::{Connectivity, FailedLayer, Layer, ProxyLayer, SERVER_TIMEOUT, Server};
 use super::finding::{Check, Verdict};
 use crate::credential::{
     AcquisitionReport, AcquisitionStep, Authorization, Bearer, Claims, CredentialError, CredentialKind,
     CredentialSettings, Credentials, IdentityEndpointKind, NotAfter, SetupStep, SigningKey, StepOutcome, in_one_line,
 };
+use crate::egress::EgressProxy;
 use crate::metrics::{TokenMetrics, TokenStage};
 use crate::tls::Trust;
 
@@ -55,6 +57,8 @@ pub(super) struct Failure {
     pub(super) trace_id: Option<String>,
     /// The layer at which connecting to a server failed, if that is the failure.
     pub(super) layer: Option<Layer>,
+    /// The proxy of the connection that failed, if it has one.
+    pub(super) proxy: Option<Arc<EgressProxy>>,
     /// Whether an identity endpoint answered 200 without a usable token.
     pub(super) is_unusable_response: bool,
     /// Whether Entra rejected the request as one of too many.
@@ -72,9 +76,17 @@ impl Failure {
             correlation_id: None,
             trace_id: None,
             layer: None,
+            proxy: None,
             is_unusable_response: false,
             is_throttled: false,
         }
+    }
+
+    /// Makes the failure to connect to the server of a step. If its proxy failed, that is the broken step.
+    pub(super) fn of_layer(failed: FailedLayer, step: SetupStep) -> Self {
+        let step = if matches!(failed.layer, Layer::Proxy(_)) { SetupStep::Proxy } else { step };
+        let failure = Self::new(step, failed.tried, failed.error);
+        Self { layer: Some(failed.layer), proxy: failed.proxy, ..failure }
     }
 }
 
@@ -162,10 +174,7 @@ impl Acquisition {
         let Some(connectivity) = connectivity else { return Ok(()) };
         self.checks.extend(connectivity.passed);
         match connectivity.failure {
-            Some(failed) if acquisition_failed => {
-                let failure = Failure::new(SetupStep::IdentityEndpoint, failed.tried, failed.error);
-                Err(Box::new(Failure { layer: Some(failed.layer), ..failure }))
-            }
+            Some(failed) if acquisition_failed => Err(Box::new(Failure::of_layer(failed, SetupStep::IdentityEndpoint))),
             // Not a failure, since the acquisition itself connected.
             Some(failed) => {
                 self.checks.push(Check::warning(failed.tried, failed.error));
@@ -221,7 +230,7 @@ async fn acquire_once(settings: &CredentialSettings, metrics: &TokenMetrics) -> 
 /// Returns Entra's server for an app. Credentials of other kinds connect to no server outside this host.
 fn entra_server(kind: &CredentialKind) -> Option<Server> {
     let CredentialKind::App { app, .. } = kind else { return None };
-    Server::of_https(app.authority.origin(), Trust::from_ca_file(app.authority.ca_file.as_deref()))
+    Server::of_https(app.authority.origin(), Trust::from_ca_file(app.authority.ca_file.as_deref()), &app.egress)
 }
 
 /// Returns whether Entra responded with an error.
@@ -277,6 +286,10 @@ fn failure_of(
     failure.is_unusable_response = response.is_some_and(|response| response.unusable.is_some());
     failure.is_throttled = response.is_some_and(|response| response.status == StatusCode::TOO_MANY_REQUESTS)
         || failure.codes.iter().any(|code| THROTTLED.contains(code));
+    if let Some((proxy, refusal)) = err.proxy() {
+        failure.proxy = Some(Arc::clone(proxy));
+        failure.layer = Some(Layer::Proxy(refusal.map_or(ProxyLayer::Answer, ProxyLayer::Refused)));
+    }
     failure.correlation_id = err.correlation_id().map(str::to_owned);
     failure.trace_id = response.and_then(|response| response.trace_id.clone());
     Box::new(failure)

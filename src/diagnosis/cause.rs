@@ -32,6 +32,9 @@ fn configuration(keys: &[&'static str]) -> Cause {
 
 /// Returns the cause of a failed acquisition.
 pub(super) fn of_acquisition(error: &CredentialError, steps: &[AcquisitionStep], kind: &CredentialKind) -> Cause {
+    if error.proxy().is_some() {
+        return SetupStep::Proxy.into();
+    }
     match error {
         CredentialError::Response(response) => of_response(response, kind),
         CredentialError::OtherRequest(other) => of_acquisition(other.cause(), steps, kind),

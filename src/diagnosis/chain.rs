@@ -13,7 +13,7 @@ use super::connectivity::{SERVER_TIMEOUT, Server};
 use super::finding::{BrokenStep, Check, Finding, Progress};
 use super::remediation::{self, Facts};
 use crate::credential::{Bearer, CredentialSettings, NoBearer, RequestUrl, SetupStep, in_one_line};
-use crate::endpoint::{Endpoint, EndpointSettings, TlsClients};
+use crate::endpoint::{Endpoint, EndpointSettings, Proxies, TlsClients};
 use crate::metrics::Label;
 use crate::tls::Trust;
 
@@ -94,10 +94,11 @@ impl<'a, P: Fn(Progress<'_>)> Chain<'a, P> {
 
     async fn check_endpoint(&mut self) -> Result<(), Box<Failure>> {
         self.check_connectivity().await?;
-        let endpoint = Endpoint::build(self.endpoint, Arc::new(NoBearer), Label::other(), &mut TlsClients::default())
-            .map_err(|err| {
-            Box::new(Failure::new(SetupStep::Configuration, "build the endpoint", in_one_line(&err)))
-        })?;
+        let (mut tls_clients, mut proxies) = (TlsClients::default(), Proxies::default());
+        let endpoint =
+            Endpoint::build(self.endpoint, Arc::new(NoBearer), Label::other(), &mut tls_clients, &mut proxies);
+        let endpoint = endpoint
+            .map_err(|err| Box::new(Failure::new(SetupStep::Configuration, "build the endpoint", in_one_line(&err))))?;
         self.check_health(&endpoint).await?;
         self.check_read(&endpoint).await
     }
@@ -106,15 +107,13 @@ impl<'a, P: Fn(Progress<'_>)> Chain<'a, P> {
         let origin = &self.endpoint.origin;
         self.report(&format!("connect to {origin}"));
         let trust = origin.tls.then(|| Trust::from_ca_file(self.endpoint.ca_file.as_deref()));
-        let server = Server { host: origin.host.clone(), port: origin.port, trust };
+        let proxy = self.endpoint.proxy.clone();
+        let server = Server { host: origin.host.clone(), port: origin.port, trust, proxy };
         let connectivity = server.test(SERVER_TIMEOUT).await;
         self.checks.extend(connectivity.passed);
         match connectivity.failure {
             None => Ok(()),
-            Some(failed) => {
-                let failure = Failure::new(SetupStep::EndpointNetwork, failed.tried, failed.error);
-                Err(Box::new(Failure { layer: Some(failed.layer), ..failure }))
-            }
+            Some(failed) => Err(Box::new(Failure::of_layer(failed, SetupStep::EndpointNetwork))),
         }
     }
 

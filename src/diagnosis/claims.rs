@@ -130,6 +130,7 @@ mod tests {
     fn app(tenant: &str) -> CredentialKind {
         let app = AppSettings {
             authority: AuthoritySettings { cloud: Cloud::Public, ca_file: None },
+            egress: std::sync::Arc::default(),
             client_id: CLIENT.to_owned(),
             scope: "https://signalr.azure.com/.default".to_owned(),
             proof: Proof::Secret(SecretSource::Env("X".to_owned())),

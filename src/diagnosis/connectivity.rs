@@ -1,5 +1,5 @@
-//! Tests the connection to a server layer by layer: name resolution, TCP, TLS. Sends no HTTP and uses no proxy, since the
-//! gateway uses none.
+//! Tests the connection to a server layer by layer: name resolution, TCP, TLS. With a proxy: the same layers up to the proxy, its
+//! answer to CONNECT, and TLS with the server. Sends no other HTTP.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -9,13 +9,16 @@ use std::time::{Duration, UNIX_EPOCH};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use rustls_pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use tokio_util::either::Either;
 use x509_parser::parse_x509_certificate;
 
 use super::finding::Check;
-use crate::credential::one_line;
+use crate::credential::{in_one_line, one_line};
+use crate::egress::{Authorization, Egress, EgressProxy, RefusalKind, Target, TunnelError, open_tunnel};
 use crate::endpoint::localhost_addresses;
 use crate::tls::{self, Trust};
 
@@ -30,6 +33,8 @@ pub(super) struct Server {
     pub(super) port: u16,
     /// The certificates to trust; `None` if the server does not use TLS.
     pub(super) trust: Option<Trust>,
+    /// The proxy of the connection.
+    pub(super) proxy: Option<Arc<EgressProxy>>,
 }
 
 /// The result of testing a connection.
@@ -45,6 +50,7 @@ pub(super) struct FailedLayer {
     pub(super) layer: Layer,
     pub(super) tried: String,
     pub(super) error: String,
+    pub(super) proxy: Option<Arc<EgressProxy>>,
 }
 
 /// A layer of a connection.
@@ -56,14 +62,37 @@ pub(super) enum Layer {
     Connection,
     /// TLS.
     Tls,
+    /// The proxy.
+    Proxy(ProxyLayer),
 }
+
+/// A layer of the connection to a proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ProxyLayer {
+    /// Name resolution.
+    Name,
+    /// TCP.
+    Connection,
+    /// TLS with the proxy itself.
+    Tls,
+    /// The password on this host.
+    Password,
+    /// The answer to CONNECT: a refusal.
+    Refused(RefusalKind),
+    /// The answer to CONNECT: none, or none that can be read.
+    Answer,
+}
+
+/// A stream to a server, or to a proxy that has opened a tunnel to it.
+type Stream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 
 impl Server {
     /// Parses the origin of a URL: `https://host[:port]`.
-    pub(super) fn of_https(origin: &str, trust: Trust) -> Option<Self> {
+    pub(super) fn of_https(origin: &str, trust: Trust, egress: &Egress) -> Option<Self> {
         let uri: http::Uri = origin.parse().ok()?;
         let host = uri.host()?.trim_start_matches('[').trim_end_matches(']').to_owned();
-        Some(Self { host, port: uri.port_u16().unwrap_or(443), trust: Some(trust) })
+        let proxy = egress.proxy_for(&host).cloned();
+        Some(Self { host, port: uri.port_u16().unwrap_or(443), trust: Some(trust), proxy })
     }
 
     /// Tests the layers in order, up to the first failure or the timeout `within`.
@@ -79,39 +108,97 @@ impl Server {
             Err(_elapsed) => Some(format!("timed out after {}", humantime::format_duration(within))),
         };
         let (layer, tried) = current;
-        Connectivity { passed, failure: error.map(|error| FailedLayer { layer, tried, error }) }
+        Connectivity {
+            passed,
+            failure: error.map(|error| FailedLayer { layer, tried, error, proxy: self.proxy.clone() }),
+        }
     }
 
     /// Tests the layers in order. Stores each in `current` before its test, so that the caller knows it after a timeout.
     async fn test_layers(&self, passed: &mut Vec<Check>, current: &mut (Layer, String)) -> Result<(), String> {
-        *current = (Layer::Name, format!("resolve {}", self.host));
-        let found = self.resolve().await.map_err(|err| err.to_string())?;
-        let shown: Vec<String> = found.iter().map(|at| format!("{} ({})", at.ip(), network_of(at.ip()))).collect();
-        passed.push(Check::passed(&current.1, shown.join(", ")));
-
-        *current = (Layer::Connection, format!("connect to {}:{}", self.host, self.port));
-        let (at, stream) = connect(&found).await?;
-        passed.push(Check::passed(&current.1, format!("connected to {}", at.ip())));
-
+        let stream = match &self.proxy {
+            None => {
+                let layers = (Layer::Name, Layer::Connection);
+                Stream::Left(test_connection(&self.host, self.port, layers, passed, current).await?)
+            }
+            Some(proxy) => self.test_tunnel(proxy, passed, current).await?,
+        };
         let Some(trust) = &self.trust else { return Ok(()) };
         *current = (Layer::Tls, format!("TLS with {}", self.host));
-        let session = self.handshake(stream, trust).await?;
+        let session = handshake(&self.host, stream, trust).await?;
         passed.push(Check::passed(&current.1, describe_session(&session)));
         Ok(())
     }
 
-    async fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
-        if let Some(addresses) = localhost_addresses(&self.host) {
-            return Ok(addresses.map(|address| SocketAddr::new(address, self.port)).into());
+    /// Tests the layers of the connection to a proxy, and its answer to CONNECT.
+    async fn test_tunnel(
+        &self,
+        proxy: &EgressProxy,
+        passed: &mut Vec<Check>,
+        current: &mut (Layer, String),
+    ) -> Result<Stream, String> {
+        let layers = (Layer::Proxy(ProxyLayer::Name), Layer::Proxy(ProxyLayer::Connection));
+        let stream = test_connection(&proxy.host, proxy.port, layers, passed, current).await?;
+        let mut stream = if proxy.tls {
+            *current = (Layer::Proxy(ProxyLayer::Tls), format!("TLS with the proxy {}", proxy.host));
+            let session = handshake(&proxy.host, stream, &Trust::from_ca_file(proxy.ca_file.as_deref())).await?;
+            passed.push(Check::passed(&current.1, describe_session(&session)));
+            Stream::Right(Box::new(session))
+        } else {
+            Stream::Left(stream)
+        };
+        let target = Target::new(&self.host, self.port);
+        *current = (Layer::Proxy(ProxyLayer::Password), format!("CONNECT {target} through the proxy {proxy}"));
+        let authorization = Authorization::new(proxy.credentials.clone());
+        let authorization = authorization.value().await.map_err(|err| in_one_line(&err))?;
+        current.0 = Layer::Proxy(ProxyLayer::Answer);
+        match open_tunnel(&mut stream, &target, authorization.as_ref()).await {
+            Ok(()) => passed.push(Check::passed(&current.1, "the proxy opened a tunnel")),
+            Err(err) => {
+                if let TunnelError::Refused(refusal) = &err {
+                    current.0 = Layer::Proxy(ProxyLayer::Refused(refusal.kind()));
+                }
+                return Err(in_one_line(&err));
+            }
         }
-        Ok(tokio::net::lookup_host((self.host.as_str(), self.port)).await?.collect())
+        Ok(stream)
     }
+}
 
-    async fn handshake(&self, stream: TcpStream, trust: &Trust) -> Result<TlsStream<TcpStream>, String> {
-        let config = tls::client_config(trust).map_err(|err| err.to_string())?;
-        let name = ServerName::try_from(self.host.clone()).map_err(|err| err.to_string())?;
-        TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(|err| one_line(&err.to_string()))
+/// Tests name resolution and TCP.
+async fn test_connection(
+    host: &str,
+    port: u16,
+    (name, connection): (Layer, Layer),
+    passed: &mut Vec<Check>,
+    current: &mut (Layer, String),
+) -> Result<TcpStream, String> {
+    *current = (name, format!("resolve {host}"));
+    let found = resolve(host, port).await.map_err(|err| err.to_string())?;
+    let shown: Vec<String> = found.iter().map(|at| format!("{} ({})", at.ip(), network_of(at.ip()))).collect();
+    passed.push(Check::passed(&current.1, shown.join(", ")));
+
+    *current = (connection, format!("connect to {host}:{port}"));
+    let (at, stream) = connect(&found).await?;
+    passed.push(Check::passed(&current.1, format!("connected to {}", at.ip())));
+    Ok(stream)
+}
+
+async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    if let Some(addresses) = localhost_addresses(host) {
+        return Ok(addresses.map(|address| SocketAddr::new(address, port)).into());
     }
+    Ok(tokio::net::lookup_host((host, port)).await?.collect())
+}
+
+async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
+    host: &str,
+    stream: S,
+    trust: &Trust,
+) -> Result<TlsStream<S>, String> {
+    let config = tls::client_config(trust).map_err(|err| err.to_string())?;
+    let name = ServerName::try_from(host.to_owned()).map_err(|err| err.to_string())?;
+    TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(|err| one_line(&err.to_string()))
 }
 
 /// Connects to all addresses concurrently and returns the first connection.
@@ -129,7 +216,7 @@ async fn connect(addresses: &[SocketAddr]) -> Result<(SocketAddr, TcpStream), St
 }
 
 /// Formats the TLS version and the issuer of the server's certificate. The issuer reveals a proxy that inspects TLS.
-fn describe_session(session: &TlsStream<TcpStream>) -> String {
+fn describe_session<S>(session: &TlsStream<S>) -> String {
     let (_, connection) = session.get_ref();
     let version = match connection.protocol_version() {
         Some(rustls::ProtocolVersion::TLSv1_3) => "TLS 1.3",
@@ -179,7 +266,9 @@ mod tests {
 
     #[test]
     fn parses_the_origin_of_an_authority() {
-        let server = |origin| Server::of_https(origin, Trust::System).map(|server| (server.host, server.port));
+        let server = |origin| {
+            Server::of_https(origin, Trust::System, &Egress::default()).map(|server| (server.host, server.port))
+        };
         assert_eq!(server("https://login.example"), Some(("login.example".to_owned(), 443)));
         assert_eq!(server("https://[::1]:8443"), Some(("::1".to_owned(), 8443)));
     }
@@ -195,7 +284,7 @@ mod tests {
             // The system accepts the connection, but no process serves it, so the handshake hangs.
             ("127.0.0.1", open, Layer::Tls, 2),
         ] {
-            let server = Server { host: host.to_owned(), port, trust: Some(Trust::None) };
+            let server = Server { host: host.to_owned(), port, trust: Some(Trust::None), proxy: None };
             let connectivity = server.test(Duration::from_millis(300)).await;
             let failure = connectivity.failure.unwrap();
             // A slow resolver may hit the timeout, which is reported for the same layer.

@@ -13,6 +13,7 @@ pub(crate) fn claims(data: &[u8]) {
     let Ok(claims) = serde_json::from_slice::<Claims>(data) else { return };
     let app = AppSettings {
         authority: AuthoritySettings { cloud: Cloud::Public, ca_file: None },
+        egress: std::sync::Arc::default(),
         client_id: "0a990000-0000-4000-8000-000000000001".to_owned(),
         scope: "https://signalr.azure.com/.default".to_owned(),
         proof: Proof::Secret(SecretSource::Env("X".to_owned())),

@@ -1,5 +1,5 @@
 //! Opens connections to one endpoint. It resolves the host name each time, so DNS changes take effect, then connects TCP and
-//! TLS.
+//! TLS. With a proxy, it connects to that, asks it for a tunnel, and connects TLS through the tunnel.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,16 +12,20 @@ use tokio::time::Instant;
 
 use super::error::{ConnectError, EndpointError};
 use super::lookup::Lookup;
+use super::proxied::{Proxies, Proxy};
 use super::race;
-use super::settings::{EndpointSettings, HttpVersion};
-use super::socket::Socket;
+use super::settings::{EndpointSettings, HttpVersion, Origin};
+use super::socket::{Carrier, Socket};
 use super::tls_clients::{TlsClient, TlsClients};
 use crate::descriptors;
+use crate::egress::Target;
 use crate::tls::Trust;
 
 /// The parts that connections to one endpoint are opened with.
 pub(super) struct Connector {
     lookup: Lookup,
+    /// The proxy, and the endpoint as the destination of its tunnels. The name is then resolved by the proxy.
+    proxy: Option<(Arc<Proxy>, Target)>,
     uri: Uri,
     tls: Option<Tls>,
     timeout: Duration,
@@ -37,6 +41,7 @@ impl Connector {
         settings: &EndpointSettings,
         uri: Uri,
         tls_clients: &mut TlsClients,
+        proxies: &mut Proxies,
         unusable_host: impl FnOnce() -> EndpointError,
     ) -> Result<Self, EndpointError> {
         let tls = if settings.origin.tls {
@@ -48,8 +53,13 @@ impl Connector {
         } else {
             None
         };
-        let lookup = Lookup::new(&settings.origin.host, settings.origin.port);
-        Ok(Self { lookup, uri, tls, timeout: settings.connect_timeout })
+        let Origin { host, port, .. } = &settings.origin;
+        let proxy = match &settings.proxy {
+            Some(proxy) => Some((proxies.get(proxy, &settings.name, tls_clients)?, Target::new(host, *port))),
+            None => None,
+        };
+        let lookup = Lookup::new(host, *port);
+        Ok(Self { lookup, proxy, uri, tls, timeout: settings.connect_timeout })
     }
 
     /// Returns the TLS client, if connections use TLS.
@@ -62,8 +72,8 @@ impl Connector {
         &self.uri
     }
 
-    /// Opens a connection for `version`. The configured timeout applies to name resolution, and again to TCP and TLS together.
-    /// `wrap` wraps the TCP stream.
+    /// Opens a connection for `version`. The configured timeout applies to name resolution, and again to TCP, the tunnel through a
+    /// proxy and TLS together. `wrap` wraps the TCP stream.
     ///
     /// # Cancel safety
     /// Safe: cancellation closes the connection that is being opened.
@@ -72,14 +82,28 @@ impl Connector {
         version: HttpVersion,
         wrap: impl FnOnce(TcpStream) -> S,
     ) -> Result<Socket<S>, ConnectError> {
+        let (carrier, deadline) = match &self.proxy {
+            None => self.connect_directly(wrap).await?,
+            Some((proxy, target)) => proxy.connect(target, self.timeout, wrap).await?,
+        };
+        let Some(tls) = &self.tls else { return Ok(Socket::Left(carrier)) };
+        let secured = tokio::time::timeout_at(deadline, tls.client.handshake(version, tls.name.clone(), carrier)).await;
+        secured.unwrap_or(Err(ConnectError::TlsTimeout(self.timeout))).map(|secured| Socket::Right(Box::new(secured)))
+    }
+
+    /// Connects to the endpoint's host. Returns the deadline of what follows as well.
+    async fn connect_directly<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        wrap: impl FnOnce(TcpStream) -> S,
+    ) -> Result<(Carrier<S>, Instant), ConnectError> {
         let resolved = self.lookup.resolve(self.timeout).await?;
         let deadline = Instant::now() + self.timeout;
-        let tcp = match tokio::time::timeout_at(deadline, race::connect(resolved)).await {
-            Ok(connected) => wrap(connected.and_then(descriptors::ensure_outside_reserve).map_err(ConnectError::Tcp)?),
-            Err(_late) => return Err(ConnectError::Timeout(self.timeout)),
-        };
-        let Some(tls) = &self.tls else { return Ok(Socket::Left(tcp)) };
-        let secured = tokio::time::timeout_at(deadline, tls.client.handshake(version, tls.name.clone(), tcp)).await;
-        secured.unwrap_or(Err(ConnectError::TlsTimeout(self.timeout))).map(|secured| Socket::Right(Box::new(secured)))
+        match tokio::time::timeout_at(deadline, race::connect(resolved)).await {
+            Ok(connected) => {
+                let tcp = connected.and_then(descriptors::ensure_outside_reserve).map_err(ConnectError::Tcp)?;
+                Ok((Carrier::Left(wrap(tcp)), deadline))
+            }
+            Err(_late) => Err(ConnectError::Timeout(self.timeout)),
+        }
     }
 }

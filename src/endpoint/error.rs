@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::settings::{EndpointName, Origin};
+use crate::egress::{EgressProxy, ProxyError};
 use crate::metrics::UpstreamErrorReason;
 use crate::tls::TrustError;
 
@@ -27,6 +28,14 @@ pub enum EndpointError {
         endpoint: EndpointName,
         /// Its origin.
         origin: Origin,
+    },
+    /// The host of its proxy is not valid in a TLS handshake.
+    #[error("endpoint `{endpoint}`: the host of the proxy `{proxy}` is not a DNS name or IP address")]
+    ProxyHost {
+        /// The endpoint.
+        endpoint: EndpointName,
+        /// The proxy.
+        proxy: String,
     },
 }
 
@@ -57,6 +66,14 @@ pub enum ConnectError {
     /// The HTTP/2 connection that several requests wait for could not be opened.
     #[error(transparent)]
     Shared(Arc<ConnectError>),
+    /// The proxy of the endpoint opened no tunnel.
+    #[error("no connection to the endpoint through the proxy {proxy}")]
+    Proxy {
+        /// The proxy.
+        proxy: Arc<EgressProxy>,
+        /// Why.
+        source: ProxyError,
+    },
     /// The endpoint supports HTTP/1.1 only.
     #[error("the endpoint does not offer HTTP/2, which is configured for it (`http_version`)")]
     NoHttp2,
@@ -74,6 +91,7 @@ impl ConnectError {
             Self::Tls(_) => UpstreamErrorReason::Tls,
             Self::Timeout(_) | Self::TlsTimeout(_) | Self::Queue(_) => UpstreamErrorReason::ConnectTimeout,
             Self::Shared(err) => err.reason(),
+            Self::Proxy { .. } => UpstreamErrorReason::Proxy,
             Self::NoHttp2 | Self::Http(_) => UpstreamErrorReason::Protocol,
         }
     }

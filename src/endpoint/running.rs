@@ -12,6 +12,7 @@ use http_body_util::Empty;
 use super::connect::Connector;
 use super::error::EndpointError;
 use super::health::Health;
+use super::proxied::Proxies;
 use super::settings::{EndpointName, EndpointSettings};
 use super::tls_clients::TlsClients;
 use super::unpooled::{self, UnpooledError};
@@ -45,12 +46,13 @@ impl Endpoint {
         bearer: Arc<dyn BearerSource>,
         label: Label,
         tls_clients: &mut TlsClients,
+        proxies: &mut Proxies,
     ) -> Result<Self, EndpointError> {
         let unusable_host = || EndpointError::Host { endpoint: settings.name.clone(), origin: settings.origin.clone() };
         let host = HeaderValue::try_from(settings.origin.authority()).map_err(|_invalid| unusable_host())?;
         let origin = settings.origin.to_string();
         let uri = Uri::try_from(&origin).map_err(|_invalid| unusable_host())?;
-        let connector = Connector::build(settings, uri, tls_clients, unusable_host)?;
+        let connector = Connector::build(settings, uri, tls_clients, proxies, unusable_host)?;
         let health = Health::new(settings.name.shared(), settings.health);
         Ok(Self {
             name: settings.name.clone(),

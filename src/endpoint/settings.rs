@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::HealthSettings;
 use crate::credential::CredentialId;
+use crate::egress::EgressProxy;
 use crate::limits::RateSettings;
 
 /// The configured name of an endpoint. It is a metric label, a log field and the key of an `[endpoints.*]` table.
@@ -51,6 +52,8 @@ pub struct EndpointSettings {
     pub role: EndpointRole,
     /// The PEM file of the CAs that are trusted for it, instead of the system's CAs.
     pub ca_file: Option<PathBuf>,
+    /// The proxy that its connections go through.
+    pub proxy: Option<Arc<EgressProxy>>,
     /// The timeout of a connection attempt. It applies once to name resolution, and once to TCP and TLS together.
     pub connect_timeout: Duration,
     /// The HTTP version of its connections.

@@ -1,4 +1,4 @@
-//! A byte stream to an endpoint: TCP, or TLS over it.
+//! A byte stream to an endpoint: TCP, or TLS over it, directly or through a proxy.
 
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
@@ -7,13 +7,20 @@ use tokio_util::either::Either;
 use crate::write_batch::Batched;
 
 /// A byte stream to an endpoint, plain or over TLS. TLS is boxed because it is ten times as large.
-pub(super) type Socket<S> = Either<S, Box<TlsStream<S>>>;
+pub(super) type Socket<S> = Either<Carrier<S>, Box<TlsStream<Carrier<S>>>>;
+
+/// A byte stream to the endpoint's host, or to a proxy that has opened a tunnel to it. It uses TLS if the proxy itself does.
+pub(super) type Carrier<S> = Either<S, Box<TlsStream<S>>>;
 
 /// Returns the number of bytes that the socket has accepted; `None` while some are in the write batch.
 pub(super) fn written(socket: &Socket<Batched<TcpStream>>) -> Option<u64> {
-    match socket {
-        Socket::Left(plain) => plain.written(),
-        Socket::Right(secured) => secured.get_ref().0.written(),
+    let carrier = match socket {
+        Socket::Left(plain) => plain,
+        Socket::Right(secured) => secured.get_ref().0,
+    };
+    match carrier {
+        Carrier::Left(tcp) => tcp.written(),
+        Carrier::Right(proxy) => proxy.get_ref().0.written(),
     }
 }
 
@@ -21,11 +28,26 @@ pub(super) fn written(socket: &Socket<Batched<TcpStream>>) -> Option<u64> {
 /// input that TLS has already decrypted.
 pub(super) fn may_have_input(socket: &mut Socket<Batched<TcpStream>>) -> bool {
     match socket {
-        Socket::Left(plain) => plain.is_readable(),
+        Socket::Left(plain) => carrier_may_have_input(plain),
         Socket::Right(secured) => {
-            let (tcp, tls) = secured.get_mut();
-            let is_silent = |state: rustls::IoState| state.plaintext_bytes_to_read() == 0 && !state.peer_has_closed();
-            tcp.is_readable() || !tls.process_new_packets().is_ok_and(is_silent)
+            let (carrier, tls) = secured.get_mut();
+            carrier_may_have_input(carrier) || has_input(tls)
         }
     }
+}
+
+fn carrier_may_have_input(carrier: &mut Carrier<Batched<TcpStream>>) -> bool {
+    match carrier {
+        Carrier::Left(tcp) => tcp.is_readable(),
+        Carrier::Right(proxy) => {
+            let (tcp, tls) = proxy.get_mut();
+            tcp.is_readable() || has_input(tls)
+        }
+    }
+}
+
+/// Returns whether TLS has decrypted input, or the peer has closed it or broken the protocol.
+fn has_input(tls: &mut rustls::ClientConnection) -> bool {
+    let is_silent = |state: rustls::IoState| state.plaintext_bytes_to_read() == 0 && !state.peer_has_closed();
+    !tls.process_new_packets().is_ok_and(is_silent)
 }

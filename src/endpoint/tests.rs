@@ -26,6 +26,7 @@ pub(crate) fn settings(port: u16) -> EndpointSettings {
         credential: CredentialId::without_tenant("east"),
         role: EndpointRole::Primary,
         ca_file: None,
+        proxy: None,
         connect_timeout: Duration::from_secs(5),
         http_version: HttpVersion::Http1,
         max_requests: None,
@@ -43,7 +44,16 @@ pub(crate) fn settings(port: u16) -> EndpointSettings {
 
 /// Builds an endpoint without a credential.
 pub(super) fn endpoint(settings: &EndpointSettings) -> Arc<Endpoint> {
-    Arc::new(Endpoint::build(settings, Arc::new(NoBearer), Label::other(), &mut TlsClients::default()).unwrap())
+    Arc::new(
+        Endpoint::build(
+            settings,
+            Arc::new(NoBearer),
+            Label::other(),
+            &mut TlsClients::default(),
+            &mut Proxies::default(),
+        )
+        .unwrap(),
+    )
 }
 
 /// Returns an empty pool of connections to an endpoint.

@@ -7,6 +7,7 @@ mod exposure;
 pub mod pem;
 mod read;
 mod secret;
+mod secret_source;
 mod stamp;
 mod warning;
 
@@ -15,5 +16,6 @@ pub use read::{
     read_with_timeout_up_to,
 };
 pub use secret::Secret;
+pub use secret_source::{SecretSource, SecretSourceError, SecretText};
 pub use stamp::{Stamp, stamps};
 pub use warning::{FileWarning, warnings_about_secret};

@@ -173,6 +173,7 @@ impl Live {
                     EndpointRole::Primary => "primary",
                     EndpointRole::Secondary => "secondary",
                 },
+                proxy: settings.proxy.as_ref().map(ToString::to_string),
                 health: Arc::clone(endpoint.health()),
             }
         };

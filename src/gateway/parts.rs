@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 use super::error::GatewayError;
 use super::settings::{Settings, short_hash};
 use crate::credential::{CredentialState, Credentials};
-use crate::endpoint::{Endpoint, EndpointName, EndpointSettings, TlsClients};
+use crate::endpoint::{Endpoint, EndpointName, EndpointSettings, Proxies, TlsClients};
 use crate::metrics::{Labels, Metrics};
 use crate::proxy::Snapshot;
 use crate::route::{Callers, Table};
@@ -149,7 +149,7 @@ fn snapshot(
     previous: Option<&Snapshot>,
 ) -> Result<Snapshot, GatewayError> {
     let old = previous.map(Snapshot::endpoints).unwrap_or_default();
-    let mut tls_clients = TlsClients::default();
+    let (mut tls_clients, mut proxies) = (TlsClients::default(), Proxies::default());
     for old in old {
         old.share_tls_client(&mut tls_clients);
     }
@@ -165,7 +165,7 @@ fn snapshot(
             return Ok::<_, GatewayError>(Arc::clone(same));
         }
         let label = labels.endpoints.get(&endpoint.metrics_label).clone();
-        Ok(Arc::new(Endpoint::build(endpoint, bearer, label, &mut tls_clients)?))
+        Ok(Arc::new(Endpoint::build(endpoint, bearer, label, &mut tls_clients, &mut proxies)?))
     };
     let endpoints = settings.endpoints.iter().map(&mut build).collect::<Result<Vec<_>, _>>()?;
     let endpoint_names: Vec<_> = settings.endpoints.iter().map(|endpoint| endpoint.name.clone()).collect();

@@ -94,6 +94,8 @@ label_enum! {
         Connect = "connect",
         /// The TLS handshake failed.
         Tls = "tls",
+        /// The proxy of the endpoint refused a tunnel or was unreachable.
+        Proxy = "proxy",
         /// Connecting took longer than `connect_timeout`.
         ConnectTimeout = "timeout_connect",
         /// The head of the response took longer than `timeouts.try`.
@@ -264,6 +266,8 @@ label_enum! {
         Refused = "refused",
         /// The identity endpoint received too many requests.
         Throttled = "throttled",
+        /// The proxy of the credential refused a tunnel or was unreachable.
+        Proxy = "proxy",
         /// No response, or a 5xx: name resolution, connection, TLS, timeout.
         Network = "network",
         /// The response is not a valid token response.

@@ -141,12 +141,13 @@ const READERS_OF_SECRETS: [&str; 6] =
 
 /// The errors that may be the source of another there: errors of the operating system, which contain no bytes of a file;
 /// errors that `redact` has masked; our own; and those of the TLS library about settings.
-const SOURCES: [&str; 14] = [
+const SOURCES: [&str; 15] = [
     "std::io::Error",
     "io::Error",
     "MaskedError",
     "FileError",
     "SecretError",
+    "SecretSourceError",
     "CertificateError",
     "CommandError",
     "TlsFileError",

@@ -92,6 +92,7 @@ impl Fleet {
         };
         let app = AppSettings {
             authority,
+            egress: Arc::default(),
             client_id: APP_CLIENT_ID.to_owned(),
             scope: "https://signalr.azure.com/.default".to_owned(),
             proof: proof.clone(),

@@ -6,6 +6,9 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::egress::ProxyChoiceFile;
+use super::secret::SecretFile;
+
 /// A credential.
 // `structure` rejects unknown keys by the schema: serde's `deny_unknown_fields` does not work with `flatten`.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
@@ -128,6 +131,10 @@ pub(crate) struct OptionalAppFile {
     /// PEM file of the CAs for the authority's certificate. Default: the system's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) ca_file: Option<PathBuf>,
+    /// The proxy of its token requests to Entra and identity providers, instead of `egress.proxy` and regardless of
+    /// `egress.no_proxy`: a URL, `"environment"`, `"off"`, or `{ url = …, username = …, password = …, ca_file = … }`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) proxy: Option<ProxyChoiceFile>,
     /// The requested scope. Default: `https://signalr.azure.com/.default`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) scope: Option<String>,
@@ -261,18 +268,6 @@ pub(crate) enum OAuth2TokenFile {
     #[default]
     AccessToken,
     IdToken,
-}
-
-/// The source of a secret: `{ file = … }` or `{ env = … }`.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct SecretFile {
-    /// A file that contains the secret.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) file: Option<PathBuf>,
-    /// The name of an environment variable that contains the secret.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) env: Option<String>,
 }
 
 /// A Microsoft cloud.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::egress::ProxyChoiceFile;
 use super::rate::RateFile;
 
 /// An endpoint.
@@ -36,7 +37,11 @@ pub(crate) struct EndpointFile {
     /// PEM file of the CAs for its certificate. Default: the system's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) ca_file: Option<PathBuf>,
-    /// The timeout of name resolution, and separately of TCP and TLS together. Default: `2s`.
+    /// The proxy of connections to it, instead of `egress.proxy` and regardless of `egress.no_proxy`: a URL, `"environment"`,
+    /// `"off"`, or `{ url = …, username = …, password = …, ca_file = … }`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) proxy: Option<ProxyChoiceFile>,
+    /// The timeout of name resolution, and separately of TCP, a proxy's answer and TLS together. Default: `2s`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) connect_timeout: Option<String>,
     /// The HTTP version: `"1.1"` (default) or `"2"`.

@@ -3,6 +3,7 @@
 
 mod caller;
 mod credential;
+mod egress;
 mod endpoint;
 mod listener;
 mod one_or_many;
@@ -10,6 +11,7 @@ mod process;
 mod rate;
 mod request;
 mod route;
+mod secret;
 mod tokens;
 
 use std::collections::BTreeMap;
@@ -21,8 +23,9 @@ use serde::{Deserialize, Serialize};
 pub(crate) use caller::CallerFile;
 pub(crate) use credential::{
     AlgorithmFile, AppFile, AssertionFile, ClientAuthenticationFile, CloudFile, CredentialFile, GcpFormatFile,
-    OAuth2TokenFile, OptionalAppFile, SecretFile,
+    OAuth2TokenFile, OptionalAppFile,
 };
+pub(crate) use egress::{EgressFile, ProxyChoiceFile, ProxyFile};
 pub(crate) use endpoint::{EndpointFile, HealthFile, HttpVersionFile, RoleFile};
 pub(crate) use listener::{AdminFile, ClientAuthFile, ListenerFile, TlsFile};
 pub(crate) use one_or_many::OneOrMany;
@@ -34,6 +37,7 @@ pub(crate) use route::{
     EndpointHeaderFile, HashByFile, HashNameFile, HeaderMatchFile, MatchFile, PickFile, PolicyFile, RouteEndpointFile,
     RouteFile, TestFile, WhenUnavailableFile,
 };
+pub(crate) use secret::SecretFile;
 pub(crate) use tokens::{AcquireFile, TokensFile};
 
 /// A file that the main file includes.
@@ -67,6 +71,8 @@ pub(crate) struct ConfigFile {
     /// certificate.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) callers: BTreeMap<String, CallerFile>,
+    /// The forward proxy of connections to endpoints, Entra and identity providers.
+    pub(crate) egress: EgressFile,
     /// The credentials of the endpoints, by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) credentials: BTreeMap<String, Arc<CredentialFile>>,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::assertion;
 use super::context::{Context, Key, below, key};
 use super::digest::Digest;
+use super::egress;
 use super::identity::{managed_identity, secret_source, token_file};
 use super::tenant::{self, Lowered, Source, Tenant, lower_object_id, lower_tenant};
 use super::values::{self, PlainHttp};
@@ -16,6 +17,7 @@ use crate::credential::{
     AppSettings, AssertionAlgorithm, AssertionSettings, AuthoritySettings, CertificateSettings, Cloud, CredentialKind,
     CredentialSettings, Proof,
 };
+use crate::egress::Egress;
 
 /// The scope of the SignalR data plane in all clouds. Source: `AadAccessKey.DefaultScope` of the .NET SDK.
 const DEFAULT_SCOPE: &str = "https://signalr.azure.com/.default";
@@ -37,13 +39,8 @@ struct App<'f> {
     cloud: CloudFile,
     authority: Option<&'f str>,
     optional: &'f OptionalAppFile,
-}
-
-impl<'f> From<&'f AppFile> for App<'f> {
-    fn from(file: &'f AppFile) -> Self {
-        let AppFile { tenant: _, client_id, cloud, optional } = file;
-        Self { client_id, cloud: *cloud, authority: optional.authority.as_deref(), optional }
-    }
+    /// The proxy of credentials that have none of their own.
+    egress: &'f Arc<Egress>,
 }
 
 /// Returns the digest of each credential. Those of one app share the digest of what they have in common.
@@ -62,13 +59,13 @@ pub(super) fn digests(credentials: &[CredentialSettings]) -> Vec<Digest> {
     credentials.iter().map(digest).collect()
 }
 
-pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> Vec<CredentialSettings> {
+pub(super) fn lower(file: &ConfigFile, egress: &Arc<Egress>, context: &mut Context<'_>) -> Vec<CredentialSettings> {
     let uses = tenant::uses(file);
     let mut credentials = Vec::with_capacity(file.credentials.len());
     for (name, credential) in &file.credentials {
         let at = key(&["credentials", name]);
         values::check_name(&at, name, context);
-        let lowered = lower_one(&at, credential, context);
+        let lowered = lower_one(&at, credential, egress, context);
         if let Some(uses) = uses.get(name.as_str()) {
             credentials.extend(tenant::token_lives(&at, name, &lowered, uses, context));
         } else {
@@ -79,11 +76,11 @@ pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> Vec<Credent
     credentials
 }
 
-fn lower_one(at: &Key, file: &CredentialFile, context: &mut Context<'_>) -> Lowered {
+fn lower_one(at: &Key, file: &CredentialFile, egress: &Arc<Egress>, context: &mut Context<'_>) -> Lowered {
     match file {
         CredentialFile::ClientSecret { app, secret } => {
             let proof = secret_source(&below(at, "secret"), secret, context).map(Proof::Secret);
-            lower_app(at, "client_secret", app, proof, context)
+            lower_app(at, "client_secret", (app, egress), proof, context)
         }
         CredentialFile::ClientCertificate { app, certificate, key, algorithm, send_chain } => {
             let proof = Proof::Certificate(CertificateSettings {
@@ -95,16 +92,17 @@ fn lower_one(at: &Key, file: &CredentialFile, context: &mut Context<'_>) -> Lowe
                 },
                 send_chain: *send_chain,
             });
-            lower_app(at, "client_certificate", app, Some(proof), context)
+            lower_app(at, "client_certificate", (app, egress), Some(proof), context)
         }
         CredentialFile::Federated { app, assertion } => {
             let proof = assertion::lower(&below(at, "assertion"), assertion, app.cloud, context).map(Proof::Federated);
-            lower_app(at, "federated", app, proof, context)
+            lower_app(at, "federated", (app, egress), proof, context)
         }
         CredentialFile::WorkloadIdentity { tenant, client_id, path, cloud, optional } => {
             let tenant = tenant_of_pod(at, tenant.as_deref(), context);
             let environment = context.environment;
-            let app = app_of_pod(at, client_id.as_deref(), *cloud, optional, environment, context);
+            let optional_and_egress = (optional, egress);
+            let app = app_of_pod(at, client_id.as_deref(), *cloud, optional_and_egress, environment, context);
             let path = token_file_of_pod(&below(at, "path"), path.as_deref(), context);
             let proof = path.map(|path| Proof::Federated(AssertionSettings::File { path }));
             let app = app.and_then(|app| lower_settings(at, &app, proof, context));
@@ -160,7 +158,7 @@ fn app_of_pod<'f>(
     at: &Key,
     client_id: Option<&'f str>,
     cloud: Option<CloudFile>,
-    optional: &'f OptionalAppFile,
+    (optional, egress): (&'f OptionalAppFile, &'f Arc<Egress>),
     environment: &'f BTreeMap<String, String>,
     context: &mut Context<'_>,
 ) -> Option<App<'f>> {
@@ -173,7 +171,7 @@ fn app_of_pod<'f>(
         (None, _) if authority.is_some() => (CloudFile::Custom, authority),
         (cloud, _) => (cloud.unwrap_or_default(), authority),
     };
-    Some(App { client_id: client_id?, cloud, authority, optional })
+    Some(App { client_id: client_id?, cloud, authority, optional, egress })
 }
 
 fn token_file_of_pod(key: &Key, path: Option<&Path>, context: &mut Context<'_>) -> Option<PathBuf> {
@@ -202,9 +200,17 @@ fn cloud_of(host: &str) -> (CloudFile, Option<&str>) {
     }
 }
 
-fn lower_app(at: &Key, kind: &'static str, file: &AppFile, proof: Option<Proof>, context: &mut Context<'_>) -> Lowered {
+fn lower_app(
+    at: &Key,
+    kind: &'static str,
+    (file, egress): (&AppFile, &Arc<Egress>),
+    proof: Option<Proof>,
+    context: &mut Context<'_>,
+) -> Lowered {
     let tenant = Tenant::of_key(at, file.tenant.as_deref(), context);
-    let app = lower_settings(at, &file.into(), proof, context);
+    let AppFile { tenant: _, client_id, cloud, optional } = file;
+    let app = App { client_id, cloud: *cloud, authority: optional.authority.as_deref(), optional, egress };
+    let app = lower_settings(at, &app, proof, context);
     lowered_app(at, kind, tenant, app, &file.optional, context)
 }
 
@@ -248,8 +254,10 @@ fn lower_settings(at: &Key, app: &App<'_>, proof: Option<Proof>, context: &mut C
     }
     let ca_file = app.optional.ca_file.as_ref().map(|path| values::existing_file(&below(at, "ca_file"), path, context));
     let scope = lower_scope(&below(at, "scope"), app.optional.scope.as_deref(), context);
+    let egress = egress::lower_choice(&below(at, "proxy"), app.optional.proxy.as_ref(), app.egress, context);
     Some(AppSettings {
         authority: AuthoritySettings { cloud: cloud?, ca_file },
+        egress,
         client_id: app.client_id.to_owned(),
         scope,
         proof: proof?,

@@ -1,13 +1,16 @@
 //! Lowers endpoints.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::context::{Context, below, key};
 use super::digest::Digest;
+use super::egress;
 use super::values::{self, PlainHttp};
 use crate::config::file::{ConfigFile, EndpointFile, HealthFile, HttpVersionFile, LimitsFile, RoleFile};
 use crate::credential::{CredentialId, CredentialSettings};
+use crate::egress::Egress;
 use crate::endpoint::{
     DisabledEndpoint, EndpointName, EndpointRole, EndpointSettings, FailureRatio, HealthSettings, HttpVersion,
     PoolSettings,
@@ -26,7 +29,12 @@ pub(super) struct Endpoints {
     pub(super) digests: Vec<Digest>,
 }
 
-pub(super) fn lower(file: &ConfigFile, credentials: &[CredentialSettings], context: &mut Context<'_>) -> Endpoints {
+pub(super) fn lower(
+    file: &ConfigFile,
+    credentials: &[CredentialSettings],
+    egress: &Arc<Egress>,
+    context: &mut Context<'_>,
+) -> Endpoints {
     if file.endpoints.is_empty() && context.names("endpoints").is_empty() {
         let fix = if context.merged.has_file() {
             "define at least one as [endpoints.NAME]"
@@ -35,7 +43,11 @@ pub(super) fn lower(file: &ConfigFile, credentials: &[CredentialSettings], conte
         };
         context.problem(&key(&["endpoints"]), "there is no endpoint", fix);
     }
-    let common = Common { health: health(&file.health, context), limits: limits(&file.limits, context) };
+    let common = Common {
+        health: health(&file.health, context),
+        limits: limits(&file.limits, context),
+        egress: Arc::clone(egress),
+    };
     let ids = credentials.iter().map(|credential| &credential.id);
     let ids: Ids<'_> = ids.map(|id| ((id.name.as_str(), id.tenant.as_deref()), id)).collect();
     let mut endpoints = Endpoints::default();
@@ -77,6 +89,7 @@ pub(super) fn lower(file: &ConfigFile, credentials: &[CredentialSettings], conte
 struct Common {
     health: HealthSettings,
     limits: Limits,
+    egress: Arc<Egress>,
 }
 
 #[derive(Clone, Copy)]
@@ -147,6 +160,7 @@ fn lower_one(
     }
     let origin = values::origin(&at("url"), &file.url, PlainHttp::Loopback, context);
     let ca_file = file.ca_file.as_ref().map(|path| values::existing_file(&at("ca_file"), path, context));
+    let proxy = egress::lower_choice(&at("proxy"), file.proxy.as_ref(), &common.egress, context);
     let connect_timeout = file.connect_timeout.as_deref().unwrap_or("2s");
     let connect_timeout = values::duration(&at("connect_timeout"), connect_timeout, context);
     let max_requests = values::max_requests(&at("max_requests"), file.max_requests, context);
@@ -157,6 +171,12 @@ fn lower_one(
     let idle_timeout = values::duration(&below(&at("pool"), "idle_timeout"), &file.pool.idle_timeout, context);
     // Last, so that the problems of all keys are reported.
     let (name, origin) = (EndpointName::new(name), origin?);
+    if !origin.tls && file.proxy.is_some() && proxy.proxy.is_some() {
+        let fix = "remove it: an http:// URL is on this host, and its connections are direct";
+        context.problem(&at("proxy"), "has no effect: the URL is http://", fix);
+    }
+    // An http:// URL is on this host. Through a proxy, it would be another host, and the token would cross a network in the clear.
+    let proxy = proxy.proxy_for(&origin.host).filter(|_| origin.tls).cloned();
     if !file.enabled {
         return Some(Lowered::Disabled(DisabledEndpoint { name, origin }));
     }
@@ -170,6 +190,7 @@ fn lower_one(
             RoleFile::Secondary => EndpointRole::Secondary,
         },
         ca_file,
+        proxy,
         connect_timeout,
         http_version: match file.http_version {
             HttpVersionFile::Http1 => HttpVersion::Http1,

@@ -7,6 +7,7 @@ mod caller;
 mod context;
 mod credential;
 mod digest;
+mod egress;
 mod endpoint;
 mod identity;
 mod listener;
@@ -36,10 +37,11 @@ pub(super) use values::parse_host;
 pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> (Settings, Vec<Test>) {
     let listeners = listener::lower(file, context);
     let admin = listener::lower_admin(&file.admin, &listeners, context);
-    let credentials = credential::lower(file, context);
+    let egress = egress::lower(&file.egress, context);
+    let credentials = credential::lower(file, &egress, context);
     let tokens = tokens::lower(file, credentials.len(), context);
     let Endpoints { enabled: endpoints, disabled, digests: endpoint_digests } =
-        endpoint::lower(file, &credentials, context);
+        endpoint::lower(file, &credentials, &egress, context);
     let (routes, route_digests) = route::lower(file, context);
     let callers = caller::lower(file, context);
     caller::check_listeners(file, &listeners, &routes, context);

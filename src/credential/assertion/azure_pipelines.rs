@@ -20,8 +20,9 @@ use super::provider::{self, ProviderRequest};
 use crate::credential::error::CredentialError;
 use crate::credential::identity_endpoint::IdentityProvider;
 use crate::credential::record::AcquisitionRecord;
-use crate::credential::settings::SecretSource;
+use crate::credential::secret::read_secret;
 use crate::credential::transport::IdentityClient;
+use crate::files::SecretSource;
 
 /// The variable with the URL of the request, which Azure Pipelines sets in every job.
 const URL: &str = "SYSTEM_OIDCREQUESTURI";
@@ -37,10 +38,10 @@ pub(super) async fn assertion(
     client: &IdentityClient,
     record: &AcquisitionRecord,
 ) -> Result<FreshAssertion, CredentialError> {
-    let url = SecretSource::Env(URL.to_owned()).read(record).await?;
+    let url = read_secret(&SecretSource::Env(URL.to_owned()), record).await?;
     let query = [("api-version", API_VERSION), ("serviceConnectionId", service_connection)];
     let url = provider::url_from_variable(URL, url.expose(), &query)?;
-    let token = access_token.read(record).await?;
+    let token = read_secret(access_token, record).await?;
     let authorization = provider::authorization("Bearer", token.expose(), &access_token.to_string())?;
     let request = Request::builder()
         .method(Method::POST)

@@ -5,8 +5,9 @@ use super::{azure_pipelines, command, file, gcp, github, oauth2};
 use crate::credential::error::CredentialError;
 use crate::credential::managed_identity::ManagedIdentityRequest;
 use crate::credential::record::AcquisitionRecord;
-use crate::credential::settings::{AssertionSettings, SecretSource};
+use crate::credential::settings::AssertionSettings;
 use crate::credential::transport::IdentityClient;
+use crate::files::SecretSource;
 use crate::metrics::TokenStage;
 
 /// Returns where the secret is that obtains the assertion, if there is one.

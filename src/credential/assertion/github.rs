@@ -18,8 +18,9 @@ use super::provider::{self, ProviderRequest};
 use crate::credential::error::CredentialError;
 use crate::credential::identity_endpoint::IdentityProvider;
 use crate::credential::record::AcquisitionRecord;
-use crate::credential::settings::SecretSource;
+use crate::credential::secret::read_secret;
 use crate::credential::transport::IdentityClient;
+use crate::files::SecretSource;
 
 /// The variable with the URL of the request, which already has a query.
 const URL: &str = "ACTIONS_ID_TOKEN_REQUEST_URL";
@@ -32,10 +33,10 @@ pub(super) async fn assertion(
     client: &IdentityClient,
     record: &AcquisitionRecord,
 ) -> Result<FreshAssertion, CredentialError> {
-    let url = SecretSource::Env(URL.to_owned()).read(record).await?;
+    let url = read_secret(&SecretSource::Env(URL.to_owned()), record).await?;
     let url = provider::url_from_variable(URL, url.expose(), &[("audience", audience)])?;
     let source = SecretSource::Env(TOKEN.to_owned());
-    let token = source.read(record).await?;
+    let token = read_secret(&source, record).await?;
     let authorization = provider::authorization("Bearer", token.expose(), &source.to_string())?;
     let request = Request::builder()
         .method(Method::GET)

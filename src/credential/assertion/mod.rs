@@ -27,9 +27,10 @@ pub(crate) use shared::{SharedAssertion, SharedAssertions};
 
 use super::error::CredentialError;
 use super::record::AcquisitionRecord;
-use super::settings::{AssertionSettings, CertificateSettings, Proof, SecretSource};
+use super::secret::read_secret;
+use super::settings::{AssertionSettings, CertificateSettings, Proof};
 use super::transport::IdentityClient;
-use crate::files::Secret;
+use crate::files::{Secret, SecretSource};
 use crate::tls::Trust;
 
 /// Where an assertion comes from.
@@ -101,7 +102,7 @@ impl AssertionSource {
             Self::File(path) => record.add_warning(format!("file {} does not exist yet", path.display())),
             Self::Shared(shared) => {
                 if let Some(secret) = federated::secret(shared.settings()) {
-                    secret.read(record).await?;
+                    read_secret(secret, record).await?;
                 }
             }
         }

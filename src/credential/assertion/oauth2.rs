@@ -22,6 +22,7 @@ use crate::credential::error::CredentialError;
 use crate::credential::identity_endpoint::IdentityProvider;
 use crate::credential::local_error::SecretError;
 use crate::credential::record::AcquisitionRecord;
+use crate::credential::secret::read_secret;
 use crate::credential::settings::{ClientAuthentication, OAuth2Settings, OAuth2Token};
 use crate::credential::transport::IdentityClient;
 use crate::files::Secret;
@@ -32,7 +33,7 @@ pub(super) async fn assertion(
     client: &IdentityClient,
     record: &AcquisitionRecord,
 ) -> Result<FreshAssertion, CredentialError> {
-    let secret = settings.secret.read(record).await?;
+    let secret = read_secret(&settings.secret, record).await?;
     let request = request(settings, &secret)?;
     let subject = format!("token of OAuth 2.0 client {}", settings.client_id);
     let request = ProviderRequest { provider: IdentityProvider::OAuth2, subject, request, secret: Some(&secret) };

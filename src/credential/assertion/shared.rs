@@ -22,6 +22,7 @@ use crate::credential::bearer::Fingerprint;
 use crate::credential::error::{CredentialError, OtherRequestError, Relation};
 use crate::credential::record::AcquisitionRecord;
 use crate::credential::schedule;
+use crate::credential::secret::read_secret;
 use crate::credential::settings::AssertionSettings;
 use crate::credential::transport::IdentityClient;
 use crate::files::Secret;
@@ -98,7 +99,7 @@ impl SharedAssertion {
     ) -> Result<Arc<Secret>, CredentialError> {
         let started = Instant::now();
         let secret = match federated::secret(&self.settings) {
-            Some(source) => Some(Fingerprint::of(source.read(record).await?.expose())),
+            Some(source) => Some(Fingerprint::of(read_secret(source, record).await?.expose())),
             None => None,
         };
         if let Some(shared) = self.shared(started, secret) {

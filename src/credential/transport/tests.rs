@@ -18,8 +18,8 @@ use crate::credential::managed_identity::HostIdentity;
 use crate::credential::schedule::ErrorClass;
 use crate::credential::settings::{
     AppSettings, AssertionSettings, AuthoritySettings, Cloud, ManagedIdentity, ManagedIdentitySettings, Proof,
-    SecretSource,
 };
+use crate::files::SecretSource;
 use crate::metrics::{MetricRegistry, TokenMetrics};
 
 /// A server that reacts in the same way to every request.
@@ -75,7 +75,7 @@ impl Endpoint {
     }
 
     async fn acquire_within(&self, request_timeout: Duration) -> Result<Acquired, CredentialError> {
-        let client = IdentityClient { request_timeout, ..IdentityClient::new(&Trust::None).unwrap() };
+        let client = IdentityClient { request_timeout, ..IdentityClient::new(&Trust::None, &Arc::default()).unwrap() };
         let settings = managed_identity(&self.address);
         let identity = HostIdentity { settings, scope: "https://signalr.azure.com/.default".into(), client };
         identity.acquire(&AcquisitionRecord::default()).await
@@ -162,12 +162,13 @@ impl Authority {
 
     fn app(&self, address: &str, proof: Proof) -> App {
         let ca_file = self.path("ca.pem");
-        let client = IdentityClient::new(&Trust::File(ca_file.clone())).unwrap();
+        let client = IdentityClient::new(&Trust::File(ca_file.clone()), &Arc::default()).unwrap();
         let settings = AppSettings {
             authority: AuthoritySettings {
                 cloud: Cloud::Custom { authority: format!("https://{address}") },
                 ca_file: Some(ca_file),
             },
+            egress: Arc::default(),
             client_id: "app-id".into(),
             scope: "https://signalr.azure.com/.default".into(),
             proof,
@@ -175,7 +176,7 @@ impl Authority {
         let metrics = TokenMetrics::register(&mut MetricRegistry::default()).unwrap();
         let authority = Authorities::new(metrics).get(settings.authority.origin());
         let (settings, tenant) = (Arc::new(settings), "tenant-b".into());
-        let registration = Registration::new(settings, client, None, authority, &SharedAssertions::default());
+        let registration = Registration::new(settings, client.clone(), client, authority, &SharedAssertions::default());
         App::new(Arc::new(registration), tenant)
     }
 }
@@ -241,7 +242,7 @@ async fn a_closed_port_is_a_transient_error_with_a_hint() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     drop(listener);
-    let client = IdentityClient::new(&Trust::None).unwrap();
+    let client = IdentityClient::new(&Trust::None, &Arc::default()).unwrap();
     let identity = HostIdentity { settings: managed_identity(&address), scope: "s".into(), client };
     let err = identity.acquire(&AcquisitionRecord::default()).await.unwrap_err();
     let text = in_one_line(&err);

@@ -16,7 +16,7 @@ use tokio::runtime::{Builder, Handle, LocalOptions};
 
 use super::*;
 use crate::credential::{CredentialId, CredentialKind, CredentialSettings, Credentials};
-use crate::endpoint::{Endpoint, EndpointName, EndpointRole, TlsClients, tests::settings};
+use crate::endpoint::{Endpoint, EndpointName, EndpointRole, Proxies, TlsClients, tests::settings};
 use crate::idempotency::IdempotencySettings;
 use crate::limits::{EndpointLimits, Limits, QueueSettings, RequestDeadline};
 use crate::metrics::{Label, Metrics, WorkerMetrics};
@@ -133,8 +133,8 @@ impl Fixture {
             let mut settings = settings(endpoint.port);
             settings.name = EndpointName::new(endpoint.name);
             settings.role = endpoint.role;
-            let tls = &mut TlsClients::default();
-            Arc::new(Endpoint::build(&settings, Arc::clone(&bearer), Label::other(), tls).unwrap())
+            let (tls, proxies) = (&mut TlsClients::default(), &mut Proxies::default());
+            Arc::new(Endpoint::build(&settings, Arc::clone(&bearer), Label::other(), tls, proxies).unwrap())
         };
         let built: Arc<[_]> = endpoints.iter().map(build).collect();
         let limit = |endpoint: &TestEndpoint| EndpointLimits {

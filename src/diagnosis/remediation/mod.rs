@@ -1,12 +1,13 @@
 //! The remediation of a broken step: instructions and `az` commands with the configured ids filled in. Runs nothing.
 //!
-//! `host.rs` has the steps on this host, `entra.rs` those in the two tenants, `network.rs` those of connections. `facts.rs` has the
+//! `host.rs` has the steps on this host, `entra.rs` those in the two tenants, `network.rs` those of connections, `proxy.rs` those of proxies. `facts.rs` has the
 //! values for the commands.
 
 mod entra;
 mod facts;
 mod host;
 mod network;
+mod proxy;
 
 pub(super) use facts::Facts;
 
@@ -54,7 +55,8 @@ fn delay(step: SetupStep) -> Option<&'static str> {
         | SetupStep::App
         | SetupStep::TenantPolicy
         | SetupStep::ResourceProvider
-        | SetupStep::EndpointNetwork => None,
+        | SetupStep::EndpointNetwork
+        | SetupStep::Proxy => None,
     }
 }
 
@@ -72,6 +74,7 @@ fn remediation(failure: &Failure, facts: &Facts<'_>) -> Vec<Remediation> {
         SetupStep::ResourceProvider => entra::resource_provider(),
         SetupStep::EndpointNetwork => network::endpoint_network(failure, facts),
         SetupStep::Access => access(facts),
+        SetupStep::Proxy => proxy::proxy(failure),
     }
 }
 

@@ -5,11 +5,12 @@ use crate::diagnosis::acquisition::Failure;
 use crate::diagnosis::connectivity::Layer;
 use crate::diagnosis::finding::Remediation;
 
-/// Environment variables that name proxies. The gateway uses no proxy.
+/// Environment variables that name proxies. The gateway uses them only if it is configured to.
 const PROXY_VARIABLES: [&str; 4] = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
 
 pub(super) fn identity_endpoint(failure: &Failure, facts: &Facts<'_>) -> Vec<Remediation> {
-    let mut remediation = connection(failure.layer, "the authority");
+    let ca_file = format!("credentials.{}.ca_file", facts.credential.id.name);
+    let mut remediation = connection(failure, "the authority", &ca_file);
     if failure.layer.is_none() {
         remediation.push(Remediation::note(
             "only Entra may answer at this address: find the proxy or captive portal that answers instead",
@@ -19,12 +20,14 @@ pub(super) fn identity_endpoint(failure: &Failure, facts: &Facts<'_>) -> Vec<Rem
         || "https://login.microsoftonline.com".to_owned(),
         |app| format!("{}/{}/v2.0/.well-known/openid-configuration", app.authority.origin(), facts.tenant()),
     );
-    remediation.push(Remediation::command("show which server answers", format!("curl -v --noproxy '*' {discovery}")));
+    let proxy = failure.proxy.as_ref().map_or_else(|| "--noproxy '*'".to_owned(), |proxy| format!("--proxy {proxy}"));
+    remediation.push(Remediation::command("show which server answers", format!("curl -v {proxy} {discovery}")));
     remediation
 }
 
 pub(super) fn endpoint_network(failure: &Failure, facts: &Facts<'_>) -> Vec<Remediation> {
-    let mut remediation = connection(failure.layer, "the endpoint");
+    let ca_file = format!("endpoints.{}.ca_file", facts.endpoint.name);
+    let mut remediation = connection(failure, "the endpoint", &ca_file);
     if failure.layer == Some(Layer::Name) {
         remediation.push(Remediation::command(
             "compare the name with that of the resource",
@@ -44,21 +47,32 @@ pub(super) fn endpoint_network(failure: &Failure, facts: &Facts<'_>) -> Vec<Reme
 }
 
 /// Returns what to do about the layer at which connecting to a server failed.
-fn connection(failed: Option<Layer>, server: &str) -> Vec<Remediation> {
-    let mut remediation: Vec<Remediation> = match failed {
-        None => Vec::new(),
+fn connection(failure: &Failure, server: &str, ca_file: &str) -> Vec<Remediation> {
+    let mut remediation: Vec<Remediation> = match failure.layer {
+        // The steps of a proxy have a remediation of their own.
+        None | Some(Layer::Proxy(_)) => Vec::new(),
         Some(Layer::Name) => vec![Remediation::note(format!("allow this host to resolve the name of {server}"))],
         Some(Layer::Connection) => vec![Remediation::note(format!(
             "allow this host to connect to {server}: check firewall, network rules and routing"
         ))],
-        Some(Layer::Tls) => vec![Remediation::note(format!(
-            "remove the proxy that intercepts TLS between this host and {server}, or set `ca_file` if {server} has a CA of its own"
-        ))],
+        Some(Layer::Tls) => vec![Remediation::note(match &failure.proxy {
+            Some(proxy) => format!(
+                "if the proxy {proxy} inspects TLS: set `{ca_file}` to the PEM file of its CA, which its operator has, or \
+                 have {server} exempted from inspection"
+            ),
+            None => format!(
+                "if a proxy inspects TLS between this host and {server}: set `{ca_file}` to the PEM file of its CA, or have \
+                 {server} exempted; if {server} has a CA of its own: set it to that"
+            ),
+        })],
     };
+    if failure.proxy.is_some() {
+        return remediation;
+    }
     let proxy = PROXY_VARIABLES.into_iter().find(|name| std::env::var_os(name).is_some());
-    if let Some(proxy) = proxy.filter(|_| failed.is_some()) {
+    if let Some(proxy) = proxy.filter(|_| failure.layer.is_some()) {
         remediation.push(Remediation::note(format!(
-            "{proxy} is set, but the gateway uses no proxy: it needs a direct connection"
+            "{proxy} is set, but the gateway does not use it: set `egress.proxy` to \"environment\" if it must"
         )));
     }
     remediation

@@ -15,7 +15,7 @@ use http_body_util::Full;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::super::socket::Socket;
+use super::super::socket::{Carrier, Socket};
 use super::error::Cause;
 use super::{Connection, HeaderVisitor, Http1Error, RequestHead};
 use crate::write_batch::{Batched, WriteBatch};
@@ -67,7 +67,7 @@ struct Received {
 type Outcome = Result<Received, String>;
 
 fn connection<B: Body<Data = Bytes, Error: Into<Cause>> + Unpin>(stream: TcpStream) -> Connection<B> {
-    Connection::new(Socket::Left(Batched::new(stream, &WriteBatch::start())), Rc::default())
+    Connection::new(Socket::Left(Carrier::Left(Batched::new(stream, &WriteBatch::start()))), Rc::default())
 }
 
 /// Sends a request and reads the response. Returns the response and whether the connection can be reused.
