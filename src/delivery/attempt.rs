@@ -245,7 +245,7 @@ fn failed(
     failure: Failure,
     time: &AttemptTime,
 ) -> Box<AttemptOutcome> {
-    let (outcome, reason) = failure.outcome(call.operation, call.body, time);
+    let (outcome, reason) = failure.or_resolving(upstream.endpoint()).outcome(call.operation, call.body, time);
     if let Some(reason) = reason {
         worker.metrics.upstream_failed(upstream.label(), reason);
     }

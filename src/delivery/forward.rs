@@ -65,14 +65,43 @@ pub(super) enum Failure {
     Broken(TransportError),
     /// The deadline of the attempt or of the request passed.
     Deadline {
-        /// Whether the request was given to a connection, so that something may have been received.
-        sent: bool,
+        /// What the attempt had reached.
+        stage: Stage,
         /// How long the attempt waited for the endpoint.
         waited: Duration,
     },
 }
 
+/// What an attempt has reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// It waits for the addresses of the endpoint.
+    Resolving,
+    /// It waits for a connection.
+    Connecting,
+    /// The request was given to a connection, so something may have been received.
+    Sent,
+}
+
+impl Stage {
+    /// Returns the stage of an attempt that may have waited for addresses or for a connection.
+    fn of(sent: &Cell<bool>) -> Self {
+        if sent.get() { Self::Sent } else { Self::Connecting }
+    }
+}
+
 impl Failure {
+    /// Distinguishes an attempt that waited for the addresses of its endpoint from one that waited for a connection. Not part of
+    /// [`send`], which would have to keep the endpoint in the future of every request.
+    pub(super) fn or_resolving(self, endpoint: &Endpoint) -> Self {
+        match self {
+            Self::Deadline { stage: Stage::Connecting, waited } if endpoint.is_resolving() => {
+                Self::Deadline { stage: Stage::Resolving, waited }
+            }
+            other => other,
+        }
+    }
+
     /// Returns the outcome of the attempt, and its metric label unless the caller's body is the cause.
     #[cold]
     pub(super) fn outcome(
@@ -85,7 +114,7 @@ impl Failure {
             return (AttemptOutcome::body_failed(failure), None);
         }
         let waits_for_caller = body.is_waiting_for_caller();
-        if waits_for_caller && matches!(self, Self::Deadline { sent: true, .. }) {
+        if waits_for_caller && matches!(self, Self::Deadline { stage: Stage::Sent, .. }) {
             // The endpoint received a part and cannot mistake it for the whole.
             return (AttemptOutcome::failed(Sent::NotProcessed, Fault::Caller, DeliveryError::SlowRequest), None);
         }
@@ -102,7 +131,7 @@ impl Failure {
     /// complete.
     fn classify(self, operation: Operation, time: &AttemptTime) -> (Sent, Fault, DeliveryError, UpstreamErrorReason) {
         use UpstreamErrorReason::{
-            ConnectTimeout, Local, Protocol, RequestTimeout, ResetAfterSend, ResetBeforeSend, TryTimeout,
+            ConnectTimeout, Dns, Local, Protocol, RequestTimeout, ResetAfterSend, ResetBeforeSend, TryTimeout,
         };
         match self {
             Self::Connect(err) if err.is_local_shortage() => {
@@ -130,7 +159,8 @@ impl Failure {
             Self::Broken(err) => {
                 (Sent::MaybeProcessed, Fault::Endpoint, DeliveryError::UpstreamBroken(err), ResetAfterSend)
             }
-            Self::Deadline { sent, waited } => {
+            Self::Deadline { stage, waited } => {
+                let sent = stage == Stage::Sent;
                 // A token, a queue or a slow upload may have taken the rest of the request's time.
                 let fault = match waited >= time.limit / 2 {
                     true if sent && operation.waits_for_client() => Fault::Client,
@@ -138,16 +168,22 @@ impl Failure {
                     false => Fault::NoneKnown,
                 };
                 let reached_attempt_limit = waited >= time.limit;
-                let reason = match (reached_attempt_limit, sent) {
-                    (false, _) => RequestTimeout,
-                    (true, false) => ConnectTimeout,
-                    (true, true) => TryTimeout,
+                let reason = match (reached_attempt_limit, stage) {
+                    (_, Stage::Resolving) => Dns,
+                    (false, Stage::Connecting | Stage::Sent) => RequestTimeout,
+                    (true, Stage::Connecting) => ConnectTimeout,
+                    (true, Stage::Sent) => TryTimeout,
                 };
                 if sent {
                     let limit = if reached_attempt_limit { time.limit } else { time.request.limit() };
                     (Sent::MaybeProcessed, fault, DeliveryError::Deadline { limit }, reason)
                 } else {
-                    let err = DeliveryError::EndpointUnavailable("no connection in time".into());
+                    let cause = if stage == Stage::Resolving {
+                        "name resolution of the endpoint did not finish in time"
+                    } else {
+                        "no connection in time"
+                    };
+                    let err = DeliveryError::EndpointUnavailable(cause.into());
                     (Sent::Nothing, fault, err, reason)
                 }
             }
@@ -196,7 +232,7 @@ pub(super) async fn send(
     let result = timer.until(time.deadline(), extend, attempt).await;
     result.unwrap_or_else(|| {
         let now = Instant::now();
-        Err(Failure::Deadline { sent: sent.get(), waited: time.endpoint_time(now, caller_wait(now)) })
+        Err(Failure::Deadline { stage: Stage::of(&sent), waited: time.endpoint_time(now, caller_wait(now)) })
     })
 }
 
@@ -228,7 +264,7 @@ pub(super) async fn send_claimed(
     let result = timer.until(time.deadline(), |_now| None, attempt).await;
     result.unwrap_or_else(|| {
         let waited = time.endpoint_time(Instant::now(), Duration::ZERO);
-        Err(Failure::Deadline { sent: sent.get(), waited })
+        Err(Failure::Deadline { stage: Stage::of(&sent), waited })
     })
 }
 
@@ -289,20 +325,23 @@ mod tests {
 
     #[test]
     fn endpoint_is_at_fault_only_if_it_used_half_of_the_attempt_timeout() {
-        use UpstreamErrorReason::{ConnectTimeout, RequestTimeout, TryTimeout};
+        use UpstreamErrorReason::{ConnectTimeout, Dns, RequestTimeout, TryTimeout};
         let began = Instant::now();
         let time = AttemptTime { began, limit: 10 * SECOND, request: RequestDeadline::new(began, 30 * SECOND) };
         for operation in Operation::ALL {
             let slow_side = if operation.waits_for_client() { Fault::Client } else { Fault::Endpoint };
-            for (sent, waited, fault, reason) in [
-                (true, 10 * SECOND, slow_side, TryTimeout),
-                (true, 2 * SECOND, Fault::NoneKnown, RequestTimeout),
-                (false, 10 * SECOND, Fault::Endpoint, ConnectTimeout),
-                (false, 2 * SECOND, Fault::NoneKnown, RequestTimeout),
+            for (stage, waited, fault, reason) in [
+                (Stage::Sent, 10 * SECOND, slow_side, TryTimeout),
+                (Stage::Sent, 2 * SECOND, Fault::NoneKnown, RequestTimeout),
+                (Stage::Connecting, 10 * SECOND, Fault::Endpoint, ConnectTimeout),
+                (Stage::Connecting, 2 * SECOND, Fault::NoneKnown, RequestTimeout),
+                (Stage::Resolving, 10 * SECOND, Fault::Endpoint, Dns),
+                (Stage::Resolving, 2 * SECOND, Fault::NoneKnown, Dns),
             ] {
-                let classified = Failure::Deadline { sent, waited }.classify(operation, &time);
+                let sent = stage == Stage::Sent;
+                let classified = Failure::Deadline { stage, waited }.classify(operation, &time);
                 let (received, found, err, label) = classified;
-                assert_eq!((found, label), (fault, reason), "{operation} {sent} {waited:?}");
+                assert_eq!((found, label), (fault, reason), "{operation} {stage:?} {waited:?}");
                 assert_eq!(received, if sent { Sent::MaybeProcessed } else { Sent::Nothing });
                 assert_eq!(err.status().as_u16(), if sent { 504 } else { 503 });
             }

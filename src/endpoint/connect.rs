@@ -1,5 +1,5 @@
-//! Opens connections to one endpoint. It resolves the host name each time, so DNS changes take effect, then connects TCP and
-//! TLS. With a proxy, it connects to that, asks it for a tunnel, and connects TLS through the tunnel.
+//! Opens connections to one endpoint: resolves the host name, then connects TCP and TLS. With a proxy, it connects to that, asks it
+//! for a tunnel, and connects TLS through the tunnel.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +28,7 @@ pub(super) struct Connector {
     proxy: Option<(Arc<Proxy>, Target)>,
     uri: Uri,
     tls: Option<Tls>,
+    resolve_timeout: Duration,
     timeout: Duration,
 }
 
@@ -59,7 +60,8 @@ impl Connector {
             None => None,
         };
         let lookup = Lookup::new(host, *port);
-        Ok(Self { lookup, proxy, uri, tls, timeout: settings.connect_timeout })
+        let (resolve_timeout, timeout) = (settings.resolve_timeout, settings.connect_timeout);
+        Ok(Self { lookup, proxy, uri, tls, resolve_timeout, timeout })
     }
 
     /// Returns the TLS client, if connections use TLS.
@@ -67,13 +69,17 @@ impl Connector {
         self.tls.as_ref().map(|tls| &tls.client)
     }
 
+    /// Returns whether a connection waits for the addresses of the host.
+    pub(super) fn is_resolving(&self) -> bool {
+        self.lookup.is_pending()
+    }
+
     /// Returns the endpoint's scheme, host and port.
     pub(super) fn uri(&self) -> &Uri {
         &self.uri
     }
 
-    /// Opens a connection for `version`. The configured timeout applies to name resolution, and again to TCP, the tunnel through a
-    /// proxy and TLS together. `wrap` wraps the TCP stream.
+    /// Opens a connection for `version`. `wrap` wraps the TCP stream.
     ///
     /// # Cancel safety
     /// Safe: cancellation closes the connection that is being opened.
@@ -84,7 +90,7 @@ impl Connector {
     ) -> Result<Socket<S>, ConnectError> {
         let (carrier, deadline) = match &self.proxy {
             None => self.connect_directly(wrap).await?,
-            Some((proxy, target)) => proxy.connect(target, self.timeout, wrap).await?,
+            Some((proxy, target)) => proxy.connect(target, self.resolve_timeout, self.timeout, wrap).await?,
         };
         let Some(tls) = &self.tls else { return Ok(Socket::Left(carrier)) };
         let secured = tokio::time::timeout_at(deadline, tls.client.handshake(version, tls.name.clone(), carrier)).await;
@@ -96,7 +102,7 @@ impl Connector {
         &self,
         wrap: impl FnOnce(TcpStream) -> S,
     ) -> Result<(Carrier<S>, Instant), ConnectError> {
-        let resolved = self.lookup.resolve(self.timeout).await?;
+        let resolved = self.lookup.resolve(self.resolve_timeout).await?;
         let deadline = Instant::now() + self.timeout;
         match tokio::time::timeout_at(deadline, race::connect(resolved)).await {
             Ok(connected) => {

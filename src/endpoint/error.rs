@@ -45,7 +45,7 @@ pub enum ConnectError {
     /// Name resolution failed.
     #[error("name resolution of the endpoint failed")]
     Dns(#[source] Box<dyn Error + Send + Sync>),
-    /// Name resolution did not finish within `connect_timeout`.
+    /// Name resolution did not finish within `resolve_timeout`.
     #[error("name resolution of the endpoint did not finish within {}", humantime::format_duration(*.0))]
     DnsTimeout(Duration),
     /// No address accepted the connection.

@@ -1,13 +1,14 @@
 //! Resolves an endpoint's host name. IPv4 and IPv6 addresses are looked up concurrently, so an unresponsive lookup of one family
 //! does not delay the other.
 //!
-//! Connection attempts of all workers share a pending lookup. The system's resolver blocks, so each lookup runs on its own
-//! thread: at most two per endpoint. Process exit does not wait for these threads.
+//! Connection attempts of all workers share a pending lookup, and its answer for a second, so that a burst of connections asks
+//! once. Failures are not kept. The system's resolver blocks, so each lookup runs on its own thread: at most two per endpoint.
+//! Process exit does not wait for these threads.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
@@ -15,6 +16,10 @@ use super::error::ConnectError;
 
 /// The time to wait for IPv6 addresses once there are IPv4 addresses. Source: RFC 8305 section 3.
 const RESOLUTION_DELAY: Duration = Duration::from_millis(50);
+
+/// The time for which an answer is shared. Chosen: connections are opened in bursts, and a changed answer is followed within
+/// a second, as long as the system's resolver does not keep it either.
+const ANSWER_LIFE: Duration = Duration::from_secs(1);
 
 /// The resolver of one host name.
 pub(super) struct Lookup {
@@ -32,8 +37,15 @@ pub(super) struct Resolved {
 
 /// A lookup of one address family that may not have finished.
 pub(super) struct PendingLookup {
-    outcome: watch::Receiver<Option<Outcome>>,
+    answer: watch::Receiver<Option<Answer>>,
     port: u16,
+}
+
+/// The outcome of a finished lookup, and when it finished.
+#[derive(Clone)]
+struct Answer {
+    outcome: Outcome,
+    at: Instant,
 }
 
 type Outcome = Result<Vec<IpAddr>, Arc<io::Error>>;
@@ -46,7 +58,7 @@ struct Family {
     host: Arc<str>,
     resolve: Resolve,
     /// The most recent lookup.
-    latest: Mutex<Option<watch::Receiver<Option<Outcome>>>>,
+    latest: Mutex<Option<watch::Receiver<Option<Answer>>>>,
 }
 
 impl Lookup {
@@ -73,7 +85,20 @@ impl Lookup {
             let addresses = addresses.map(|address| SocketAddr::new(address, self.port)).into();
             return Ok(Resolved { addresses, pending: None });
         }
-        tokio::time::timeout(timeout, self.look_up()).await.unwrap_or(Err(ConnectError::DnsTimeout(timeout)))
+        match tokio::time::timeout(timeout, self.look_up()).await {
+            Ok(Ok(resolved)) => Ok(resolved),
+            Ok(Err(err)) => {
+                [&self.ipv4, &self.ipv6].into_iter().for_each(Family::forget);
+                Err(err)
+            }
+            Err(_late) => Err(ConnectError::DnsTimeout(timeout)),
+        }
+    }
+
+    /// Returns whether connections wait for the first addresses.
+    pub(super) fn is_pending(&self) -> bool {
+        let families = [&self.ipv4, &self.ipv6];
+        families.iter().any(|family| family.is_pending()) && !families.iter().any(|family| family.has_addresses())
     }
 
     async fn look_up(&self) -> Result<Resolved, ConnectError> {
@@ -99,8 +124,8 @@ impl Lookup {
 impl PendingLookup {
     /// Waits for the addresses. A lookup without any address fails.
     pub(super) async fn outcome(&mut self) -> Result<Vec<SocketAddr>, ConnectError> {
-        let outcome = match self.outcome.wait_for(Option::is_some).await {
-            Ok(outcome) => outcome.clone(),
+        let outcome = match self.answer.wait_for(Option::is_some).await {
+            Ok(answer) => answer.as_ref().map(|answer| answer.outcome.clone()),
             // The lookup's thread panicked.
             Err(_gone) => None,
         };
@@ -118,29 +143,51 @@ impl PendingLookup {
 }
 
 impl Family {
-    /// Joins the pending lookup, or starts one.
+    /// Joins the pending lookup or takes the latest answer, or starts a lookup.
     fn join(&self, port: u16) -> PendingLookup {
         let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
-        let pending = latest.as_ref().filter(|latest| latest.borrow().is_none() && latest.has_changed().is_ok());
-        let outcome = match pending {
-            Some(pending) => pending.clone(),
+        let is_fresh = |answer: &Answer| answer.at.elapsed() < ANSWER_LIFE;
+        let shared =
+            latest.as_ref().filter(|latest| is_running(latest) || latest.borrow().as_ref().is_some_and(is_fresh));
+        let answer = match shared {
+            Some(shared) => shared.clone(),
             None => self.start(),
         };
-        *latest = Some(outcome.clone());
-        PendingLookup { outcome, port }
+        *latest = Some(answer.clone());
+        PendingLookup { answer, port }
     }
 
-    fn start(&self) -> watch::Receiver<Option<Outcome>> {
-        let (report, outcome) = watch::channel(None);
+    /// Forgets the latest answer. A pending lookup continues.
+    fn forget(&self) {
+        self.latest.lock().unwrap_or_else(PoisonError::into_inner).take_if(|latest| !is_running(latest));
+    }
+
+    fn is_pending(&self) -> bool {
+        self.latest.lock().unwrap_or_else(PoisonError::into_inner).as_ref().is_some_and(is_running)
+    }
+
+    fn has_addresses(&self) -> bool {
+        let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        latest.as_ref().is_some_and(|latest| latest.borrow().as_ref().is_some_and(|answer| answer.outcome.is_ok()))
+    }
+
+    fn start(&self) -> watch::Receiver<Option<Answer>> {
+        let (report, answer) = watch::channel(None);
+        let finished = |outcome| Some(Answer { outcome, at: Instant::now() });
         let (host, resolve, reported) = (Arc::clone(&self.host), self.resolve, report.clone());
         // The thread ends when the system's resolver returns, or with the process.
         let thread = std::thread::Builder::new().name(String::from("lookup"));
-        let started = thread.spawn(move || report.send_replace(Some(resolve(&host).map_err(Arc::new))));
+        let started = thread.spawn(move || report.send_replace(finished(resolve(&host).map_err(Arc::new))));
         if let Err(err) = started {
-            reported.send_replace(Some(Err(Arc::new(err))));
+            reported.send_replace(finished(Err(Arc::new(err))));
         }
-        outcome
+        answer
     }
+}
+
+/// Returns whether a lookup has not finished. Its thread may have panicked.
+fn is_running(lookup: &watch::Receiver<Option<Answer>>) -> bool {
+    lookup.borrow().is_none() && lookup.has_changed().is_ok()
 }
 
 /// Returns the loopback addresses for a name below `localhost`, such as `east.localhost`. Not every system's resolver knows these
@@ -170,7 +217,7 @@ fn resolve(host: &str, family: socket2::Domain) -> io::Result<Vec<IpAddr>> {
 }
 
 /// Alternates the addresses of two families, which is the order in which they are tried. Source: RFC 8305 section 4.
-fn alternating(preferred: Vec<SocketAddr>, others: Vec<SocketAddr>) -> Vec<SocketAddr> {
+pub(super) fn alternating(preferred: Vec<SocketAddr>, others: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let (mut preferred, mut others) = (preferred.into_iter(), others.into_iter());
     let mut all = Vec::new();
     while preferred.len() + others.len() > 0 {
@@ -178,6 +225,17 @@ fn alternating(preferred: Vec<SocketAddr>, others: Vec<SocketAddr>) -> Vec<Socke
         all.extend(others.next());
     }
     all
+}
+
+#[cfg(test)]
+impl PendingLookup {
+    /// Returns a lookup whose addresses are sent later.
+    pub(super) fn late(port: u16) -> (Self, impl FnOnce(Vec<IpAddr>)) {
+        let (report, answer) = watch::channel(None);
+        let send =
+            move |addresses| drop(report.send_replace(Some(Answer { outcome: Ok(addresses), at: Instant::now() })));
+        (Self { answer, port }, send)
+    }
 }
 
 #[cfg(test)]
@@ -247,9 +305,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn pending_lookup_is_shared_and_its_result_is_not_cached() {
+    async fn lookup_and_its_addresses_are_shared_for_a_while_and_failures_are_not() {
         static LOOKUPS: AtomicUsize = AtomicUsize::new(0);
+        static FAILED: AtomicUsize = AtomicUsize::new(0);
         static IS_FINISHED: AtomicBool = AtomicBool::new(false);
+        fn failing(name: &str) -> io::Result<Vec<IpAddr>> {
+            FAILED.fetch_add(1, Ordering::SeqCst);
+            unknown(name)
+        }
         fn counted(name: &str) -> io::Result<Vec<IpAddr>> {
             LOOKUPS.fetch_add(1, Ordering::SeqCst);
             while !IS_FINISHED.load(Ordering::SeqCst) {
@@ -257,14 +320,40 @@ mod tests {
             }
             ipv4_addresses(name)
         }
-        let lookup = Lookup::with("name", PORT, counted, unknown);
+        let lookup = Lookup::with("name", PORT, counted, failing);
+        assert!(!lookup.is_pending());
         let lookups = futures_util::future::join_all((0..100).map(|_| lookup.resolve(MINUTE)));
-        let finish = async { IS_FINISHED.store(true, Ordering::SeqCst) };
+        let finish = async {
+            assert!(lookup.is_pending());
+            IS_FINISHED.store(true, Ordering::SeqCst);
+        };
         let (found, ()) = tokio::join!(lookups, finish);
         assert!(found.iter().all(|found| texts(found.as_ref().unwrap()) == ["192.0.2.1", "192.0.2.2"]));
-        assert_eq!(LOOKUPS.load(Ordering::SeqCst), 1);
+        assert!(!lookup.is_pending());
+        // The other family has no address, which is part of the answer.
+        let lookups = || (LOOKUPS.load(Ordering::SeqCst), FAILED.load(Ordering::SeqCst));
+        assert_eq!(lookups(), (1, 1));
+        let age = |by: Duration| {
+            for family in [&lookup.ipv4, &lookup.ipv6] {
+                let (report, answer) = watch::channel(None);
+                let mut latest = family.latest.lock().unwrap();
+                let known = latest.as_ref().unwrap().borrow().clone().unwrap();
+                report.send_replace(Some(Answer { at: Instant::now().checked_sub(by).unwrap(), ..known }));
+                *latest = Some(answer);
+            }
+        };
+        age(Duration::ZERO);
         lookup.resolve(MINUTE).await.unwrap();
-        assert_eq!(LOOKUPS.load(Ordering::SeqCst), 2, "the result was cached");
+        assert_eq!(lookups(), (1, 1), "the answer was not shared");
+        age(ANSWER_LIFE);
+        lookup.resolve(MINUTE).await.unwrap();
+        assert_eq!(lookups(), (2, 2), "an old answer was used");
+
+        let lookup = Lookup::with("name", PORT, failing, failing);
+        for expected in [4, 6] {
+            assert!(lookup.resolve(MINUTE).await.is_err());
+            assert_eq!(FAILED.load(Ordering::SeqCst), expected, "a failure was kept");
+        }
     }
 
     #[tokio::test]

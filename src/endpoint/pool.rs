@@ -35,6 +35,10 @@ const MAX_OPENING: usize = 32;
 /// with a 408. Chosen: servers do not close connections sooner, and busy connections skip the extra poll.
 const LONG_IDLE: Duration = Duration::from_secs(1);
 
+/// The time before another attempt to replace an HTTP/2 connection that has reached its age. Chosen: as long as a circuit stays
+/// open at first by default.
+const RENEWAL_PAUSE: Duration = Duration::from_secs(5);
+
 /// One worker's connections to one endpoint. Clones share the connections.
 pub struct Pool<B> {
     store: ConnectionStore<B>,
@@ -48,8 +52,8 @@ impl<B: UploadBody> Pool<B> {
             HttpVersion::Http1 => MAX_OPENING,
             HttpVersion::Http2 => 1,
         };
-        let gauge = pools.metrics.connections(endpoint.label());
-        let store = ConnectionStore::new(endpoint, gauge, max_opening, pools.abandoned.clone(), Rc::clone(&pools.idle));
+        let (abandoned, idle) = (pools.abandoned.clone(), Rc::clone(&pools.idle));
+        let store = ConnectionStore::new(endpoint, &pools.metrics, max_opening, abandoned, idle);
         Self { store, pools }
     }
 
@@ -71,14 +75,24 @@ impl<B: UploadBody> Pool<B> {
     /// # Cancel safety
     /// Safe: a connection that is being opened becomes available to other requests.
     pub async fn lease(&self, now: Instant) -> Result<Lease<B>, ConnectError> {
-        let ready = match self.endpoint().settings().http_version {
-            HttpVersion::Http1 => self.store.take_idle(now, LONG_IDLE),
-            HttpVersion::Http2 => self.store.shared(now),
-        };
-        match ready {
+        match self.ready(now) {
             Some(connection) => Ok(Lease::new(connection, true, self.store.clone())),
             // Boxed, since it is large and rare: unboxed, it would enlarge the future of every request.
             None => Box::pin(self.wait(now, true)).await,
+        }
+    }
+
+    /// Returns an open connection that was used recently. Not part of [`Pool::lease`], whose locals enlarge the future of every
+    /// request.
+    fn ready(&self, now: Instant) -> Option<PoolConnection<B>> {
+        match self.endpoint().settings().http_version {
+            HttpVersion::Http1 => self.store.take_idle(now, LONG_IDLE),
+            HttpVersion::Http2 => {
+                if self.store.start_renewal(now) {
+                    self.renew();
+                }
+                self.store.shared(now)
+            }
         }
     }
 
@@ -110,10 +124,12 @@ impl<B: UploadBody> Pool<B> {
         }
         let mut queued = Queued { offered: self.store.waiting().enqueue(accepts_reused), store: self.store.clone() };
         self.open_for_waiting();
-        // The connect timeout applies to name resolution, and again to TCP and TLS.
-        let limit = self.endpoint().settings().connect_timeout.saturating_mul(2);
+        let limit = self.endpoint().settings().resolve_timeout + self.endpoint().settings().connect_timeout;
         let offered = tokio::time::timeout(limit, &mut queued.offered).await;
-        let Ok(Ok(offered)) = offered else { return Err(ConnectError::Queue(limit)) };
+        let Ok(Ok(offered)) = offered else {
+            let is_resolving = self.endpoint().is_resolving();
+            return Err(if is_resolving { ConnectError::DnsTimeout(limit) } else { ConnectError::Queue(limit) });
+        };
         let Offer { mut connection, is_reused } = offered?;
         if let PoolConnection::Http1(tracked) = &mut connection {
             tracked.used = Instant::now();
@@ -125,7 +141,7 @@ impl<B: UploadBody> Pool<B> {
     fn open_for_waiting(&self) {
         while self.store.waiting().start_opening() {
             let pool = self.clone();
-            // The task ends within twice the endpoint's `connect_timeout`, or with the worker.
+            // The task ends within the endpoint's `resolve_timeout` and `connect_timeout`, or with the worker.
             tokio::task::spawn_local(async move {
                 let opened = pool.open().await;
                 pool.pools.metrics.upstream_connected(pool.endpoint().label(), opened.is_ok());
@@ -146,6 +162,21 @@ impl<B: UploadBody> Pool<B> {
         }
     }
 
+    /// Opens an HTTP/2 connection in place of the shared one, which is used until then.
+    fn renew(&self) {
+        let pool = self.clone();
+        // The task ends within the endpoint's `resolve_timeout` and `connect_timeout`, or with the worker.
+        tokio::task::spawn_local(async move {
+            let opened = pool.open().await;
+            pool.pools.metrics.upstream_connected(pool.endpoint().label(), opened.is_ok());
+            if let Err(err) = opened {
+                let endpoint = pool.endpoint().name();
+                tracing::warn!(%endpoint, error = %err, "an HTTP/2 connection is used beyond its max_age: no other can be opened");
+                pool.store.postpone_renewal(Instant::now() + RENEWAL_PAUSE);
+            }
+        });
+    }
+
     async fn open(&self) -> Result<PoolConnection<B>, ConnectError> {
         let version = self.endpoint().settings().http_version;
         let socket = self
@@ -155,7 +186,11 @@ impl<B: UploadBody> Pool<B> {
             .await?;
         match version {
             HttpVersion::Http1 => {
-                let connection = Box::new(Connection::new(socket, Rc::clone(&self.pools.recycler)));
+                let connection = Box::new(Connection::new(
+                    socket,
+                    Rc::clone(&self.pools.recycler),
+                    self.endpoint().settings().pool.expiry(Instant::now()),
+                ));
                 let count = self.gauge().count(ConnectionState::Active);
                 Ok(PoolConnection::Http1(TrackedConnection {
                     connection,

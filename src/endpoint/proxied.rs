@@ -76,7 +76,7 @@ impl Proxy {
         })
     }
 
-    /// Opens a tunnel to `target`. The timeout applies to name resolution, and again to the rest: TCP, TLS with the proxy, its
+    /// Opens a tunnel to `target`. `resolve_timeout` applies to name resolution, `timeout` to the rest: TCP, TLS with the proxy, its
     /// answer and, by the returned deadline, what follows. `wrap` wraps the TCP stream.
     ///
     /// # Cancel safety
@@ -84,11 +84,13 @@ impl Proxy {
     pub(super) async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
         target: &Target,
+        resolve_timeout: Duration,
         timeout: Duration,
         wrap: impl FnOnce(TcpStream) -> S,
     ) -> Result<(Carrier<S>, Instant), ConnectError> {
         let failed = |source| ConnectError::Proxy { proxy: Arc::clone(&self.settings), source };
-        let resolved = self.lookup.resolve(timeout).await.map_err(|err| failed(resolution_error(err, timeout)))?;
+        let resolved = self.lookup.resolve(resolve_timeout).await;
+        let resolved = resolved.map_err(|err| failed(resolution_error(err, resolve_timeout)))?;
         let deadline = Instant::now() + timeout;
         let late = |stage| failed(ProxyError::Timeout { stage, within: timeout });
         let tcp = match timeout_at(deadline, race::connect(resolved)).await {

@@ -14,7 +14,7 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::lookup::Resolved;
+use super::lookup::{Resolved, alternating};
 
 /// The delay before the next address is tried concurrently. Source: RFC 8305 section 5.
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
@@ -70,7 +70,8 @@ pub(super) async fn connect(resolved: Resolved) -> io::Result<TcpStream> {
             }
             found = late => {
                 pending = None;
-                untried.extend(found);
+                // The addresses that were tried are of the other family.
+                untried = alternating(found, untried.into()).into();
             }
         }
     }
@@ -90,6 +91,7 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
+    use crate::endpoint::lookup::PendingLookup;
 
     fn loopback(last: u8, port: u16) -> SocketAddr {
         (Ipv4Addr::new(127, 0, 0, last), port).into()
@@ -129,6 +131,30 @@ mod tests {
             let connected = tokio::time::timeout(Duration::from_secs(20), connect(resolved(addresses))).await.unwrap();
             assert_eq!(connected.unwrap().peer_addr().unwrap(), accepting, "{addresses:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn addresses_of_a_late_lookup_are_tried_before_the_rest_of_the_other_family() {
+        let listener = TcpListener::bind(loopback(1, 0)).await.unwrap();
+        let accepting = listener.local_addr().unwrap();
+        let (silent, _held) = silent().await;
+        // All of them would take longer than the test waits.
+        let addresses = vec![silent; 400];
+        let (pending, send) = PendingLookup::late(accepting.port());
+        let resolved = Resolved { addresses, pending: Some(pending) };
+        let late = async {
+            tokio::time::sleep(ATTEMPT_DELAY / 2).await;
+            send(vec![accepting.ip()]);
+        };
+        let connecting = tokio::time::timeout(Duration::from_secs(20), connect(resolved));
+        let (connected, ()) = tokio::join!(connecting, late);
+        assert_eq!(connected.unwrap().unwrap().peer_addr().unwrap(), accepting);
+
+        // All addresses of the first family refuse while the other is being looked up.
+        let (pending, send) = PendingLookup::late(accepting.port());
+        let resolved = Resolved { addresses: vec![refusing().await], pending: Some(pending) };
+        let (connected, ()) = tokio::join!(connect(resolved), async { send(vec![accepting.ip()]) });
+        assert_eq!(connected.unwrap().peer_addr().unwrap(), accepting);
     }
 
     #[tokio::test]

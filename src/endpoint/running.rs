@@ -99,6 +99,11 @@ impl Endpoint {
         &self.connector
     }
 
+    /// Returns whether connections wait for the addresses of its host.
+    pub fn is_resolving(&self) -> bool {
+        self.connector.is_resolving()
+    }
+
     /// Returns the value of the `Host` header, by which the service distinguishes its resources.
     pub fn host(&self) -> &HeaderValue {
         &self.host

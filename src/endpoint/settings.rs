@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::HealthSettings;
 use crate::credential::CredentialId;
@@ -54,7 +54,9 @@ pub struct EndpointSettings {
     pub ca_file: Option<PathBuf>,
     /// The proxy that its connections go through.
     pub proxy: Option<Arc<EgressProxy>>,
-    /// The timeout of a connection attempt. It applies once to name resolution, and once to TCP and TLS together.
+    /// The timeout of name resolution.
+    pub resolve_timeout: Duration,
+    /// The timeout of TCP, a proxy's answer and TLS together.
     pub connect_timeout: Duration,
     /// The HTTP version of its connections.
     pub http_version: HttpVersion,
@@ -132,4 +134,18 @@ pub struct PoolSettings {
     pub max_idle_per_worker: usize,
     /// The idle time after which a connection is closed. It should be shorter than the idle timeout of the service.
     pub idle_timeout: Duration,
+    /// The age at which a connection carries no further requests, within 10 %; `None` for no limit.
+    pub max_age: Option<Duration>,
+}
+
+/// The ages at which connections that were opened at one time are closed, in parts of `max_age`, so that not all are opened again
+/// at one time.
+const AGE_SPREAD: (f32, f32) = (0.9, 1.1);
+
+impl PoolSettings {
+    /// Returns when a connection that is opened `now` reaches its age.
+    pub(super) fn expiry(&self, now: Instant) -> Option<Instant> {
+        let (shortest, longest) = AGE_SPREAD;
+        self.max_age.map(|age| now + age.mul_f32(shortest + fastrand::f32() * (longest - shortest)))
+    }
 }

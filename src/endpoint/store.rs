@@ -17,7 +17,11 @@ use super::idle_order::Position;
 use super::running::Endpoint;
 use super::settings::PoolSettings;
 use super::waiting::WaitQueue;
-use crate::metrics::{ConnectionCount, ConnectionGauge, ConnectionState};
+use crate::metrics::{ConnectionCount, ConnectionGauge, ConnectionState, UpstreamCloseReason, WorkerMetrics};
+
+/// The time without a request after which a shared HTTP/2 connection that has reached its age is closed, instead of when another
+/// is open in its place.
+const UNUSED_TIME: Duration = Duration::from_secs(1);
 
 /// A connection to an endpoint on which a request can be sent.
 pub(super) enum PoolConnection<B> {
@@ -58,6 +62,8 @@ struct Shared<B> {
     sender: SendRequest<B>,
     number: u64,
     used: Instant,
+    /// When it reaches its age; `None` without a limit, and while another is opened in its place.
+    expires: Option<Instant>,
     /// Its position among the worker's idle connections.
     position: Position,
 }
@@ -83,6 +89,7 @@ struct Inner<B> {
     /// The round in which the connections were last checked for the idle timeout.
     swept: Cell<u64>,
     gauge: ConnectionGauge,
+    metrics: Rc<WorkerMetrics>,
 }
 
 impl<B: UploadBody> ConnectionStore<B> {
@@ -90,13 +97,15 @@ impl<B: UploadBody> ConnectionStore<B> {
     /// `abandoned`.
     pub(super) fn new(
         endpoint: Arc<Endpoint>,
-        gauge: ConnectionGauge,
+        metrics: &Rc<WorkerMetrics>,
         max_opening: usize,
         abandoned: mpsc::UnboundedSender<Abandoned<B>>,
         all_idle: Rc<IdleConnections>,
     ) -> Self {
         Self(Rc::new(Inner {
             settings: endpoint.settings().pool,
+            gauge: metrics.connections(endpoint.label()),
+            metrics: Rc::clone(metrics),
             endpoint,
             idle: RefCell::default(),
             shared: RefCell::default(),
@@ -106,7 +115,6 @@ impl<B: UploadBody> ConnectionStore<B> {
             finishing: Cell::default(),
             all_idle,
             swept: Cell::default(),
-            gauge,
         }))
     }
 
@@ -141,12 +149,16 @@ impl<B: UploadBody> ConnectionStore<B> {
             }
             self.0.all_idle.remove(tracked.position);
             // A connection that carried a long request may be older than the next one.
-            let is_fresh = unused < self.0.settings.idle_timeout;
-            if is_fresh && tracked.connection.is_usable() {
-                tracked.used = now;
-                tracked.count.set(ConnectionState::Active);
-                return Some(PoolConnection::Http1(tracked));
+            if !tracked.connection.is_usable() {
+                continue;
             }
+            if let Some(reason) = self.0.close_reason(&tracked, now) {
+                self.0.count_closed(reason);
+                continue;
+            }
+            tracked.used = now;
+            tracked.count.set(ConnectionState::Active);
+            return Some(PoolConnection::Http1(tracked));
         }
         None
     }
@@ -171,9 +183,28 @@ impl<B: UploadBody> ConnectionStore<B> {
         self.0.next_number.set(number + 1);
         let used = Instant::now();
         if let Some(position) = self.0.all_idle.add(self.as_idle_store(), used) {
-            self.0.replace_shared(Some(Shared { sender, number, used, position }));
+            let expires = self.0.settings.expiry(used);
+            if self.0.replace_shared(Some(Shared { sender, number, used, expires, position })) {
+                self.0.count_closed(UpstreamCloseReason::Age);
+            }
+        } else {
+            self.0.count_closed(UpstreamCloseReason::Limit);
         }
         number
+    }
+
+    /// Returns whether the shared HTTP/2 connection has reached its age, so that another must be opened in its place. Returns it
+    /// once, until [`Self::postpone_renewal`].
+    pub(super) fn start_renewal(&self, now: Instant) -> bool {
+        let mut shared = self.0.shared.borrow_mut();
+        shared.as_mut().is_some_and(|shared| shared.expires.take_if(|expires| now >= *expires).is_some())
+    }
+
+    /// Keeps the shared HTTP/2 connection in use until then, since none could be opened in its place.
+    pub(super) fn postpone_renewal(&self, until: Instant) {
+        if let Some(shared) = self.0.shared.borrow_mut().as_mut() {
+            shared.expires.get_or_insert(until);
+        }
     }
 
     /// Removes an HTTP/2 connection from use for new requests. Its open streams continue.
@@ -185,9 +216,13 @@ impl<B: UploadBody> ConnectionStore<B> {
 
     /// Takes back a connection after an exchange. Closes it if it cannot carry another request.
     pub(super) fn put_back(&self, tracked: TrackedConnection<B>) {
-        if tracked.connection.is_reusable() {
-            self.offer(tracked, true);
+        if !tracked.connection.is_reusable() {
+            return;
         }
+        if tracked.connection.has_expired(tracked.used) {
+            return self.0.count_closed(UpstreamCloseReason::Age);
+        }
+        self.offer(tracked, true);
     }
 
     /// Hands a connection to the first waiting request that accepts it, else keeps it idle.
@@ -205,9 +240,11 @@ impl<B: UploadBody> ConnectionStore<B> {
 
     fn keep(&self, mut tracked: TrackedConnection<B>) {
         if self.0.idle.borrow().len() >= self.0.settings.max_idle_per_worker {
-            return;
+            return self.0.count_closed(UpstreamCloseReason::PoolLimit);
         }
-        let Some(position) = self.0.all_idle.add(self.as_idle_store(), tracked.used) else { return };
+        let Some(position) = self.0.all_idle.add(self.as_idle_store(), tracked.used) else {
+            return self.0.count_closed(UpstreamCloseReason::Limit);
+        };
         tracked.position = position;
         tracked.count.set(ConnectionState::Idle);
         self.0.idle.borrow_mut().push(tracked);
@@ -226,33 +263,67 @@ impl<B: UploadBody> IdleStore for Inner<B> {
             idle.remove(index);
         }
         self.shared.borrow_mut().take_if(|shared| shared.position == position);
+        self.count_closed(UpstreamCloseReason::Limit);
     }
 
     fn sweep(&self, now: Instant, round: u64) {
         if self.swept.replace(round) == round {
             return;
         }
-        let is_expired = |used: Instant| now.saturating_duration_since(used) >= self.settings.idle_timeout;
         self.idle.borrow_mut().retain_mut(|tracked| {
-            let is_kept = !is_expired(tracked.used) && tracked.connection.is_usable();
+            let reason = self.close_reason(tracked, now);
+            let is_usable = tracked.connection.is_usable();
+            if let Some(reason) = reason.filter(|_| is_usable) {
+                self.count_closed(reason);
+            }
+            let is_kept = reason.is_none() && is_usable;
             if !is_kept {
                 self.all_idle.remove(tracked.position);
             }
             is_kept
         });
+        let shared = self.shared.borrow().as_ref().map(|shared| {
+            let unused = now.saturating_duration_since(shared.used);
+            let has_expired = shared.expires.is_some_and(|expires| now >= expires) && unused >= UNUSED_TIME;
+            (shared.sender.is_closed(), self.reason(unused, has_expired))
+        });
         // Open streams keep the connection open.
-        let is_over = |shared: &Shared<B>| is_expired(shared.used) || shared.sender.is_closed();
-        if self.shared.borrow().as_ref().is_some_and(is_over) {
+        if let Some((is_closed, reason)) = shared.filter(|(is_closed, reason)| *is_closed || reason.is_some()) {
             self.replace_shared(None);
+            if let Some(reason) = reason.filter(|_| !is_closed) {
+                self.count_closed(reason);
+            }
         }
     }
 }
 
+impl<B: UploadBody> Inner<B> {
+    /// Returns why an idle connection must be closed, if it must.
+    fn close_reason(&self, idle: &TrackedConnection<B>, now: Instant) -> Option<UpstreamCloseReason> {
+        self.reason(now.saturating_duration_since(idle.used), idle.connection.has_expired(now))
+    }
+}
+
 impl<B> Inner<B> {
-    fn replace_shared(&self, shared: Option<Shared<B>>) {
-        if let Some(replaced) = self.shared.replace(shared) {
+    fn reason(&self, unused: Duration, has_expired: bool) -> Option<UpstreamCloseReason> {
+        match unused >= self.settings.idle_timeout {
+            true => Some(UpstreamCloseReason::Idle),
+            false => has_expired.then_some(UpstreamCloseReason::Age),
+        }
+    }
+
+    #[cold]
+    fn count_closed(&self, reason: UpstreamCloseReason) {
+        self.metrics.upstream_closed(self.endpoint.label(), reason);
+    }
+
+    /// Replaces the shared connection. Returns whether another one was open.
+    fn replace_shared(&self, shared: Option<Shared<B>>) -> bool {
+        let replaced = self.shared.replace(shared);
+        if let Some(replaced) = &replaced {
             self.all_idle.remove(replaced.position);
         }
+        replaced.is_some_and(|replaced| !replaced.sender.is_closed())
     }
 }
 

@@ -27,11 +27,12 @@ pub(crate) fn settings(port: u16) -> EndpointSettings {
         role: EndpointRole::Primary,
         ca_file: None,
         proxy: None,
+        resolve_timeout: Duration::from_secs(5),
         connect_timeout: Duration::from_secs(5),
         http_version: HttpVersion::Http1,
         max_requests: None,
         rate: None,
-        pool: PoolSettings { max_idle_per_worker: 8, idle_timeout: MINUTE },
+        pool: PoolSettings { max_idle_per_worker: 8, idle_timeout: MINUTE, max_age: None },
         health: HealthSettings {
             failures: 5,
             failure_ratio: FailureRatio::new(0.5).unwrap(),

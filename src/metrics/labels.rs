@@ -88,7 +88,7 @@ label_enum! {
 label_enum! {
     /// Why an attempt at an endpoint failed.
     UpstreamErrorReason {
-        /// The endpoint's host name did not resolve in time.
+        /// Name resolution of the endpoint failed, or did not finish within `resolve_timeout`.
         Dns = "dns",
         /// The endpoint refused the connection or was unreachable.
         Connect = "connect",
@@ -228,6 +228,20 @@ label_enum! {
         Unread = "unread",
         /// The CAs or revocation lists by which its caller was verified were replaced.
         Trust = "trust",
+    }
+}
+
+label_enum! {
+    /// Why the gateway closed a connection to an endpoint that could have carried another request.
+    UpstreamCloseReason {
+        /// It reached `pool.max_age`.
+        Age = "age",
+        /// It was idle for `pool.idle_timeout`.
+        Idle = "idle",
+        /// `limits.max_idle_connections` was reached.
+        Limit = "limit",
+        /// `pool.max_idle_per_worker` was reached.
+        PoolLimit = "pool_limit",
     }
 }
 

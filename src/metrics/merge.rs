@@ -39,6 +39,7 @@ pub const MERGES: &[(&str, Merge)] = &[
     ("token_last_success_timestamp_seconds", Merge::Earliest),
     ("token_requests_total", Merge::Sum),
     ("upstream_connections", Merge::Sum),
+    ("upstream_connections_closed_total", Merge::Sum),
     ("upstream_connects_total", Merge::Sum),
     ("upstream_duration_seconds", Merge::Sum),
     ("upstream_errors_total", Merge::Sum),

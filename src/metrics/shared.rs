@@ -25,6 +25,7 @@ pub(super) struct SharedMetrics {
     pub(super) upstream_errors: IntCounterVec,
     pub(super) upstream_connections: IntGaugeVec,
     pub(super) upstream_connects: IntCounterVec,
+    pub(super) upstream_closed: IntCounterVec,
     pub(super) retries: IntCounterVec,
     pub(super) token_wait: Histogram,
     pub(super) unauthorized: IntCounterVec,
@@ -109,6 +110,11 @@ impl SharedMetrics {
                 "upstream_connects_total",
                 "Connection attempts to endpoints.",
                 &["endpoint", "result"],
+            )?,
+            upstream_closed: registry.counters(
+                "upstream_connections_closed_total",
+                "Usable connections to endpoints that the gateway has closed.",
+                &["endpoint", "reason"],
             )?,
             retries: registry.counters(
                 "retries_total",

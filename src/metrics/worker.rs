@@ -11,7 +11,7 @@ use super::connections::ConnectionGauge;
 use super::label_table::Label;
 use super::labels::{
     AddressProblem, ConnectionState, ErrorKind, FanOutOutcome, ProxyProtocolError, QueueOutcome, RetryOutcome,
-    UnauthorizedAction, UpstreamErrorReason, code_label,
+    UnauthorizedAction, UpstreamCloseReason, UpstreamErrorReason, code_label,
 };
 use super::local::{ByLabel, CodeCounters, GaugeShare};
 use super::{Metrics, SharedMetrics};
@@ -185,6 +185,11 @@ impl WorkerMetrics {
     pub fn upstream_connected(&self, endpoint: &Label, ok: bool) {
         let result = if ok { "ok" } else { "error" };
         self.shared.upstream_connects.with_label_values(&[endpoint.name(), result]).inc();
+    }
+
+    /// Counts a usable connection that the gateway closed.
+    pub fn upstream_closed(&self, endpoint: &Label, reason: UpstreamCloseReason) {
+        self.shared.upstream_closed.with_label_values(&[endpoint.name(), reason.label()]).inc();
     }
 
     /// Records what is left of this worker's retry budget for an endpoint, from 0 to 1. Before each flush, for every budget.

@@ -1,6 +1,7 @@
 //! Connections to endpoints when callers cancel, and bodies that the gateway rewrites.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::ACCEPT_ENCODING;
@@ -11,8 +12,8 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 use crate::support::{
-    ALL_OPERATIONS, BROADCAST_BODY, BROADCAST_PATH, Harness, ScriptedEndpoint, ScriptedResponse, broadcast_request,
-    request, wait_until,
+    ALL_OPERATIONS, BROADCAST_BODY, BROADCAST_PATH, Harness, Http2Endpoint, ScriptedEndpoint, ScriptedResponse,
+    broadcast_request, request, wait_until,
 };
 
 /// Starts a gateway with one worker, hence one connection pool, in front of the endpoint.
@@ -137,6 +138,8 @@ async fn connection_that_has_been_idle_longest_closes_when_too_many_are_kept() {
     let mut caller = harness.caller().await;
     let (to_east, to_west) =
         ("/api/hubs/chat/:send?api-version=2022-11-01", "/api/hubs/west/:send?api-version=2022-11-01");
+    let closed_by_limit =
+        async || harness.metrics().await.sum("upstream_connections_closed_total", &[("reason", "limit")]);
     for (target, kept, closed) in [(to_east, "east", "west"), (to_west, "west", "east"), (to_east, "east", "west")] {
         caller.post(target, "application/json", BROADCAST_BODY).await.assert_status(202);
         wait_until("one connection is kept, the latest", async || {
@@ -144,6 +147,68 @@ async fn connection_that_has_been_idle_longest_closes_when_too_many_are_kept() {
         })
         .await;
     }
+    assert!((closed_by_limit().await - 2.0).abs() < f64::EPSILON, "{}", closed_by_limit().await);
+}
+
+#[tokio::test]
+async fn busy_connection_is_replaced_at_its_age_and_no_call_is_lost() {
+    let endpoint = Http2Endpoint::start().await;
+    for version in ["1.1", "2"] {
+        let harness = Harness::start(|options| {
+            options.set("process.workers", "1").set("endpoints.east.http_version", version);
+            options.set("endpoints.east.pool", r#"{ max_age = "1s" }"#);
+            if version == "2" {
+                options.set("endpoints.east.url", &format!("http://{}", endpoint.address));
+            }
+        })
+        .await;
+        let mut caller = harness.caller().await;
+        let began = Instant::now();
+        // Each connection carries at least one call, and the last one is no older than the others.
+        wait_until("connections are replaced", async || {
+            caller.send(broadcast_request(), BROADCAST_BODY).await.assert_status(202);
+            let metrics = harness.metrics().await;
+            let closed = metrics.sum("upstream_connections_closed_total", &[("endpoint", "east"), ("reason", "age")]);
+            (closed > 1.5).then_some(())
+        })
+        .await;
+        assert!(began.elapsed() >= Duration::from_millis(1800), "HTTP/{version}: connections were replaced early");
+        let metrics = harness.metrics().await;
+        let opened = metrics.sum("upstream_connects_total", &[("endpoint", "east"), ("result", "ok")]);
+        assert!(opened > 1.5, "HTTP/{version}: {opened}");
+        assert!(metrics.sum("upstream_errors_total", &[("endpoint", "east")]) < 0.5, "HTTP/{version}");
+        assert!(harness.arrivals("west").is_empty(), "HTTP/{version}");
+    }
+    assert!(endpoint.requests().last().unwrap() > &0, "all calls used one connection");
+}
+
+#[tokio::test]
+async fn http2_connection_is_used_beyond_its_age_while_no_other_can_be_opened() {
+    let endpoint = Http2Endpoint::start().await;
+    let harness = Harness::start(|options| {
+        options.set("process.workers", "1").set("endpoints.east.http_version", "2");
+        options.set("endpoints.east.url", &format!("http://{}", endpoint.address));
+        options.set("endpoints.east.pool", r#"{ max_age = "1s" }"#);
+    })
+    .await;
+    let mut caller = harness.caller().await;
+    caller.send(broadcast_request(), BROADCAST_BODY).await.assert_status(202);
+    endpoint.stop_accepting().await;
+    let failed = async || {
+        let metrics = harness.metrics().await;
+        metrics.sum("upstream_connects_total", &[("endpoint", "east"), ("result", "error")])
+    };
+    wait_until("a connection was not opened", async || {
+        caller.send(broadcast_request(), BROADCAST_BODY).await.assert_status(202);
+        (failed().await > 0.5).then_some(())
+    })
+    .await;
+    for _ in 0..10 {
+        caller.send(broadcast_request(), BROADCAST_BODY).await.assert_status(202);
+    }
+    assert!(failed().await < 1.5, "it is not tried at each call");
+    assert!(harness.arrivals("west").is_empty());
+    assert!(endpoint.requests().iter().all(|connection| *connection == 0));
 }
 
 #[tokio::test]

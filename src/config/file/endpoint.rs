@@ -41,7 +41,10 @@ pub(crate) struct EndpointFile {
     /// `"off"`, or `{ url = …, username = …, password = …, ca_file = … }`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) proxy: Option<ProxyChoiceFile>,
-    /// The timeout of name resolution, and separately of TCP, a proxy's answer and TLS together. Default: `2s`.
+    /// The timeout of name resolution. Default: `6s`, since the system's resolver repeats a lost query after 5 s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) resolve_timeout: Option<String>,
+    /// The timeout of TCP, a proxy's answer and TLS together, after name resolution. Default: `2s`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) connect_timeout: Option<String>,
     /// The HTTP version: `"1.1"` (default) or `"2"`.
@@ -89,11 +92,14 @@ pub(crate) struct PoolFile {
     pub(crate) max_idle_per_worker: u32,
     /// The time after which an idle connection is closed.
     pub(crate) idle_timeout: String,
+    /// The age at which a connection is closed after its response, within 10 %, so that a changed DNS answer is followed: at least
+    /// `1s`, or `off`.
+    pub(crate) max_age: String,
 }
 
 impl Default for PoolFile {
     fn default() -> Self {
-        Self { max_idle_per_worker: 128, idle_timeout: "60s".to_owned() }
+        Self { max_idle_per_worker: 128, idle_timeout: "60s".to_owned(), max_age: "10m".to_owned() }
     }
 }
 

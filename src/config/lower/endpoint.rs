@@ -20,6 +20,9 @@ use crate::limits::RateSettings;
 /// Keeps the buckets of a window longer than a millisecond, the resolution of its time.
 const MIN_WINDOW: Duration = Duration::from_secs(1);
 
+/// Longer than the resolver of glibc takes to repeat a lost query (`RES_TIMEOUT`, 5 s), so that one lost packet fails no call.
+const RESOLVE_TIMEOUT: &str = "6s";
+
 /// The lowered endpoints.
 #[derive(Default)]
 pub(super) struct Endpoints {
@@ -161,6 +164,8 @@ fn lower_one(
     let origin = values::origin(&at("url"), &file.url, PlainHttp::Loopback, context);
     let ca_file = file.ca_file.as_ref().map(|path| values::existing_file(&at("ca_file"), path, context));
     let proxy = egress::lower_choice(&at("proxy"), file.proxy.as_ref(), &common.egress, context);
+    let resolve_timeout = file.resolve_timeout.as_deref().unwrap_or(RESOLVE_TIMEOUT);
+    let resolve_timeout = values::duration(&at("resolve_timeout"), resolve_timeout, context);
     let connect_timeout = file.connect_timeout.as_deref().unwrap_or("2s");
     let connect_timeout = values::duration(&at("connect_timeout"), connect_timeout, context);
     let max_requests = values::max_requests(&at("max_requests"), file.max_requests, context);
@@ -169,6 +174,8 @@ fn lower_one(
         None => common.limits.rate,
     };
     let idle_timeout = values::duration(&below(&at("pool"), "idle_timeout"), &file.pool.idle_timeout, context);
+    let max_age = Some(file.pool.max_age.as_str()).filter(|text| *text != "off");
+    let max_age = values::age(&below(&at("pool"), "max_age"), max_age, context);
     // Last, so that the problems of all keys are reported.
     let (name, origin) = (EndpointName::new(name), origin?);
     if !origin.tls && file.proxy.is_some() && proxy.proxy.is_some() {
@@ -191,6 +198,7 @@ fn lower_one(
         },
         ca_file,
         proxy,
+        resolve_timeout,
         connect_timeout,
         http_version: match file.http_version {
             HttpVersionFile::Http1 => HttpVersion::Http1,
@@ -198,7 +206,7 @@ fn lower_one(
         },
         max_requests: max_requests.or(common.limits.max_requests),
         rate,
-        pool: PoolSettings { max_idle_per_worker: file.pool.max_idle_per_worker as usize, idle_timeout },
+        pool: PoolSettings { max_idle_per_worker: file.pool.max_idle_per_worker as usize, idle_timeout, max_age },
         health: common.health,
     };
     let digest = Digest::of(&settings);

@@ -108,7 +108,7 @@ pub(super) fn age(key: &[String], text: Option<&str>, context: &mut Context<'_>)
     let text = text?;
     let age = duration_or_zero(key, text, context);
     if age < MIN_AGE && humantime::parse_duration(text).is_ok() {
-        let fix = "write a longer one, such as `10m`, or remove it for no limit";
+        let fix = "write a longer one, such as `10m`, or leave it out";
         context.problem(key, format!("`{text}` is shorter than a second"), fix);
     }
     Some(age)

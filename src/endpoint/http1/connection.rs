@@ -5,6 +5,7 @@ use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderName, Method, Response};
@@ -41,11 +42,17 @@ pub(in crate::endpoint) struct Connection<B> {
     write_error: Option<Http1Error>,
     body: Decoder,
     keeps_alive: bool,
+    /// When it reaches its age; `None` without a limit.
+    expires: Option<Instant>,
 }
 
 impl<B: Body<Data = Bytes, Error: Into<Cause>> + Unpin> Connection<B> {
-    /// Wraps a new connection.
-    pub(in crate::endpoint) fn new(socket: Socket<Batched<TcpStream>>, recycler: Rc<Recycler>) -> Self {
+    /// Wraps a new connection, which carries no further requests when it `expires`.
+    pub(in crate::endpoint) fn new(
+        socket: Socket<Batched<TcpStream>>,
+        recycler: Rc<Recycler>,
+        expires: Option<Instant>,
+    ) -> Self {
         Self {
             socket,
             input: BytesMut::new(),
@@ -57,7 +64,13 @@ impl<B: Body<Data = Bytes, Error: Into<Cause>> + Unpin> Connection<B> {
             write_error: None,
             body: Decoder::Ended,
             keeps_alive: true,
+            expires,
         }
+    }
+
+    /// Returns whether it has reached its age.
+    pub(in crate::endpoint) fn has_expired(&self, now: Instant) -> bool {
+        self.expires.is_some_and(|expires| now >= expires)
     }
 
     /// Returns whether a request may begin: the endpoint has neither closed the idle connection nor sent anything on it. Makes no

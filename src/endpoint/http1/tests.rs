@@ -67,7 +67,7 @@ struct Received {
 type Outcome = Result<Received, String>;
 
 fn connection<B: Body<Data = Bytes, Error: Into<Cause>> + Unpin>(stream: TcpStream) -> Connection<B> {
-    Connection::new(Socket::Left(Carrier::Left(Batched::new(stream, &WriteBatch::start()))), Rc::default())
+    Connection::new(Socket::Left(Carrier::Left(Batched::new(stream, &WriteBatch::start()))), Rc::default(), None)
 }
 
 /// Sends a request and reads the response. Returns the response and whether the connection can be reused.

@@ -50,7 +50,7 @@ async fn start() -> u16 {
 fn response_408_is_about_the_idle_connection_if_the_request_cannot_have_timed_out() {
     run(async {
         let hour = Duration::from_secs(3600);
-        let settings = PoolSettings { max_idle_per_worker: 1, idle_timeout: 2 * hour };
+        let settings = PoolSettings { max_idle_per_worker: 1, idle_timeout: 2 * hour, max_age: None };
         let settings = EndpointSettings { pool: settings, ..tests::settings(start().await) };
         let (just_now, earlier) = (|| Instant::now() + hour, || Instant::now().checked_sub(2 * ROUND_TRIP).unwrap());
         for (began, body, is_about_idle_connection) in [

@@ -74,7 +74,7 @@ async fn send(lease: Lease<Full<bytes::Bytes>>) -> usize {
     response.headers()["connection-number"].to_str().unwrap().parse().unwrap()
 }
 
-const SETTINGS: PoolSettings = PoolSettings { max_idle_per_worker: 8, idle_timeout: MINUTE };
+const SETTINGS: PoolSettings = PoolSettings { max_idle_per_worker: 8, idle_timeout: MINUTE, max_age: None };
 
 #[test]
 fn most_recently_used_connection_is_leased_first() {

@@ -6,6 +6,9 @@ use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+
+use super::wait_until;
 
 /// The reply to a request.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +32,7 @@ pub(crate) enum Reply {
 pub(crate) struct Http2Endpoint {
     pub(crate) address: SocketAddr,
     shared: Arc<Shared>,
+    accepting: JoinHandle<()>,
 }
 
 #[derive(Default)]
@@ -46,13 +50,20 @@ impl Http2Endpoint {
         let shared = Arc::<Shared>::default();
         let served = Arc::clone(&shared);
         // Ends with the test's runtime.
-        tokio::spawn(async move {
+        let accepting = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let shared = Arc::clone(&served);
                 tokio::spawn(async move { drop(serve(stream, &shared).await) });
             }
         });
-        Self { address, shared }
+        Self { address, shared, accepting }
+    }
+
+    /// Refuses further connections. Open ones continue.
+    pub(crate) async fn stop_accepting(&self) {
+        self.accepting.abort();
+        wait_until("connections are refused", async || TcpStream::connect(self.address).await.is_err().then_some(()))
+            .await;
     }
 
     /// Sets the replies to the next requests.
