@@ -17,6 +17,7 @@ mod run;
 mod runtime;
 #[cfg(feature = "sandbox")]
 mod sandbox;
+mod service_manager;
 mod token;
 mod write_file;
 

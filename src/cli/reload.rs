@@ -8,6 +8,7 @@ use anyhow::Context;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
+use super::service_manager::ServiceManager;
 use crate::config::Loader;
 use crate::gateway::{Reload, run_detached};
 
@@ -20,20 +21,28 @@ const MAX_SHARE: u32 = 20;
 const MAX_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Starts a task that watches the configuration that `loader` loaded. The task ends when the receiver is dropped.
-pub(super) fn watch(loader: Loader) -> anyhow::Result<mpsc::Receiver<Reload>> {
+pub(super) fn watch(loader: Loader, manager: ServiceManager) -> anyhow::Result<mpsc::Receiver<Reload>> {
     let (sender, receiver) = mpsc::channel(1);
     let hangups = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
-    tokio::spawn(keep_watching(loader, hangups, sender));
+    tokio::spawn(keep_watching(loader, hangups, manager, sender));
     Ok(receiver)
 }
 
-async fn keep_watching(mut loader: Loader, mut hangups: Signal, reloads: mpsc::Sender<Reload>) {
+async fn keep_watching(
+    mut loader: Loader,
+    mut hangups: Signal,
+    manager: ServiceManager,
+    reloads: mpsc::Sender<Reload>,
+) {
     let mut interval = INTERVAL;
     loop {
         let is_requested = tokio::select! {
             _ = hangups.recv() => true,
             () = tokio::time::sleep(interval) => false,
         };
+        if is_requested {
+            manager.reloading();
+        }
         // If the thread panics, a new loader starts with nothing in its cache.
         let fresh = loader.restarted();
         let reading = run_detached(
@@ -61,6 +70,10 @@ async fn keep_watching(mut loader: Loader, mut hangups: Signal, reloads: mpsc::S
                 Err(failed.to_string())
             }
         };
+        if !is_requested {
+            manager.reloading();
+        }
+        // The gateway reports that the reload has finished.
         if reloads.send(reload).await.is_err() {
             return;
         }

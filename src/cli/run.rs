@@ -11,9 +11,11 @@ use tokio::sync::mpsc;
 use super::options::ConfigOptions;
 use super::output::{Outcome, usage};
 use super::runtime::control_runtime;
+use super::service_manager::{ServiceManager, status};
 use super::{logging, reload, write_file};
 use crate::config::Loader;
-use crate::gateway::{Addresses, Gateway, GatewayError, Reload, Settings};
+use crate::gateway::{Addresses, Gateway, GatewayError, GatewayEvent, Reload, Settings};
+use crate::serve::InheritedSockets;
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
@@ -24,7 +26,17 @@ pub(super) struct Options {
     ready_file: Option<PathBuf>,
 }
 
+/// What surrounds a gateway: the watched configuration and the service manager.
+#[derive(Default)]
+pub(super) struct Surroundings {
+    reloads: Option<mpsc::Receiver<Reload>>,
+    sockets: InheritedSockets,
+    manager: ServiceManager,
+}
+
 pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
+    // Before any thread starts: it removes variables.
+    let sockets = InheritedSockets::from_environment().map_err(usage)?;
     if let Some(file) = &options.ready_file {
         write_file::check(file).context("--ready-file").map_err(usage)?;
     }
@@ -36,12 +48,13 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
     }
     let runtime = control_runtime()?;
     let served = runtime.block_on(async {
-        let reloads = reload::watch(loader)?;
+        let manager = ServiceManager::from_environment();
+        let reloads = Some(reload::watch(loader, manager.clone())?);
         let on_serving = |addresses: &Addresses| match &options.ready_file {
             Some(file) => write_ready_file(file, &ready_file(addresses)),
             None => Ok(()),
         };
-        serve(loaded.settings, Some(reloads), on_serving).await
+        serve(loaded.settings, Surroundings { reloads, sockets, manager }, on_serving).await
     });
     // Does not wait for name lookups or file reads that hang.
     runtime.shutdown_background();
@@ -51,24 +64,36 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
 /// Builds a gateway and serves until a signal arrives. Calls `on_serving` once the listeners accept connections.
 pub(super) async fn serve(
     settings: Settings,
-    reloads: Option<mpsc::Receiver<Reload>>,
+    surroundings: Surroundings,
     on_serving: impl FnOnce(&Addresses) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let gateway = Gateway::build(settings, &tokio::runtime::Handle::current()).await.map_err(usage)?;
+    let Surroundings { reloads, sockets, manager } = surroundings;
+    let control = tokio::runtime::Handle::current();
+    let gateway = Gateway::build_with(settings, sockets, &control).await.map_err(usage)?;
     let gateway = match reloads {
         Some(reloads) => gateway.with_reloads(reloads),
         None => gateway,
     };
     let shutdown = shutdown_signal()?;
-    let mut on_serving_result = Ok(());
-    let served = gateway.serve(shutdown, |addresses| {
-        for (name, address) in &addresses.listeners {
-            tracing::info!(listener = %name, %address, "serving");
+    let (mut on_serving, mut on_serving_result) = (Some(on_serving), Ok(()));
+    let served = gateway.serve_reporting(shutdown, |event| match event {
+        GatewayEvent::Serving(addresses, workers) => {
+            for (name, address) in &addresses.listeners {
+                tracing::info!(listener = %name, %address, "serving");
+            }
+            if let Some(address) = addresses.admin {
+                tracing::info!(%address, "admin serving");
+            }
+            manager.serving(addresses, workers);
+            if let Some(on_serving) = on_serving.take() {
+                on_serving_result = on_serving(addresses);
+            }
         }
-        if let Some(address) = addresses.admin {
-            tracing::info!(%address, "admin serving");
+        GatewayEvent::Reloaded(addresses) => manager.ready(&status(addresses)),
+        GatewayEvent::Rejected(problem) => {
+            manager.ready(&format!("the new configuration was rejected, the previous one stays in force: {problem}"));
         }
-        on_serving_result = on_serving(addresses);
+        GatewayEvent::Stopping => manager.stopping(),
     });
     let served = served.await;
     on_serving_result?;

@@ -8,7 +8,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::output::{Outcome, print, usage};
-use super::run::{serve, shutdown_signal, write_ready_file};
+use super::run::{Surroundings, serve, shutdown_signal, write_ready_file};
 use super::runtime::control_runtime;
 use super::{logging, write_file};
 use crate::config::{Sources, load};
@@ -143,7 +143,7 @@ async fn start(options: &Options, plan: &Plan, sandbox: &Sandbox, folder: &Path)
     };
     let loaded = load(&Sources { file: Some(config.clone()), ..Sources::default() })?;
     logging::init(&loaded.settings.logging)?;
-    let served = serve(loaded.settings, None, |addresses| announce(Some(addresses)));
+    let served = serve(loaded.settings, Surroundings::default(), |addresses| announce(Some(addresses)));
     served.await.map_err(|err| if err.to_string().contains("in use") { usage(hint(&err, &plan.gateway)) } else { err })
 }
 

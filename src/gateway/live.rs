@@ -75,6 +75,11 @@ impl Live {
         &self.parts.settings
     }
 
+    /// Returns the addresses of the configuration in force.
+    pub(super) fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
     pub(super) fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
     }

@@ -10,7 +10,7 @@ use crate::config::{Sources, load};
 use crate::credential::{CredentialKind, CredentialState};
 use crate::endpoint::CallClass;
 use crate::metrics::Exposition;
-use crate::serve::ListenerPlan;
+use crate::serve::{InheritedSockets, ListenerPlan};
 
 const LISTENERS: &str = "[listeners.default]\nbind = \"127.0.0.1:0\"\n";
 
@@ -40,7 +40,7 @@ impl Fixture {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("token"), "token").unwrap();
         let settings = settings(folder.path(), LISTENERS, "");
-        let ids = ListenerPlan::first(&settings.listener_settings()).ids();
+        let ids = ListenerPlan::first(&settings.listener_settings(), InheritedSockets::default()).ids();
         let mut live = Live::build(settings, &ids, &Handle::current()).unwrap();
         let admin = live.start(&Addresses { listeners: Vec::new(), admin: None }, Vec::new());
         let fixture = Self { folder, live, admin };
@@ -58,7 +58,7 @@ impl Fixture {
     }
 
     async fn prepare(&self, settings: Settings) -> Result<Prepared, String> {
-        let plan = ListenerPlan::first(&settings.listener_settings());
+        let plan = ListenerPlan::first(&settings.listener_settings(), InheritedSockets::default());
         self.live.prepare(settings, plan, || {}).await
     }
 

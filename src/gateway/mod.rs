@@ -20,7 +20,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use crate::proxy::WorkerProxy;
-use crate::serve::{Bound, ListenerPlan};
+use crate::serve::{Bound, InheritedSockets, ListenerPlan, WorkerHandles};
 
 use live::Live;
 
@@ -39,6 +39,19 @@ pub struct Gateway {
     reloads: mpsc::Receiver<Reload>,
 }
 
+/// What happens to a gateway that serves.
+#[derive(Debug)]
+pub enum GatewayEvent<'a> {
+    /// The listeners accept connections.
+    Serving(&'a Addresses, WorkerHandles),
+    /// A new configuration is in force.
+    Reloaded(&'a Addresses),
+    /// A new configuration was rejected, for this reason. The previous one stays in force.
+    Rejected(&'a str),
+    /// The gateway has begun to stop.
+    Stopping,
+}
+
 /// A new configuration, or the reason why it is invalid.
 pub type Reload = Result<Settings, String>;
 
@@ -50,17 +63,40 @@ impl Gateway {
     /// # Errors
     /// [`GatewayError`] for the first part that cannot be built.
     pub async fn build(settings: Settings, control: &Handle) -> Result<Self, GatewayError> {
-        let listeners = ListenerPlan::first(&settings.listener_settings());
+        Self::build_with(settings, InheritedSockets::default(), control).await
+    }
+
+    /// Builds a gateway as [`Gateway::build`] does. Listeners that have an inherited socket use it.
+    ///
+    /// # Errors
+    /// As [`Gateway::build`].
+    pub async fn build_with(
+        settings: Settings,
+        inherited: InheritedSockets,
+        control: &Handle,
+    ) -> Result<Self, GatewayError> {
+        let listeners = ListenerPlan::first(&settings.listener_settings(), inherited.clone());
         let live = Live::build(settings, &listeners.ids(), control)?;
         let settings = live.settings();
         let bound = Bound::bind(listeners, &settings.serve)?;
         let admin = match settings.admin.as_ref().map(|admin| admin.bind) {
             Some(address) => {
-                let listener = TcpListener::bind(address).await;
+                let listener = match inherited.admin(address) {
+                    Some(socket) => socket.and_then(TcpListener::from_std),
+                    None => TcpListener::bind(address).await,
+                };
                 Some(listener.map_err(|source| GatewayError::BindAdmin { address, source })?)
             }
             None => None,
         };
+        let admin_address = admin.as_ref().and_then(|admin| admin.local_addr().ok());
+        for socket in bound.unused_sockets(admin_address) {
+            tracing::warn!(
+                socket,
+                "no listener uses this socket of the service manager, so its connections wait for ever: give it the name of a \
+                 listener (`FileDescriptorName=`), or the address of a listener's `bind`"
+            );
+        }
         let (_closed, reloads) = mpsc::channel(1);
         Ok(Self { live, bound, admin, reloads })
     }
@@ -94,6 +130,27 @@ impl Gateway {
         shutdown: impl Future<Output = ()>,
         on_serving: impl FnOnce(&Addresses),
     ) -> Result<(), GatewayError> {
+        let mut on_serving = Some(on_serving);
+        let on_event = |event: GatewayEvent<'_>| {
+            if let (GatewayEvent::Serving(addresses, _), Some(on_serving)) = (event, on_serving.take()) {
+                on_serving(addresses);
+            }
+        };
+        self.serve_reporting(shutdown, on_event).await
+    }
+
+    /// Serves as [`Gateway::serve`] does, and reports what happens.
+    ///
+    /// # Errors
+    /// As [`Gateway::serve`].
+    ///
+    /// # Cancel safety
+    /// Not safe: dropping the future cuts requests off.
+    pub async fn serve_reporting(
+        self,
+        shutdown: impl Future<Output = ()>,
+        mut on_event: impl FnMut(GatewayEvent<'_>),
+    ) -> Result<(), GatewayError> {
         let addresses = self.addresses();
         let Self { mut live, bound, admin: admin_listener, mut reloads } = self;
         let admin = live.start(&addresses, bound.tls());
@@ -107,7 +164,7 @@ impl Gateway {
                 &callers,
             )
             .map_err(GatewayError::Workers)?;
-        on_serving(&addresses);
+        on_event(GatewayEvent::Serving(&addresses, running.workers()));
 
         let mut shutdown = std::pin::pin!(shutdown);
         loop {
@@ -120,17 +177,24 @@ impl Gateway {
                 };
                 let prepared = live.prepare(settings, plan, on_slow).await?;
                 prepared.warm_up().await;
-                Ok(prepared)
+                Ok::<_, String>(prepared)
             };
             let prepared = tokio::select! {
                 () = &mut shutdown => break,
                 prepared = prepared => prepared,
             };
             match prepared {
-                Ok(prepared) => running.replace_listeners(live.commit(prepared, &admin)),
-                Err(problem) => live.reject(problem, &admin),
+                Ok(prepared) => {
+                    running.replace_listeners(live.commit(prepared, &admin));
+                    on_event(GatewayEvent::Reloaded(live.addresses()));
+                }
+                Err(problem) => {
+                    on_event(GatewayEvent::Rejected(&problem));
+                    live.reject(problem, &admin);
+                }
             }
         }
+        on_event(GatewayEvent::Stopping);
         tracing::info!("shutting down: failing readiness, then draining requests");
         admin.drain();
         let all_ended = running.drain().await;

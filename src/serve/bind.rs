@@ -6,7 +6,6 @@ use std::io;
 use std::net::{SocketAddr, TcpListener as StdTcpListener};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::UnixListener as StdUnixListener;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
@@ -94,6 +93,17 @@ pub enum BoundAddress {
     Unix(PathBuf),
 }
 
+impl BoundAddress {
+    /// Returns whether it is the address of `bind`. Port 0 never matches.
+    pub(super) fn is_at(&self, bind: &Bind) -> bool {
+        match (bind, self) {
+            (Bind::Tcp(wanted), Self::Tcp(address)) => wanted == address,
+            (Bind::Unix { path, .. }, Self::Unix(address)) => path == address,
+            (Bind::Tcp(_), Self::Unix(_)) | (Bind::Unix { .. }, Self::Tcp(_)) => false,
+        }
+    }
+}
+
 impl std::fmt::Display for BoundAddress {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -118,7 +128,7 @@ pub(super) fn bind(
     }
 }
 
-fn bind_error(settings: &ListenerSettings, address: &dyn std::fmt::Display, source: io::Error) -> BindError {
+pub(super) fn bind_error(settings: &ListenerSettings, address: &dyn std::fmt::Display, source: io::Error) -> BindError {
     let (listener, address) = (settings.name.clone(), address.to_string());
     if source.kind() == io::ErrorKind::AddrInUse {
         BindError::InUse { listener, address }
@@ -170,13 +180,8 @@ fn bind_unix(
         Err(_absent) => {}
     }
     let bind = || -> io::Result<Vec<StdListener>> {
-        let socket = StdUnixListener::from(unix_socket(path, mode)?);
-        let mut sockets = Vec::with_capacity(workers);
-        for _ in 1..workers {
-            sockets.push(StdListener::Unix(socket.try_clone()?));
-        }
-        sockets.push(StdListener::Unix(socket));
-        Ok(sockets)
+        let socket = StdListener::Unix(unix_socket(path, mode)?.into());
+        (0..workers).map(|_| socket.try_clone()).collect()
     };
     let sockets = bind().map_err(failed)?;
     Ok((BoundAddress::Unix(path.to_owned()), sockets))

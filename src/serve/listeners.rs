@@ -9,9 +9,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::bind::{BindError, BoundAddress, bind, set_mode};
+use tokio::sync::oneshot;
+
+use super::bind::{BindError, BoundAddress, bind, bind_error, set_mode};
 use super::caller_address::TrustedProxies;
 use super::certificate::ListenerTls;
+use super::inherited::InheritedSockets;
 use super::live_tls::{LiveTls, log_warnings};
 use super::settings::{Bind, ListenerSettings, ListenerTlsSettings};
 use super::socket::StdListener;
@@ -39,6 +42,7 @@ pub(super) struct Listeners {
     open: Vec<OpenListener>,
     /// The last number that a listener or a socket got.
     last_number: u64,
+    inherited: InheritedSockets,
 }
 
 #[derive(Clone, Debug)]
@@ -48,6 +52,8 @@ struct OpenListener {
     settings: ListenerSettings,
     address: BoundAddress,
     tls: Option<Arc<LiveTls>>,
+    /// Whether the service manager opened its socket, and keeps it.
+    is_inherited: bool,
 }
 
 /// The planned listeners of another configuration. Nothing is bound yet.
@@ -57,6 +63,7 @@ pub struct ListenerPlan {
     /// The listeners that are open now.
     open: Vec<OpenListener>,
     last_number: u64,
+    inherited: InheritedSockets,
 }
 
 #[derive(Debug)]
@@ -71,6 +78,7 @@ struct Planned {
 pub struct BoundListeners {
     bound: Vec<BoundListener>,
     last_number: u64,
+    inherited: InheritedSockets,
 }
 
 struct BoundListener {
@@ -92,12 +100,14 @@ pub(super) enum Command {
     CloseSocket(SocketId),
     /// Drain the connections of this listener.
     DrainConnections(ListenerId),
+    /// Respond, which shows that the worker is alive.
+    Respond(oneshot::Sender<()>),
 }
 
 impl ListenerPlan {
-    /// Plans the listeners that a gateway starts with.
-    pub fn first(wanted: &[ListenerSettings]) -> Self {
-        Listeners::default().plan(wanted)
+    /// Plans the listeners that a gateway starts with, some of which may have inherited sockets.
+    pub fn first(wanted: &[ListenerSettings], inherited: InheritedSockets) -> Self {
+        Listeners { inherited, ..Listeners::default() }.plan(wanted)
     }
 
     /// Returns the listeners' ids, in configured order.
@@ -111,7 +121,8 @@ impl ListenerPlan {
     /// # Errors
     /// [`BindError`] for the first that cannot be set up. Open listeners stay unchanged; new ones are closed.
     pub fn bind(self, workers: usize) -> Result<BoundListeners, BindError> {
-        let Self { planned, open, mut last_number } = self;
+        let Self { planned, open, mut last_number, inherited } = self;
+        let assigned = inherited.assign(planned.iter().map(|planned| &planned.settings));
         let is_kept = |socket: SocketId| {
             planned.iter().any(|planned| planned.from.as_ref().is_some_and(|from| from.socket == socket))
         };
@@ -120,7 +131,7 @@ impl ListenerPlan {
             closing.iter().any(|open| open.conflicts_with(bind)) && !kept.iter().any(|open| open.conflicts_with(bind))
         };
         let mut bound = Vec::with_capacity(planned.len());
-        for Planned { id, settings, from } in &planned {
+        for (Planned { id, settings, from }, assigned) in planned.iter().zip(assigned) {
             let (id, settings, from) = (*id, settings.clone(), from.clone());
             let before = from.as_ref().filter(|from| from.id == id);
             let (tls, new_tls) =
@@ -128,17 +139,21 @@ impl ListenerPlan {
             let is_same =
                 |from: &OpenListener| from.id == id && from.settings.proxy_protocol == settings.proxy_protocol;
             let is_changed = !from.as_ref().is_some_and(is_same);
+            let is_inherited = from.as_ref().map_or(assigned.is_some(), |from| from.is_inherited);
             let (socket, address, sockets) = if let Some(from) = from {
                 (from.socket, from.address, None)
             } else {
-                let (address, sockets) = bind(&settings, workers, overlaps_own(&settings.bind))?;
+                let (address, sockets) = match assigned {
+                    Some(index) => duplicate(&inherited, index, &settings, workers)?,
+                    None => bind(&settings, workers, overlaps_own(&settings.bind))?,
+                };
                 last_number += 1;
                 (SocketId(last_number), address, Some(sockets))
             };
             let serving =
                 Arc::new(ServedListener { id, tls: tls.clone(), proxy_protocol: settings.proxy_protocol.clone() });
             bound.push(BoundListener {
-                open: OpenListener { id, socket, settings, address, tls },
+                open: OpenListener { id, socket, settings, address, tls, is_inherited },
                 serving,
                 sockets,
                 is_changed,
@@ -146,7 +161,7 @@ impl ListenerPlan {
             });
         }
         change_modes(&bound, &open)?;
-        Ok(BoundListeners { bound, last_number })
+        Ok(BoundListeners { bound, last_number, inherited })
     }
 }
 
@@ -220,6 +235,11 @@ impl BoundListeners {
         self.bound.iter().filter_map(|bound| bound.open.tls.clone()).collect()
     }
 
+    /// Describes the inherited sockets that neither a listener nor the admin listener uses.
+    pub(super) fn unused_sockets(&self, admin: Option<BoundAddress>) -> Vec<String> {
+        self.inherited.unused(&self.addresses().into_iter().chain(admin).collect::<Vec<_>>())
+    }
+
     /// Returns the addresses of the listeners, in configured order.
     pub fn addresses(&self) -> Vec<BoundAddress> {
         self.bound.iter().map(|bound| bound.open.address.clone()).collect()
@@ -233,20 +253,11 @@ impl std::fmt::Debug for BoundListeners {
 }
 
 impl OpenListener {
-    /// Returns whether its sockets have this address. Port 0 never matches.
-    fn is_at(&self, bind: &Bind) -> bool {
-        match (bind, &self.address) {
-            (Bind::Tcp(wanted), BoundAddress::Tcp(open)) => wanted == open,
-            (Bind::Unix { path: wanted, .. }, BoundAddress::Unix(open)) => wanted == open,
-            (Bind::Tcp(_), BoundAddress::Unix(_)) | (Bind::Unix { .. }, BoundAddress::Tcp(_)) => false,
-        }
-    }
-
     /// Returns whether binding this address would fail because of it.
     fn conflicts_with(&self, bind: &Bind) -> bool {
         match self.address {
             BoundAddress::Tcp(open) => Bind::Tcp(open).overlaps(bind),
-            BoundAddress::Unix(_) => self.is_at(bind),
+            BoundAddress::Unix(_) => self.address.is_at(bind),
         }
     }
 }
@@ -258,7 +269,8 @@ impl Listeners {
         let is_kept = |open: &OpenListener| wanted.iter().any(|wanted| is_same(&open.settings, wanted));
         let planned = wanted.iter().map(|settings| {
             let same = self.open.iter().find(|open| is_same(&open.settings, settings));
-            let from = same.or_else(|| self.open.iter().find(|open| open.is_at(&settings.bind) && !is_kept(open)));
+            let from =
+                same.or_else(|| self.open.iter().find(|open| open.address.is_at(&settings.bind) && !is_kept(open)));
             let id = same.map_or_else(
                 || {
                     last_number += 1;
@@ -269,7 +281,7 @@ impl Listeners {
             Planned { id, settings: settings.clone(), from: from.cloned() }
         });
         let planned = planned.collect();
-        ListenerPlan { planned, open: self.open.clone(), last_number }
+        ListenerPlan { planned, open: self.open.clone(), last_number, inherited: self.inherited.clone() }
     }
 
     /// Replaces the open listeners, and returns the commands for each worker.
@@ -297,6 +309,7 @@ impl Listeners {
             let is_replaced = open.iter().any(|new| new.address == old.address);
             if let BoundAddress::Unix(path) = &old.address
                 && !is_replaced
+                && !old.is_inherited
             {
                 remove_socket(path);
             }
@@ -308,8 +321,32 @@ impl Listeners {
         }
         self.open = open;
         self.last_number = bound.last_number;
+        self.inherited = bound.inherited;
         commands
     }
+}
+
+/// Returns the address of the inherited socket of a listener, and a duplicate of the socket for each worker.
+fn duplicate(
+    inherited: &InheritedSockets,
+    index: usize,
+    settings: &ListenerSettings,
+    workers: usize,
+) -> Result<(BoundAddress, Vec<StdListener>), BindError> {
+    let duplicated = inherited.duplicate(index, workers);
+    let (address, sockets) =
+        duplicated.map_err(|source| bind_error(settings, &"the socket of the service manager", source))?;
+    let listener = &settings.name;
+    if address.is_at(&settings.bind) {
+        tracing::info!(listener, %address, "the listener has a socket of the service manager");
+    } else {
+        tracing::warn!(
+            listener,
+            %address,
+            "the listener has the socket of the service manager with its name, whose address is not that of `bind`"
+        );
+    }
+    Ok((address, sockets))
 }
 
 /// Returns whether two settings describe the same listener. Its connections then continue under the new rules. The certificate
@@ -328,7 +365,7 @@ fn change_modes(bound: &[BoundListener], open: &[OpenListener]) -> Result<(), Bi
         else {
             continue;
         };
-        if mode == old {
+        if mode == old || before.is_inherited {
             continue;
         }
         if let Err(source) = set_mode(path, *mode) {
@@ -374,6 +411,7 @@ mod tests {
             Command::Serve { new: None, .. } => "hand over".to_owned(),
             Command::CloseSocket(_) => "close".to_owned(),
             Command::DrainConnections(id) => format!("end {}", id.0),
+            Command::Respond(_) => "respond".to_owned(),
         });
         (ids, names.collect())
     }

@@ -1,11 +1,12 @@
 //! Starts the workers, changes their listeners, and stops them.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::balance::Balancer;
 use super::bind::{BindError, BoundAddress};
@@ -43,6 +44,11 @@ impl Bound {
     /// Returns the TLS of the listeners that have it.
     pub fn tls(&self) -> Vec<Arc<LiveTls>> {
         self.listeners.tls()
+    }
+
+    /// Describes the inherited sockets that no listener uses; `admin` is the address of the admin listener.
+    pub fn unused_sockets(&self, admin: Option<SocketAddr>) -> Vec<String> {
+        self.listeners.unused_sockets(admin.map(BoundAddress::Tcp))
     }
 
     /// Starts the workers. `make_handler` is called on each worker's thread, inside its runtime, with the worker's write batch.
@@ -129,7 +135,41 @@ pub struct Running {
     settings: ServeSettings,
 }
 
+/// Asks the workers whether they are alive. Clones ask the same workers.
+#[derive(Clone, Debug)]
+pub struct WorkerHandles {
+    workers: Vec<mpsc::UnboundedSender<Command>>,
+    phase: watch::Receiver<Phase>,
+}
+
+impl WorkerHandles {
+    /// Returns whether every worker responds within this time. Workers that drain do not.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn respond_within(&self, time: Duration) -> bool {
+        let asked = self.workers.iter().map(|worker| {
+            let (sender, response) = oneshot::channel();
+            // A worker that has ended drops the sender.
+            send_commands(worker, vec![Command::Respond(sender)]);
+            response
+        });
+        let responses = tokio::time::timeout(time, futures_util::future::join_all(asked)).await;
+        responses.is_ok_and(|responses| responses.iter().all(Result::is_ok))
+    }
+
+    /// Returns whether the server is stopping.
+    pub fn are_stopping(&self) -> bool {
+        *self.phase.borrow() > Phase::Serving
+    }
+}
+
 impl Running {
+    /// Returns handles of the workers.
+    pub fn workers(&self) -> WorkerHandles {
+        WorkerHandles { workers: self.workers.clone(), phase: self.phase.subscribe() }
+    }
+
     /// Plans the change from the open listeners to those of another configuration.
     pub fn plan(&self, listeners: &[ListenerSettings]) -> ListenerPlan {
         self.listeners.plan(listeners)

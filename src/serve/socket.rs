@@ -5,13 +5,41 @@ use std::net::{SocketAddr, TcpListener as StdTcpListener, TcpStream as StdTcpStr
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream};
 
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio_util::either::Either;
 
 /// A bound socket outside of a runtime.
+#[derive(Debug)]
 pub(super) enum StdListener {
     Tcp(StdTcpListener),
     Unix(StdUnixListener),
+}
+
+impl StdListener {
+    /// Returns another descriptor of the same socket.
+    pub(super) fn try_clone(&self) -> io::Result<Self> {
+        Ok(match self {
+            Self::Tcp(socket) => Self::Tcp(socket.try_clone()?),
+            Self::Unix(socket) => Self::Unix(socket.try_clone()?),
+        })
+    }
+
+    /// Makes calls on all descriptors of the socket return at once.
+    pub(super) fn set_nonblocking(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(socket) => socket.set_nonblocking(true),
+            Self::Unix(socket) => socket.set_nonblocking(true),
+        }
+    }
+
+    /// Returns whether the socket accepts connections, and is not one itself.
+    pub(super) fn is_listening(&self) -> io::Result<bool> {
+        match self {
+            Self::Tcp(socket) => SockRef::from(socket).is_listener(),
+            Self::Unix(socket) => SockRef::from(socket).is_listener(),
+        }
+    }
 }
 
 /// A connection outside of a runtime, and its peer's address.

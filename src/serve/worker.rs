@@ -72,6 +72,8 @@ impl Worker {
                 });
             }
             Command::CloseSocket(socket) => sockets.close(socket),
+            // The receiver waits for a limited time.
+            Command::Respond(sender) => drop(sender.send(())),
             Command::DrainConnections(listener) => {
                 let (open, handler, within) = (Rc::clone(&open), Rc::clone(&handler), self.settings.drain_timeout);
                 // Ends after the drain timeout, or with the runtime.

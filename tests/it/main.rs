@@ -44,6 +44,7 @@ mod routing;
 mod sandbox_description;
 mod sdk;
 mod secrets;
+mod service_manager;
 mod slow_callers;
 mod tenants;
 mod token_faults;

@@ -1,6 +1,7 @@
 //! The real binary as a child process. Everything it writes to stderr is kept.
 
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -81,11 +82,47 @@ impl Process {
         Self::spawn(command(arguments), &[], folder, stderr.into()).await
     }
 
-    async fn spawn(mut command: Command, environment: &[(&str, &str)], folder: &Path, into: Stdio) -> Self {
+    /// Starts the program as a service manager does: with these listening sockets, and with variables of the protocol. Each
+    /// socket has a name.
+    pub(crate) async fn start_as_service(
+        sockets: &[(&str, OwnedFd)],
+        environment: &[(&str, &str)],
+        arguments: &[&str],
+        folder: &Path,
+    ) -> Self {
+        // The shell moves the sockets to the descriptors that the protocol has, and knows the id of the process.
+        let mut command = Command::new("/bin/sh");
+        let script = match sockets.len() {
+            0 => "exec \"$@\"",
+            1 => "exec 3<&0 0</dev/null; export LISTEN_FDS=1 LISTEN_PID=$$; exec \"$@\"",
+            2 => "exec 3<&0 4<&1 0</dev/null 1>/dev/null; export LISTEN_FDS=2 LISTEN_PID=$$; exec \"$@\"",
+            more => panic!("{more} sockets"),
+        };
+        command.args(["-c", script, "service", BINARY]);
+        let mut command = prepare(command, arguments);
+        let names: Vec<&str> = sockets.iter().map(|(name, _)| *name).collect();
+        command.env("LISTEN_FDNAMES", names.join(":"));
+        let mut sockets = sockets.iter().map(|(_, socket)| Stdio::from(socket.try_clone().unwrap()));
+        command.stdin(sockets.next().unwrap_or_else(Stdio::null));
+        let stdout = sockets.next().unwrap_or_else(Stdio::null);
+        Self::spawn_with(command, environment, folder, stdout, Stdio::piped()).await
+    }
+
+    async fn spawn(command: Command, environment: &[(&str, &str)], folder: &Path, into: Stdio) -> Self {
+        Self::spawn_with(command, environment, folder, Stdio::null(), into).await
+    }
+
+    async fn spawn_with(
+        mut command: Command,
+        environment: &[(&str, &str)],
+        folder: &Path,
+        stdout: Stdio,
+        into: Stdio,
+    ) -> Self {
         let ready_file = folder.join("ready.json");
         let _may_not_exist = std::fs::remove_file(&ready_file);
         command.arg("--ready-file").arg(&ready_file).envs(environment.iter().copied());
-        let mut child = command.stdout(Stdio::null()).stderr(into).spawn().unwrap();
+        let mut child = command.stdout(stdout).stderr(into).spawn().unwrap();
         // The command holds a copy of `stderr`, which would keep a pipe open.
         drop(command);
         let stderr = Arc::new(Mutex::new(String::new()));

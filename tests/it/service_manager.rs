@@ -1,0 +1,200 @@
+//! The protocol of systemd, by environment: messages about the state of the process, and sockets that outlive it.
+
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener};
+use std::time::Duration;
+
+use signalr_gateway::sandbox::GatewayConfig;
+
+use crate::support::{
+    BROADCAST_BODY, Caller, HarnessBuilder, Process, TEST_TIMEOUT, broadcast_request, request, wait_until, with_timeout,
+};
+
+/// The socket of a service manager that receives messages.
+struct Manager(UnixDatagram);
+
+impl Manager {
+    fn bind(address: &SocketAddr) -> Self {
+        let socket = UnixDatagram::bind_addr(address).unwrap();
+        socket.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
+        Self(socket)
+    }
+
+    /// Receives the variables of the next message that has one which begins with `wanted`.
+    fn next(&self, wanted: &str) -> Vec<String> {
+        loop {
+            let mut buffer = [0; 4096];
+            let length = self.0.recv(&mut buffer).unwrap_or_else(|err| panic!("no {wanted}: {err}"));
+            let message: Vec<String> =
+                std::str::from_utf8(&buffer[..length]).unwrap().lines().map(str::to_owned).collect();
+            if message.iter().any(|line| line.starts_with(wanted)) {
+                return message;
+            }
+        }
+    }
+}
+
+/// Writes the configuration of a gateway in front of a sandbox. Returns its path.
+fn configuration(builder: &HarnessBuilder) -> String {
+    let files = builder.sandbox.write_files(builder.folder.path(), &GatewayConfig::default()).unwrap();
+    files.config.to_str().unwrap().to_owned()
+}
+
+async fn broadcast(process: &Process) {
+    let mut caller = Caller::connect(process.listener()).await;
+    caller.send(broadcast_request(), BROADCAST_BODY).await.assert_status(202);
+}
+
+#[tokio::test]
+async fn reports_ready_reloading_alive_and_stopping() {
+    let builder = HarnessBuilder::start().await;
+    let (config, folder) = (configuration(&builder), builder.folder.path());
+    let path = folder.join("notify.sock");
+    let name = format!("signalr-gateway-{}", std::process::id());
+    let sockets = [
+        (path.to_str().unwrap().to_owned(), SocketAddr::from_pathname(&path).unwrap()),
+        (format!("@{name}"), SocketAddr::from_abstract_name(name.as_bytes()).unwrap()),
+    ];
+    for (variable, address) in sockets {
+        let manager = Manager::bind(&address);
+        let environment = [("NOTIFY_SOCKET", variable.as_str()), ("WATCHDOG_USEC", "400000")];
+        let process = Process::start_as_service(&[], &environment, &["run", "--config", &config], folder).await;
+        let ready = manager.next("READY=1");
+        assert!(ready[1].starts_with(&format!("STATUS=serving default at {}", process.listener())), "{ready:?}");
+        for _ in 0..3 {
+            assert_eq!(manager.next("WATCHDOG="), ["WATCHDOG=1"]);
+        }
+
+        let text = std::fs::read_to_string(&config).unwrap();
+        process.hang_up().await;
+        let reloading = manager.next("RELOADING=1");
+        let micros: u64 = reloading[1].strip_prefix("MONOTONIC_USEC=").unwrap().parse().unwrap();
+        assert!(micros > 0, "{reloading:?}");
+        assert!(manager.next("READY=1")[1].starts_with("STATUS=serving"), "the reload has finished");
+
+        std::fs::write(&config, format!("{text}\n[nonsense]\n")).unwrap();
+        process.hang_up().await;
+        manager.next("RELOADING=1");
+        let rejected = manager.next("READY=1");
+        assert!(rejected[1].contains("rejected") && rejected[1].contains("nonsense"), "{rejected:?}");
+        std::fs::write(&config, text).unwrap();
+
+        process.terminate().await;
+        manager.next("STOPPING=1");
+        assert_eq!(process.wait().await.0.code(), Some(0));
+        let _removed = std::fs::remove_file(&path);
+    }
+}
+
+#[tokio::test]
+async fn watchdog_of_another_process_is_ignored() {
+    let builder = HarnessBuilder::start().await;
+    let (config, folder) = (configuration(&builder), builder.folder.path());
+    let path = folder.join("notify.sock");
+    let manager = Manager::bind(&SocketAddr::from_pathname(&path).unwrap());
+    let environment = [("NOTIFY_SOCKET", path.to_str().unwrap()), ("WATCHDOG_USEC", "20000"), ("WATCHDOG_PID", "1")];
+    let process = Process::start_as_service(&[], &environment, &["run", "--config", &config], folder).await;
+    manager.next("READY=1");
+    process.terminate().await;
+    assert_eq!(manager.next("")[0], "STOPPING=1", "a message was sent in between");
+    process.wait().await;
+}
+
+#[tokio::test]
+async fn restart_with_inherited_sockets_refuses_no_connection() {
+    let builder = HarnessBuilder::start().await;
+    let (config, folder) = (configuration(&builder), builder.folder.path());
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let sockets = [("default", OwnedFd::from(listener))];
+    let arguments = ["run", "--config", &config, "--set", "shutdown.delay=0s", "--set", "process.workers=2"];
+    let mut process = Process::start_as_service(&sockets, &[], &arguments, folder).await;
+    assert_eq!(process.listener(), address, "it has the inherited socket instead of its `bind`");
+    process.wait_until_credentials_are("ready").await;
+
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let callers: Vec<_> = (0..4)
+        .map(|_| {
+            let stopped = stopped.clone();
+            tokio::spawn(async move {
+                let mut calls = 0;
+                while !*stopped.borrow() {
+                    // Without a token yet, a call is answered 503. A refused or reset connection fails the test.
+                    let response = Caller::connect(address).await.send(request("HEAD", "/api/health"), "").await;
+                    assert!([200, 503].contains(&response.status.as_u16()), "{response:?}");
+                    calls += 1;
+                }
+                calls
+            })
+        })
+        .collect();
+    for _ in 0..2 {
+        process.terminate().await;
+        assert_eq!(process.wait().await.0.code(), Some(0));
+        // Nobody accepts now, and the connection waits.
+        let waiting =
+            tokio::spawn(async move { Caller::connect(address).await.send(request("HEAD", "/api/health"), "").await });
+        process = Process::start_as_service(&sockets, &[], &arguments, folder).await;
+        with_timeout("the connection that waited", waiting).await.unwrap();
+        process.wait_until_credentials_are("ready").await;
+        broadcast(&process).await;
+    }
+    stop.send_replace(true);
+    for caller in callers {
+        assert!(with_timeout("a caller", caller).await.unwrap() > 0);
+    }
+}
+
+#[tokio::test]
+async fn inherited_sockets_belong_to_listeners_by_name_or_address_and_others_are_reported() {
+    let builder = HarnessBuilder::start().await;
+    let (config, folder) = (configuration(&builder), builder.folder.path());
+    let path = folder.join("gateway.sock");
+    let local = UnixListener::bind(&path).unwrap();
+    let unused = TcpListener::bind("127.0.0.1:0").unwrap();
+    let unused_address = unused.local_addr().unwrap();
+    let text = std::fs::read_to_string(&config).unwrap();
+    let listener = format!("[listeners.local]\nbind = \"unix:{}\"\n", path.display());
+    std::fs::write(&config, format!("{text}\n{listener}")).unwrap();
+    let sockets = [("unknown", OwnedFd::from(local)), ("nobody", OwnedFd::from(unused))];
+    let process = Process::start_as_service(&sockets, &[], &["run", "--config", &config], folder).await;
+    process.wait_until_credentials_are("ready").await;
+    Caller::connect_unix(&path).await.send(broadcast_request(), BROADCAST_BODY).await.assert_status(202);
+    let log = process.log();
+    assert!(log.contains("no listener uses this socket"), "{log}");
+    assert!(log.contains(&format!("`nobody` at {unused_address}")), "{log}");
+
+    // A listener that is removed and added again gets the socket again, whose path stays.
+    std::fs::write(&config, &text).unwrap();
+    process.hang_up().await;
+    let listeners = async || {
+        let status = Caller::connect(process.admin()).await.call("GET", "/status").await.json();
+        status["listeners"].as_array().unwrap().len()
+    };
+    wait_until("the listener is removed", async || (listeners().await == 1).then_some(())).await;
+    assert!(path.exists());
+    std::fs::write(&config, format!("{text}\n{listener}")).unwrap();
+    process.hang_up().await;
+    wait_until("the listener is added", async || (listeners().await == 2).then_some(())).await;
+    Caller::connect_unix(&path).await.send(broadcast_request(), BROADCAST_BODY).await.assert_status(202);
+    process.terminate().await;
+    process.wait().await;
+    assert!(path.exists(), "the socket of the service manager was removed");
+}
+
+#[tokio::test]
+async fn descriptor_that_does_not_listen_is_reported() {
+    let builder = HarnessBuilder::start().await;
+    let config = configuration(&builder);
+    let datagram = UnixDatagram::unbound().unwrap();
+    let script = "exec 3<&0 0</dev/null; export LISTEN_FDS=1 LISTEN_PID=$$ LISTEN_FDNAMES=default; exec \"$@\"";
+    let mut command = tokio::process::Command::new("/bin/sh");
+    command.args(["-c", script, "service", env!("CARGO_BIN_EXE_signalr-gateway"), "run", "--config", &config]);
+    let output = command.stdin(OwnedFd::from(datagram)).kill_on_drop(true).output();
+    let output = tokio::time::timeout(Duration::from_secs(20), output).await.unwrap().unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(text.contains("descriptor 3 (`default`) from the service manager is no listening"), "{text}");
+}
