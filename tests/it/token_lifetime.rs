@@ -5,9 +5,9 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
-use signalr_gateway::sandbox::{Entry, Fault, FaultKind, Sandbox, TENANT_B};
+use signalr_gateway::sandbox::{Entry, Fault, FaultKind, GatewayConfig, Sandbox, TENANT_B};
 
-use crate::support::{BROADCAST_BODY, BROADCAST_PATH, Harness, HarnessBuilder, request, wait_until};
+use crate::support::{BROADCAST_BODY, BROADCAST_PATH, Caller, Harness, HarnessBuilder, Process, request, wait_until};
 
 /// A route with one endpoint, so that no failover hides a failure.
 const EAST_ONLY: &str = "[[routes]]\nname = \"only\"\nendpoints = [\"east\"]\n";
@@ -232,4 +232,38 @@ async fn does_not_use_a_token_that_is_already_expired() {
         .await;
     harness.broadcast().await.assert_gateway_error(503, "token_unavailable");
     assert_eq!(harness.arrivals("east").len(), 0);
+}
+
+#[tokio::test]
+async fn outage_of_entra_for_all_replicas_leaves_those_that_were_ready_in_service() {
+    let builder = HarnessBuilder::start().await;
+    let files = builder.sandbox.write_files(builder.folder.path(), &GatewayConfig::default()).unwrap();
+    let arguments = ["run", "--config", files.config.to_str().unwrap()];
+    let folder = |name: &str| {
+        let folder = builder.folder.path().join(name);
+        std::fs::create_dir(&folder).unwrap();
+        folder
+    };
+    let readiness =
+        async |replica: &Process| Caller::connect(replica.admin()).await.call("GET", "/readyz").await.status.as_u16();
+    let before = Process::start(&arguments, &[], &folder("before")).await;
+    before.wait_until_credentials_are("ready").await;
+
+    builder.sandbox.entra().faults().refuse().await;
+    let meanwhile = Process::start(&arguments, &[], &folder("meanwhile")).await;
+    wait_until("its token request has failed", async || {
+        let status = Caller::connect(meanwhile.admin()).await.call("GET", "/status").await.json();
+        status["credentials"][0]["last_error"].as_str().map(str::to_owned)
+    })
+    .await;
+    assert_eq!((readiness(&before).await, readiness(&meanwhile).await), (200, 503));
+    let call = async |replica: &Process| {
+        let mut caller = Caller::connect(replica.listener()).await;
+        caller.post(BROADCAST_PATH, "application/json", BROADCAST_BODY).await
+    };
+    call(&before).await.assert_status(202);
+    call(&meanwhile).await.assert_gateway_error(503, "token_unavailable");
+
+    builder.sandbox.entra().faults().clear().await;
+    wait_until("the other replica is ready", async || (readiness(&meanwhile).await == 200).then_some(())).await;
 }

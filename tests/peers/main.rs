@@ -9,5 +9,6 @@ mod support;
 
 mod haproxy;
 mod nginx;
+mod rolling_restart;
 mod server;
 mod squid;
