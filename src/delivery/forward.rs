@@ -94,12 +94,12 @@ impl Failure {
     /// Distinguishes an attempt that waited for the addresses of its endpoint from one that waited for a connection. Not part of
     /// [`send`], which would have to keep the endpoint in the future of every request.
     pub(super) fn or_resolving(self, endpoint: &Endpoint) -> Self {
-        match self {
-            Self::Deadline { stage: Stage::Connecting, waited } if endpoint.is_resolving() => {
-                Self::Deadline { stage: Stage::Resolving, waited }
-            }
-            other => other,
+        if let Self::Deadline { stage: Stage::Connecting, waited } = self
+            && endpoint.is_resolving()
+        {
+            return Self::Deadline { stage: Stage::Resolving, waited };
         }
+        self
     }
 
     /// Returns the outcome of the attempt, and its metric label unless the caller's body is the cause.

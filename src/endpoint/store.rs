@@ -306,10 +306,8 @@ impl<B: UploadBody> Inner<B> {
 
 impl<B> Inner<B> {
     fn reason(&self, unused: Duration, has_expired: bool) -> Option<UpstreamCloseReason> {
-        match unused >= self.settings.idle_timeout {
-            true => Some(UpstreamCloseReason::Idle),
-            false => has_expired.then_some(UpstreamCloseReason::Age),
-        }
+        let is_idle = unused >= self.settings.idle_timeout;
+        is_idle.then_some(UpstreamCloseReason::Idle).or(has_expired.then_some(UpstreamCloseReason::Age))
     }
 
     #[cold]

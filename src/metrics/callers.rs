@@ -30,6 +30,9 @@ impl CallerMetrics {
     }
 
     /// Makes metrics that no scrape shows.
+    ///
+    /// # Panics
+    /// If two of them have the same name.
     #[cfg(any(test, fuzzing))]
     pub fn unregistered() -> Self {
         Self::register(&mut MetricRegistry::default()).unwrap_or_else(|err| panic!("{err}"))
