@@ -62,7 +62,7 @@
 //! serve             →  descriptors, files, metrics, write_batch
 //! delivery          →  route, endpoint, credential, signalr, serve, limits, idempotency, metrics, write_batch
 //! proxy             →  delivery, route, endpoint, credential, signalr, serve, limits, idempotency, metrics, write_batch
-//! admin             →  serve, metrics, endpoint, credential
+//! admin             →  serve, metrics, route, endpoint, credential
 //! diagnosis         →  endpoint, credential, egress, signalr, metrics, tls
 //! gateway           →  all above
 //! config            →  gateway, the parts' settings, signalr

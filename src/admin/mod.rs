@@ -45,7 +45,7 @@ use tower_http::timeout::TimeoutLayer;
 
 use query::Query;
 pub use status::{
-    Counts, CredentialView, DisabledView, EndpointStatus, EndpointView, LabelCounts, PageView, RouteView, Status, View,
+    Counts, CredentialView, DisabledView, EndpointStatus, LabelCounts, PageView, RouteView, Status, View,
 };
 
 use crate::metrics::{Exposition, Metrics};

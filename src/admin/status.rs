@@ -9,8 +9,9 @@ use serde::Serialize;
 
 use super::query::{BROKEN, CREDENTIAL_STATES, ENDPOINT_STATES, PAGE_SIZE, Query};
 use crate::credential::{BearerSource, CredentialId, CredentialState, Readiness};
-use crate::endpoint::Health;
+use crate::endpoint::{DisabledEndpoint, Endpoint, EndpointRole};
 use crate::metrics::{LabelTable, Labels};
+use crate::route::RouteSettings;
 use crate::serve::LiveTls;
 
 /// The running configuration that `/status` shows.
@@ -31,39 +32,22 @@ pub struct View {
     /// The credentials.
     pub credentials: Vec<(CredentialId, Arc<dyn BearerSource>)>,
     /// The endpoints.
-    pub endpoints: Vec<EndpointView>,
+    pub endpoints: Arc<[Arc<Endpoint>]>,
     /// The endpoints that are not in use.
-    pub disabled: Vec<DisabledView>,
+    pub disabled: Vec<DisabledEndpoint>,
     /// The routes, in the order in which they are matched.
-    pub routes: Vec<RouteView>,
+    pub routes: Vec<Arc<RouteSettings>>,
     /// The labels of the metrics.
     pub labels: Arc<Labels>,
 }
 
 /// An endpoint that is not in use.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Debug, Serialize)]
 pub struct DisabledView {
     /// The configured name.
     pub name: String,
     /// `scheme://host[:port]`.
     pub url: String,
-}
-
-/// An endpoint of the running configuration.
-#[derive(Clone, Debug)]
-pub struct EndpointView {
-    /// The configured name.
-    pub name: String,
-    /// `scheme://host[:port]`.
-    pub url: String,
-    /// Its token life.
-    pub credential: CredentialId,
-    /// `primary` or `secondary`.
-    pub role: &'static str,
-    /// The proxy that its connections go through.
-    pub proxy: Option<String>,
-    /// Its health.
-    pub health: Arc<Health>,
 }
 
 /// An endpoint on `/status`.
@@ -90,7 +74,7 @@ pub struct EndpointStatus {
 }
 
 /// A route on `/status`.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Debug, Serialize)]
 pub struct RouteView {
     /// The configured name.
     pub name: String,
@@ -231,22 +215,23 @@ impl View {
         };
 
         let mut endpoints = Vec::new();
-        for view in &self.endpoints {
-            let (state, is_broken) = endpoint_state(view.health.is_closed(), state_of(&view.credential));
+        for endpoint in self.endpoints.iter() {
+            let credential = &endpoint.settings().credential;
+            let (state, is_broken) = endpoint_state(endpoint.health().is_closed(), state_of(credential));
             add(&mut counts.endpoints, state, is_broken);
-            let CredentialId { name, tenant } = &view.credential;
-            let names = [view.name.as_str(), name.as_str()].into_iter().chain(tenant.as_deref());
+            let CredentialId { name, tenant } = credential;
+            let names = [endpoint.name().as_str(), name.as_str()].into_iter().chain(tenant.as_deref());
             if query.has_state(state, is_broken) && query.has_name(names) {
-                endpoints.push((!is_broken, state, view));
+                endpoints.push((!is_broken, state, endpoint));
             }
         }
         endpoints.sort_by_key(|(is_fine, ..)| *is_fine);
 
         let mut disabled = Vec::new();
-        for view in &self.disabled {
+        for endpoint in &self.disabled {
             add(&mut counts.endpoints, "disabled", false);
-            if query.has_state("disabled", false) && query.has_name([view.name.as_str()]) {
-                disabled.push(view);
+            if query.has_state("disabled", false) && query.has_name([endpoint.name.as_str()]) {
+                disabled.push(endpoint);
             }
         }
 
@@ -261,11 +246,11 @@ impl View {
         }
         credentials.sort_by_key(|(is_fine, ..)| *is_fine);
 
-        let is_listed = |route: &&RouteView| {
-            let names = [route.name.as_str()].into_iter().chain(route.endpoints.iter().map(String::as_str));
-            query.state.is_none() && query.has_name(names)
+        let is_listed = |route: &&Arc<RouteSettings>| {
+            let endpoints = route.endpoints.iter().map(|named| named.endpoint.as_str());
+            query.state.is_none() && query.has_name([route.name.as_str()].into_iter().chain(endpoints))
         };
-        let routes: Vec<&RouteView> = self.routes.iter().filter(is_listed).collect();
+        let routes: Vec<&Arc<RouteSettings>> = self.routes.iter().filter(is_listed).collect();
 
         let longest = endpoints.len().max(disabled.len()).max(credentials.len()).max(routes.len());
         let page = PageView {
@@ -296,13 +281,16 @@ impl View {
                 ("credentials", LabelCounts::of(credential_labels)),
                 ("callers", LabelCounts::of(callers)),
             ]),
-            endpoints: query.page_of(&endpoints).map(|(_, state, view)| EndpointStatus::of(view, state)).collect(),
-            disabled_endpoints: query.page_of(&disabled).map(|view| (*view).clone()).collect(),
+            endpoints: query
+                .page_of(&endpoints)
+                .map(|(_, state, endpoint)| EndpointStatus::of(endpoint, state))
+                .collect(),
+            disabled_endpoints: query.page_of(&disabled).map(|endpoint| DisabledView::of(endpoint)).collect(),
             credentials: query
                 .page_of(&credentials)
                 .map(|(_, id, source)| CredentialView::of(id, &***source))
                 .collect(),
-            routes: query.page_of(&routes).map(|route| (*route).clone()).collect(),
+            routes: query.page_of(&routes).map(|route| RouteView::of(route)).collect(),
         }
     }
 }
@@ -356,16 +344,37 @@ impl LabelCounts {
 }
 
 impl EndpointStatus {
-    fn of(view: &EndpointView, state: &'static str) -> Self {
+    fn of(endpoint: &Endpoint, state: &'static str) -> Self {
+        let settings = endpoint.settings();
         Self {
-            name: view.name.clone(),
-            url: view.url.clone(),
-            credential: view.credential.name.to_string(),
-            tenant: view.credential.tenant.as_deref().map(str::to_owned),
-            role: view.role,
-            proxy: view.proxy.clone(),
-            available: view.health.is_closed(),
+            name: settings.name.to_string(),
+            url: endpoint.origin().to_owned(),
+            credential: settings.credential.name.to_string(),
+            tenant: settings.credential.tenant.as_deref().map(str::to_owned),
+            role: match settings.role {
+                EndpointRole::Primary => "primary",
+                EndpointRole::Secondary => "secondary",
+            },
+            proxy: settings.proxy.as_ref().map(ToString::to_string),
+            available: endpoint.health().is_closed(),
             state,
+        }
+    }
+}
+
+impl DisabledView {
+    fn of(endpoint: &DisabledEndpoint) -> Self {
+        Self { name: endpoint.name.to_string(), url: endpoint.origin.to_string() }
+    }
+}
+
+impl RouteView {
+    fn of(route: &RouteSettings) -> Self {
+        Self {
+            name: route.name.to_string(),
+            pick: route.pick.as_str(),
+            named_by: route.named_by_text(),
+            endpoints: route.endpoints.iter().map(|named| named.endpoint.to_string()).collect(),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use anyhow::anyhow;
 use clap::Args;
@@ -100,7 +101,7 @@ impl ListenerFinding {
 
 /// Removes the endpoints that none of the names and patterns matches, unless there are none.
 fn retain(
-    endpoints: &mut Vec<EndpointSettings>,
+    endpoints: &mut Vec<Arc<EndpointSettings>>,
     wanted: &[String],
     disabled: &[DisabledEndpoint],
 ) -> anyhow::Result<()> {

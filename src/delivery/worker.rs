@@ -55,7 +55,6 @@ impl WorkerDelivery {
         before: Option<&Self>,
     ) -> Self {
         let DeliveryParts { settings, endpoints, limits, idle_limit, idempotency } = parts;
-        idle_limit.set(settings.max_idle_connections);
         let upstreams = match before {
             Some(before) => {
                 before.upstreams.drop_retired();

@@ -28,7 +28,7 @@ const VERSION: &str = "?api-version=2022-06-01";
 
 /// The examination of one endpoint.
 pub(super) struct Chain<'a, P> {
-    endpoint: &'a EndpointSettings,
+    endpoint: &'a Arc<EndpointSettings>,
     credential: &'a CredentialSettings,
     acquisition: &'a Acquisition,
     checks: Vec<Check>,
@@ -44,7 +44,7 @@ pub(super) fn no_credential(endpoint: &EndpointSettings) -> Finding {
 
 /// Returns the finding about an endpoint that was not contacted, from the acquisition alone.
 pub(super) fn acquisition_only(
-    endpoint: &EndpointSettings,
+    endpoint: &Arc<EndpointSettings>,
     credential: &CredentialSettings,
     acquisition: &Acquisition,
 ) -> Finding {
@@ -64,7 +64,7 @@ fn finding(endpoint: &EndpointSettings, checks: Vec<Check>, broken: Option<Broke
 
 impl<'a, P: Fn(Progress<'_>)> Chain<'a, P> {
     pub(super) fn new(
-        endpoint: &'a EndpointSettings,
+        endpoint: &'a Arc<EndpointSettings>,
         credential: &'a CredentialSettings,
         acquisition: &'a Acquisition,
         progress: P,

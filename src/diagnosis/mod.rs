@@ -32,6 +32,7 @@ mod remediation;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{FutureExt as _, StreamExt as _, stream};
@@ -65,7 +66,7 @@ pub struct Examination {
 /// Safe: requests in flight are cancelled. None of them changes anything.
 pub async fn examine(
     credentials: &[CredentialSettings],
-    endpoints: &[EndpointSettings],
+    endpoints: &[Arc<EndpointSettings>],
     metrics: &Metrics,
     progress: impl Fn(Progress<'_>),
 ) -> Examination {
@@ -75,7 +76,7 @@ pub async fn examine(
     let acquisitions = RefCell::new(HashMap::new());
     let (settings, acquisitions, progress) = (&settings, &acquisitions, &progress);
     let chain = |(index, endpoint)| async move {
-        let endpoint: &EndpointSettings = endpoint;
+        let endpoint: &Arc<EndpointSettings> = endpoint;
         let finding = match settings.get(&endpoint.credential) {
             Some(credential) => {
                 let make = || Acquisition::make(credential, metrics.token()).boxed_local().shared();
@@ -107,7 +108,7 @@ pub async fn examine(
 /// Safe: a request in flight is cancelled.
 pub async fn acquire(
     credential: &CredentialSettings,
-    endpoint: &EndpointSettings,
+    endpoint: &Arc<EndpointSettings>,
     metrics: &TokenMetrics,
 ) -> (Acquisition, Finding) {
     let acquisition = Acquisition::make(credential, metrics).await;

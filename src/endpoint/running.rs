@@ -30,7 +30,7 @@ pub struct Endpoint {
     bearer: Arc<dyn BearerSource>,
     health: Arc<Health>,
     label: Label,
-    settings: EndpointSettings,
+    settings: Arc<EndpointSettings>,
     /// Whether the configuration in force no longer has it.
     is_retired: AtomicBool,
 }
@@ -42,7 +42,7 @@ impl Endpoint {
     /// # Errors
     /// [`EndpointError`] if its host or its CA file is not usable.
     pub fn build(
-        settings: &EndpointSettings,
+        settings: &Arc<EndpointSettings>,
         bearer: Arc<dyn BearerSource>,
         label: Label,
         tls_clients: &mut TlsClients,
@@ -62,7 +62,7 @@ impl Endpoint {
             bearer,
             health,
             label,
-            settings: settings.clone(),
+            settings: Arc::clone(settings),
             is_retired: AtomicBool::new(false),
         })
     }
@@ -140,7 +140,7 @@ impl Endpoint {
         &self.label
     }
 
-    /// Returns the settings of the endpoint.
+    /// Returns the settings of the endpoint. Its limits may have changed since: they are those of the configuration in force.
     pub fn settings(&self) -> &EndpointSettings {
         &self.settings
     }

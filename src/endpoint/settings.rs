@@ -70,6 +70,34 @@ pub struct EndpointSettings {
     pub health: HealthSettings,
 }
 
+impl EndpointSettings {
+    /// Returns whether an endpoint with these settings can serve a configuration with the other ones: they differ in limits at
+    /// most, which belong to the configuration.
+    pub fn differs_only_in_limits(&self, other: &Self) -> bool {
+        let Self {
+            name,
+            origin,
+            metrics_label,
+            credential,
+            role,
+            ca_file,
+            proxy,
+            resolve_timeout,
+            connect_timeout,
+            http_version,
+            max_requests: _,
+            rate: _,
+            pool,
+            health,
+        } = self;
+        (name, origin, metrics_label, credential)
+            == (&other.name, &other.origin, &other.metrics_label, &other.credential)
+            && (role, ca_file, connect_timeout) == (&other.role, &other.ca_file, &other.connect_timeout)
+            && (proxy, resolve_timeout, http_version) == (&other.proxy, &other.resolve_timeout, &other.http_version)
+            && (pool, health) == (&other.pool, &other.health)
+    }
+}
+
 /// A configured endpoint that is not in use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DisabledEndpoint {

@@ -45,16 +45,9 @@ pub(crate) fn settings(port: u16) -> EndpointSettings {
 
 /// Builds an endpoint without a credential.
 pub(super) fn endpoint(settings: &EndpointSettings) -> Arc<Endpoint> {
-    Arc::new(
-        Endpoint::build(
-            settings,
-            Arc::new(NoBearer),
-            Label::other(),
-            &mut TlsClients::default(),
-            &mut Proxies::default(),
-        )
-        .unwrap(),
-    )
+    let (tls_clients, proxies) = (&mut TlsClients::default(), &mut Proxies::default());
+    let settings = Arc::new(settings.clone());
+    Arc::new(Endpoint::build(&settings, Arc::new(NoBearer), Label::other(), tls_clients, proxies).unwrap())
 }
 
 /// Returns an empty pool of connections to an endpoint.

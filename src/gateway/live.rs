@@ -18,12 +18,11 @@ use super::error::GatewayError;
 use super::parts::{Parts, Prepared};
 use super::settings::Settings;
 use super::tls_follower::TlsFollower;
-use crate::admin::{Admin, DisabledView, EndpointView, RouteView, View};
+use crate::admin::{Admin, View};
 use crate::credential::{CredentialSettings, Credentials, in_one_line};
-use crate::endpoint::{DisabledEndpoint, Endpoint, EndpointRole, Probes};
+use crate::endpoint::{Endpoint, Probes};
 use crate::metrics::{EndpointState, Label, Metrics, ProofExpiries, StateSource, TokenTimes};
 use crate::proxy::Snapshot;
-use crate::route::RouteSettings;
 use crate::serve::{BoundAddress, BoundListeners, ListenerId, ListenerPlan, LiveTls};
 
 /// The addresses that a gateway listens on.
@@ -57,6 +56,7 @@ impl Live {
         let metrics = Arc::new(Metrics::new()?);
         let parts = Parts::first(settings, listeners, &metrics, control)?;
         metrics.config_in_force(&parts.settings.hash, Arc::clone(&parts.labels), states(&parts, &[]));
+        parts.snapshot.put_in_force();
         Ok(Self {
             latest: Arc::new(ArcSwap::new(Arc::clone(&parts.snapshot))),
             parts,
@@ -131,6 +131,7 @@ impl Live {
         let kept: HashSet<_> = parts.snapshot.endpoints().iter().map(Arc::as_ptr).collect();
         let is_gone = |endpoint: &&Arc<Endpoint>| !kept.contains(&Arc::as_ptr(endpoint));
         self.parts.snapshot.endpoints().iter().filter(is_gone).for_each(|endpoint| endpoint.retire());
+        parts.snapshot.put_in_force();
         // First: workers must know a new listener before its first connection.
         self.latest.store(Arc::clone(&parts.snapshot));
         self.probes.set_endpoints(parts.snapshot.endpoints());
@@ -168,30 +169,6 @@ impl Live {
         let source = |credential: &CredentialSettings| {
             Some((credential.id.clone(), self.parts.credentials.get(&credential.id)?))
         };
-        let endpoint = |endpoint: &Arc<Endpoint>| {
-            let settings = endpoint.settings();
-            EndpointView {
-                name: settings.name.to_string(),
-                url: settings.origin.to_string(),
-                credential: settings.credential.clone(),
-                role: match settings.role {
-                    EndpointRole::Primary => "primary",
-                    EndpointRole::Secondary => "secondary",
-                },
-                proxy: settings.proxy.as_ref().map(ToString::to_string),
-                health: Arc::clone(endpoint.health()),
-            }
-        };
-        let disabled = |endpoint: &DisabledEndpoint| DisabledView {
-            name: endpoint.name.to_string(),
-            url: endpoint.origin.to_string(),
-        };
-        let route = |route: &RouteSettings| RouteView {
-            name: route.name.to_string(),
-            pick: route.pick.as_str(),
-            named_by: route.named_by_text(),
-            endpoints: route.endpoints.iter().map(|endpoint| endpoint.endpoint.to_string()).collect(),
-        };
         let listeners = self.addresses.listeners.iter();
         View {
             config_hash: self.parts.settings.hash.clone(),
@@ -201,9 +178,9 @@ impl Live {
             listeners: listeners.map(|(name, address)| (name.clone(), address.to_string())).collect(),
             tls: self.tls.clone(),
             credentials: self.parts.settings.credentials.iter().filter_map(source).collect(),
-            endpoints: self.parts.snapshot.endpoints().iter().map(endpoint).collect(),
-            disabled: self.parts.settings.disabled.iter().map(disabled).collect(),
-            routes: self.parts.settings.routes.iter().map(route).collect(),
+            endpoints: Arc::clone(self.parts.snapshot.endpoints()),
+            disabled: self.parts.settings.disabled.clone(),
+            routes: self.parts.settings.routes.clone(),
             labels: Arc::clone(&self.parts.labels),
         }
     }

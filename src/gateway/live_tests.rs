@@ -92,7 +92,7 @@ async fn rejected_configuration_changes_no_metric_and_no_snapshot() {
     let listeners = format!("[listeners.default]\nbind = \"{}\"\n", busy.local_addr().unwrap());
     std::fs::write(fixture.folder.path().join("other"), "other").unwrap();
     let mut changed = settings(fixture.folder.path(), &listeners, "");
-    changed.endpoints[0].connect_timeout = Duration::from_millis(1);
+    Arc::make_mut(&mut changed.endpoints[0]).connect_timeout = Duration::from_millis(1);
     let kind = CredentialKind::TokenFile { path: fixture.folder.path().join("other") };
     changed.credentials.iter_mut().for_each(|credential| credential.kind = kind.clone());
     let problem = fixture.prepare(changed).await.unwrap_err();
@@ -110,7 +110,7 @@ async fn prepared_configuration_is_in_force_only_once_it_is_committed() {
     let before = latest.load_full();
     let hash = fixture.live.settings().hash.clone();
     let mut next = settings(fixture.folder.path(), LISTENERS, "");
-    next.endpoints[0].connect_timeout = Duration::from_millis(1);
+    Arc::make_mut(&mut next.endpoints[0]).connect_timeout = Duration::from_millis(1);
     next.hash = "00000001".to_owned();
     let prepared = fixture.prepare(next).await.unwrap();
     assert!(Arc::ptr_eq(&before, &latest.load_full()));
@@ -158,7 +158,7 @@ async fn preparing_sets_no_metric_and_starts_no_task_until_the_warm_up() {
     let kind = CredentialKind::TokenFile { path: fixture.folder.path().join("other") };
     let id = next.credentials[0].id.clone();
     next.credentials[0].kind = kind;
-    next.endpoints[0].connect_timeout = Duration::from_millis(1);
+    Arc::make_mut(&mut next.endpoints[0]).connect_timeout = Duration::from_millis(1);
     let prepared = fixture.prepare(next).await.unwrap();
     sleep(Duration::from_millis(50)).await;
     let state = || prepared.parts.credentials.get(&id).unwrap().status().state;

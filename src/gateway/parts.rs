@@ -15,7 +15,7 @@ use super::settings::{Settings, short_hash};
 use crate::credential::{CredentialState, Credentials};
 use crate::endpoint::{Endpoint, EndpointName, EndpointSettings, Proxies, TlsClients};
 use crate::metrics::{Labels, Metrics};
-use crate::proxy::Snapshot;
+use crate::proxy::{Snapshot, SnapshotEndpoints};
 use crate::route::{Callers, Table};
 use crate::serve::{BoundListeners, ListenerId, ListenerPlan, ServeSettings};
 
@@ -148,19 +148,20 @@ fn snapshot(
     labels: &Labels,
     previous: Option<&Snapshot>,
 ) -> Result<Snapshot, GatewayError> {
-    let old = previous.map(Snapshot::endpoints).unwrap_or_default();
+    let old: &[Arc<Endpoint>] = previous.map(|previous| &**previous.endpoints()).unwrap_or_default();
     let (mut tls_clients, mut proxies) = (TlsClients::default(), Proxies::default());
     for old in old {
         old.share_tls_client(&mut tls_clients);
     }
     let old: HashMap<&EndpointName, &Arc<Endpoint>> = old.iter().map(|old| (old.name(), old)).collect();
-    let mut build = |endpoint: &EndpointSettings| {
+    let mut build = |endpoint: &Arc<EndpointSettings>| {
         let bearer = credentials.get(&endpoint.credential).ok_or_else(|| GatewayError::NoCredential {
             endpoint: endpoint.name.to_string(),
             credential: endpoint.credential.to_string(),
         })?;
         let old = old.get(&endpoint.name).copied();
-        let same = old.filter(|old| old.settings() == endpoint && Arc::ptr_eq(old.bearer(), &bearer));
+        let same =
+            old.filter(|old| old.settings().differs_only_in_limits(endpoint) && Arc::ptr_eq(old.bearer(), &bearer));
         if let Some(same) = same {
             return Ok::<_, GatewayError>(Arc::clone(same));
         }
@@ -175,5 +176,6 @@ fn snapshot(
     let admissions = settings.listeners.iter().map(|(_, admission)| admission.clone());
     let listeners = listeners.iter().copied().zip(admissions).collect();
     let callers = Callers::build(&settings.callers, &endpoint_names);
+    let endpoints = SnapshotEndpoints { running: endpoints, settings: &settings.endpoints };
     Ok(Snapshot::new(settings.proxy.clone(), listeners, routes, callers, endpoints, labels, previous))
 }

@@ -1,5 +1,7 @@
 //! The settings that a gateway is built from: those of every part, and those of its logs.
 
+use std::sync::Arc;
+
 use aws_lc_rs::digest;
 
 use crate::admin::AdminSettings;
@@ -22,11 +24,11 @@ pub struct Settings {
     /// When their tokens are requested.
     pub tokens: TokenSettings,
     /// The endpoints that are in use.
-    pub endpoints: Vec<EndpointSettings>,
+    pub endpoints: Vec<Arc<EndpointSettings>>,
     /// The endpoints that are not in use. Routes may name them.
     pub disabled: Vec<DisabledEndpoint>,
     /// The routes, in the order in which they are tried.
-    pub routes: Vec<RouteSettings>,
+    pub routes: Vec<Arc<RouteSettings>>,
     /// The callers that are named by the identities of their certificates.
     pub callers: Vec<CallerSettings>,
     /// The limits and deadlines of requests.

@@ -21,5 +21,5 @@ pub use error::ProxyError;
 pub use record::{ACCESS_LOG, FAILED_REQUEST};
 pub use response_body::{DownloadError, ResponseBody};
 pub use settings::{AccessLog, AdmissionSettings, ProxySettings};
-pub use snapshot::Snapshot;
+pub use snapshot::{Snapshot, SnapshotEndpoints};
 pub use worker::WorkerProxy;

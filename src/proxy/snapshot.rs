@@ -6,12 +6,21 @@ use http::HeaderMap;
 
 use super::admission::Admission;
 use super::settings::{AdmissionSettings, ProxySettings};
-use crate::endpoint::{Endpoint, IdleLimit};
+use crate::endpoint::{Endpoint, EndpointSettings, IdleLimit};
 use crate::idempotency::IdempotencyStore;
 use crate::limits::{CallerLimits, EndpointLimits, Limits, ListenerLimits, RouteLimits};
 use crate::metrics::{Label, Labels};
 use crate::route::{Callers, Table};
 use crate::serve::{CallerAddress, ListenerId, Peer};
+
+/// The endpoints of a configuration.
+#[derive(Debug)]
+pub struct SnapshotEndpoints<'a> {
+    /// In configured order.
+    pub running: Vec<Arc<Endpoint>>,
+    /// The settings, in the same order. They have the limits: a running endpoint may be older than these.
+    pub settings: &'a [Arc<EndpointSettings>],
+}
 
 /// One configuration, shared by all workers.
 #[derive(Debug)]
@@ -43,14 +52,14 @@ impl Snapshot {
         listeners: Vec<(ListenerId, AdmissionSettings)>,
         routes: Table,
         callers: Callers,
-        endpoints: Vec<Arc<Endpoint>>,
+        endpoints: SnapshotEndpoints<'_>,
         labels: &Labels,
         before: Option<&Self>,
     ) -> Self {
         let (listeners, admissions): (Vec<_>, Vec<_>) = listeners.into_iter().unzip();
         let admission =
             |admission| Admission::new(admission, settings.delivery.max_header_bytes, settings.max_body_bytes);
-        let limits = limits(&admissions, &routes, &callers, &endpoints, before);
+        let limits = limits(&admissions, &routes, &callers, endpoints.settings, before);
         let idle_limit = before.map(|before| Arc::clone(&before.idle_limit)).unwrap_or_default();
         let idempotency = before.map(|before| Arc::clone(&before.idempotency)).unwrap_or_default();
         Self {
@@ -70,7 +79,7 @@ impl Snapshot {
             callers,
             settings,
             routes,
-            endpoints: endpoints.into(),
+            endpoints: endpoints.running.into(),
             limits: Arc::new(limits),
             idle_limit,
             idempotency,
@@ -98,8 +107,13 @@ impl Snapshot {
     }
 
     /// Returns the endpoints, in configured order.
-    pub fn endpoints(&self) -> &[Arc<Endpoint>] {
+    pub fn endpoints(&self) -> &Arc<[Arc<Endpoint>]> {
         &self.endpoints
+    }
+
+    /// Puts the limits in force that do not belong to one configuration, since all share what they limit.
+    pub fn put_in_force(&self) {
+        self.idle_limit.set(self.settings.delivery.max_idle_connections);
     }
 
     /// Returns the routes.
@@ -113,7 +127,7 @@ fn limits(
     listeners: &[AdmissionSettings],
     routes: &Table,
     callers: &Callers,
-    endpoints: &[Arc<Endpoint>],
+    endpoints: &[Arc<EndpointSettings>],
     before: Option<&Snapshot>,
 ) -> Limits {
     let listeners = listeners.iter().map(|listener| ListenerLimits {
@@ -127,9 +141,9 @@ fn limits(
     let callers = callers.all().iter().map(|caller| caller.settings());
     let callers: Vec<_> = callers.map(|caller| CallerLimits { name: &caller.name, rate: caller.rate }).collect();
     let endpoints = endpoints.iter().map(|endpoint| EndpointLimits {
-        name: endpoint.name().as_str(),
-        max_requests: endpoint.settings().max_requests,
-        rate: endpoint.settings().rate,
+        name: endpoint.name.as_str(),
+        max_requests: endpoint.max_requests,
+        rate: endpoint.rate,
     });
     Limits::new(&listeners, &routes, &callers, &endpoints.collect::<Vec<_>>(), before.map(|before| &*before.limits))
 }

@@ -3,6 +3,7 @@
 //! Routes that name their hubs, or what the hubs begin with, are indexed, so the time to find one does not grow with their
 //! number. All other routes are tried one after the other.
 
+use std::borrow::Borrow;
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
@@ -259,8 +260,8 @@ impl Table {
     ///
     /// # Errors
     /// [`TableError`] for the first name that does not resolve.
-    pub fn build(
-        settings: &[RouteSettings],
+    pub fn build<R: Borrow<RouteSettings>>(
+        settings: &[R],
         endpoints: &[EndpointName],
         listeners: &[&str],
     ) -> Result<Self, TableError> {
@@ -271,8 +272,8 @@ impl Table {
     ///
     /// # Errors
     /// [`TableError`] for the first name that does not resolve.
-    pub fn build_with_disabled(
-        settings: &[RouteSettings],
+    pub fn build_with_disabled<R: Borrow<RouteSettings>>(
+        settings: &[R],
         endpoints: &[EndpointName],
         disabled: &[EndpointName],
         listeners: &[&str],
@@ -318,7 +319,7 @@ impl Table {
                 rate: route.rate,
             })
         };
-        let routes: Vec<Route> = settings.iter().map(resolve).collect::<Result<_, _>>()?;
+        let routes: Vec<Route> = settings.iter().map(Borrow::borrow).map(resolve).collect::<Result<_, _>>()?;
         let (mut hubs, mut others) = (Vec::new(), Vec::new());
         for (index, route) in routes.iter().enumerate() {
             let keys = route.matches.hubs.allowed().and_then(|hubs| hubs.iter().map(Pattern::hub_key).collect());
@@ -368,12 +369,12 @@ impl Table {
 }
 
 /// Builds the directory of all endpoints, if there is a route whose calls may name any of them.
-fn directory(
-    routes: &[RouteSettings],
+fn directory<R: Borrow<RouteSettings>>(
+    routes: &[R],
     endpoints: &[EndpointName],
     disabled: &[EndpointName],
 ) -> Result<Option<Arc<Directory>>, TableError> {
-    let routes = routes.iter().filter(|route| route.endpoints.is_empty());
+    let routes = routes.iter().map(Borrow::borrow).filter(|route| route.endpoints.is_empty());
     let cases: Vec<Case> = routes.filter_map(|route| Some(route.named_by()?.case())).collect();
     if cases.is_empty() {
         return Ok(None);

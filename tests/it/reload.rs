@@ -132,6 +132,29 @@ async fn reload_applies_a_changed_file_and_keeps_unchanged_parts() {
 }
 
 #[tokio::test]
+async fn changed_limit_of_an_endpoint_takes_effect_and_its_connections_stay_open() {
+    let builder = HarnessBuilder::start().await;
+    let (process, files) = start(&builder).await;
+    rewrite(&builder, &files, &route_to("west"));
+    wait_for_reloads(&process, "success", 1.0).await;
+    let mut caller = Caller::connect(process.listener()).await;
+    caller.send(broadcast_request(), BROADCAST_BODY).await.assert_status(202);
+    let connects = async || process.metrics().await.sum("upstream_connects_total", &[("endpoint", "west")]);
+    let before = connects().await;
+
+    let limits = "[limits]\nendpoint_max_requests = 9\nendpoint_rate = { per_second = 1, burst = 2 }\n";
+    rewrite(&builder, &files, &(route_to("west") + limits));
+    wait_for_reloads(&process, "success", 2.0).await;
+    caller.send(broadcast_request(), BROADCAST_BODY).await.assert_status(202);
+    assert!((connects().await - before).abs() < f64::EPSILON, "it connected again");
+    let mut codes = Vec::new();
+    for _ in 0..9 {
+        codes.push(caller.send(broadcast_request(), BROADCAST_BODY).await.status);
+    }
+    assert!(codes.iter().any(|code| *code == 429), "{codes:?}");
+}
+
+#[tokio::test]
 async fn invalid_configuration_is_reported_and_changes_nothing() {
     let builder = HarnessBuilder::start().await;
     let (process, files) = start(&builder).await;

@@ -1,5 +1,7 @@
 //! Lowers callers that are known by their certificates.
 
+use std::sync::Arc;
+
 use super::context::{Context, Key, key};
 use super::listener::operations;
 use super::values;
@@ -88,7 +90,7 @@ fn check_overlaps(callers: &[CallerSettings], context: &mut Context<'_>) {
 pub(super) fn check_listeners(
     file: &ConfigFile,
     listeners: &[(ListenerSettings, AdmissionSettings)],
-    routes: &[RouteSettings],
+    routes: &[Arc<RouteSettings>],
     context: &mut Context<'_>,
 ) {
     if listeners.iter().any(|(listener, _)| listener.identifies_callers())

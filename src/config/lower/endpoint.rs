@@ -26,7 +26,7 @@ const RESOLVE_TIMEOUT: &str = "6s";
 /// The lowered endpoints.
 #[derive(Default)]
 pub(super) struct Endpoints {
-    pub(super) enabled: Vec<EndpointSettings>,
+    pub(super) enabled: Vec<Arc<EndpointSettings>>,
     pub(super) disabled: Vec<DisabledEndpoint>,
     /// The digests of `enabled`, in the same order.
     pub(super) digests: Vec<Digest>,
@@ -70,9 +70,8 @@ pub(super) fn lower(
                     continue;
                 }
                 Some(Lowered::Enabled(settings, digest)) => {
-                    let settings = *settings;
                     if context.reports() == reports {
-                        context.memo.endpoints.insert(file, (settings.clone(), digest));
+                        context.memo.endpoints.insert(file, (Arc::clone(&settings), digest));
                     }
                     (settings, digest)
                 }
@@ -139,7 +138,7 @@ fn health(file: &HealthFile, context: &mut Context<'_>) -> HealthSettings {
 
 /// A lowered endpoint.
 enum Lowered {
-    Enabled(Box<EndpointSettings>, Digest),
+    Enabled(Arc<EndpointSettings>, Digest),
     Disabled(DisabledEndpoint),
 }
 
@@ -210,5 +209,5 @@ fn lower_one(
         health: common.health,
     };
     let digest = Digest::of(&settings);
-    Some(Lowered::Enabled(Box::new(settings), digest))
+    Some(Lowered::Enabled(Arc::new(settings), digest))
 }

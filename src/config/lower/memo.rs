@@ -15,8 +15,8 @@ use crate::route::RouteSettings;
 /// The results of a load.
 #[derive(Debug, Default)]
 pub(in crate::config) struct Memo {
-    pub(super) endpoints: Entries<EndpointFile, (EndpointSettings, Digest)>,
-    pub(super) routes: Entries<RouteFile, (RouteSettings, Digest)>,
+    pub(super) endpoints: Entries<EndpointFile, (Arc<EndpointSettings>, Digest)>,
+    pub(super) routes: Entries<RouteFile, (Arc<RouteSettings>, Digest)>,
     /// The files that exist and are not empty.
     files: HashSet<PathBuf>,
 }

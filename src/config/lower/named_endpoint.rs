@@ -1,6 +1,7 @@
 //! Checks routes whose calls name their endpoint, by a capture or in a header, and the names that they can have.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::context::{Context, Key, key};
 use crate::config::file::{ConfigFile, EndpointHeaderFile, PickFile, RouteFile};
@@ -61,12 +62,12 @@ pub(super) fn check_route(index: usize, file: &RouteFile, route: &RouteSettings,
 const HUBS: &str = "hubs begin with a letter and have no `-`, so none can name";
 
 /// Checks the names of endpoints that calls can name: each must be captured whole and mean one endpoint.
-pub(super) fn check_names(file: &ConfigFile, routes: &[RouteSettings], context: &mut Context<'_>) {
+pub(super) fn check_names(file: &ConfigFile, routes: &[Arc<RouteSettings>], context: &mut Context<'_>) {
     let all: Vec<EndpointName> = file.endpoints.keys().map(|name| EndpointName::new(name)).collect();
     // Routes whose calls may name any endpoint often have the same patterns.
     let mut any_ends = BTreeMap::new();
     let mut any_without_case = None;
-    for route in routes {
+    for route in routes.iter().map(|route| &**route) {
         let named: Vec<&EndpointName> = route.endpoints.iter().map(|endpoint| &endpoint.endpoint).collect();
         for (by, patterns) in route.captures() {
             for pattern in patterns {
@@ -135,14 +136,14 @@ fn check_case(names: &[&EndpointName], route: &RouteSettings, context: &mut Cont
 }
 
 /// Warns of endpoints that no call can be sent to.
-pub(super) fn check_unused(file: &ConfigFile, routes: &[RouteSettings], context: &mut Context<'_>) {
+pub(super) fn check_unused(file: &ConfigFile, routes: &[Arc<RouteSettings>], context: &mut Context<'_>) {
     let listed: BTreeSet<&str> =
         routes.iter().flat_map(|route| &route.endpoints).map(|listed| listed.endpoint.as_str()).collect();
     let any = || routes.iter().filter(|route| route.endpoints.is_empty());
     // Patterns that name any endpoint in the hub, one for each kind of name that they can have.
     let mut by_hub: BTreeMap<bool, &Pattern> = BTreeMap::new();
     let hub_patterns = any()
-        .flat_map(RouteSettings::captures)
+        .flat_map(|route| route.captures())
         .filter(|(by, _)| *by == NamedBy::Hub)
         .flat_map(|(_, patterns)| patterns);
     for pattern in hub_patterns {

@@ -1,6 +1,7 @@
 //! Lowers routes.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::context::{Context, Key, key};
 use super::digest::Digest;
@@ -25,11 +26,11 @@ const CAPTURE: &str = "{endpoint}";
 const MAX_WEIGHT: u32 = 1_000_000;
 
 /// Lowers all routes. Also returns their digests, in the same order.
-pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> (Vec<RouteSettings>, Vec<Digest>) {
+pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> (Vec<Arc<RouteSettings>>, Vec<Digest>) {
     if file.routes.is_empty() && context.merged.main_items("routes") == 0 {
         let route = default_route(file, context);
         let digest = Digest::of(&route);
-        return (vec![route], vec![digest]);
+        return (vec![Arc::new(route)], vec![digest]);
     }
     let (mut routes, mut digests) = (Vec::with_capacity(file.routes.len()), Vec::with_capacity(file.routes.len()));
     for (index, file) in file.routes.iter().enumerate() {
@@ -42,10 +43,10 @@ pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> (Vec<RouteS
             kept
         } else {
             let reports = context.reports();
-            let route = lower_one(index, file, context);
+            let route = Arc::new(lower_one(index, file, context));
             let digest = Digest::of(&route);
             if context.reports() == reports {
-                context.memo.routes.insert(file, (route.clone(), digest));
+                context.memo.routes.insert(file, (Arc::clone(&route), digest));
             }
             (route, digest)
         };
@@ -82,7 +83,7 @@ fn default_route(file: &ConfigFile, context: &mut Context<'_>) -> RouteSettings 
 }
 
 /// Reports routes whose name is taken and routes behind one that matches every call.
-fn check_order(file: &ConfigFile, routes: &[RouteSettings], context: &mut Context<'_>) {
+fn check_order(file: &ConfigFile, routes: &[Arc<RouteSettings>], context: &mut Context<'_>) {
     let mut names: HashMap<&RouteName, usize> = HashMap::with_capacity(routes.len());
     let mut matches_all: Option<&RouteName> = None;
     for (index, (route, file)) in routes.iter().zip(&file.routes).enumerate() {
@@ -172,6 +173,17 @@ fn lower_one(index: usize, file: &RouteFile, context: &mut Context<'_>) -> Route
     route
 }
 
+/// Returns the first text in a pattern that looks like a capture and is none, such as `{tenant}`.
+fn unknown_capture(pattern: &str) -> Option<&str> {
+    pattern.match_indices('{').find_map(|(at, _)| {
+        let rest = pattern.get(at..)?;
+        let length = rest.find('}')? + 1;
+        let found = rest.get(..length).filter(|found| *found != CAPTURE)?;
+        let mut inner = found.trim_matches(['{', '}']).bytes();
+        (length > 2 && inner.all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))).then_some(found)
+    })
+}
+
 /// Lowers the hash key. Checks that the operations that the route matches have it.
 fn hash_key(file: &RouteFile, matches: &MatchSettings, key: &[String], context: &mut Context<'_>) -> HashKey {
     let found = match &file.hash_by {
@@ -241,6 +253,26 @@ fn matches(file: &MatchFile, route: &[String], context: &mut Context<'_>) -> Mat
     if let Some(text) = users.allowed().unwrap_or_default().iter().find(|text| text.contains(CAPTURE)) {
         let fact = format!("`{text}` would let a user name the endpoint, which is not supported");
         context.problem(&at("user"), fact, "let the hub, the group, the application or a header name it");
+    }
+    for (name, texts, fix) in [
+        (
+            "group",
+            &groups,
+            "write `{endpoint}`, the only capture, if the group names the endpoint, or `*` for any text",
+        ),
+        (
+            "application",
+            &applications,
+            "write `{endpoint}`, the only capture, if it names the endpoint, or `*` for any text",
+        ),
+        ("user", &users, "write `*` for any text"),
+    ] {
+        for text in texts.allowed().unwrap_or_default() {
+            if let Some(name_in_braces) = unknown_capture(text) {
+                let fact = format!("`{text}` matches only names that contain `{name_in_braces}` with its braces");
+                context.warning(&at(name), fact, fix);
+            }
+        }
     }
     let mut patterns = |name: &str, texts: Constraint<String>, case| match texts {
         Constraint::Any => Constraint::Any,

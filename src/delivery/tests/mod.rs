@@ -134,6 +134,7 @@ impl Fixture {
             settings.name = EndpointName::new(endpoint.name);
             settings.role = endpoint.role;
             let (tls, proxies) = (&mut TlsClients::default(), &mut Proxies::default());
+            let settings = Arc::new(settings);
             Arc::new(Endpoint::build(&settings, Arc::clone(&bearer), Label::other(), tls, proxies).unwrap())
         };
         let built: Arc<[_]> = endpoints.iter().map(build).collect();
