@@ -62,6 +62,28 @@ fn route_needs_no_endpoints_if_each_call_names_its_endpoint() {
 }
 
 #[test]
+fn capture_that_does_not_exist_is_a_warning_where_its_text_could_match() {
+    for (route, expected) in [
+        ("match = { group = \"{tenant}/*\" }", Some("`{tenant}/*` matches only names that contain `{tenant}`")),
+        ("match = { application = [\"a\", \"x-{Endpoint}\"] }", Some("contain `{Endpoint}` with its braces")),
+        ("match = { user = \"{user}\" }", Some("contain `{user}` with its braces")),
+        ("match = { group = \"{}/{a b}\" }", None),
+        ("match = { group = \"{\\\"id\\\": 1}\" }", None),
+    ] {
+        let config = with_endpoints(["a"]);
+        let text = format!("{config}[[routes]]\nname = \"tenants\"\n{route}\nendpoints = [\"a\"]\n");
+        let warnings = load_toml(&text).unwrap_or_else(|err| panic!("{route}: {err}")).warnings;
+        let warnings: Vec<String> = warnings.into_iter().map(|warning| warning.fact).collect();
+        let found = warnings.iter().filter(|warning| warning.contains("braces")).count();
+        assert_eq!(found, usize::from(expected.is_some()), "{warnings:?}");
+        assert!(
+            expected.is_none_or(|expected| warnings.iter().any(|warning| warning.contains(expected))),
+            "{warnings:?}"
+        );
+    }
+}
+
+#[test]
 fn unclear_captures_are_problems() {
     for (route, problem) in [
         ("match = { hub = \"chat\" }", "routes.0.endpoints: is missing: the route has no endpoint"),
