@@ -54,7 +54,11 @@ enum Command {
     /// Check that a running gateway is alive, for container health checks. Queries its admin listener.
     Health(health::Options),
     /// Print the JSON Schema of the configuration file.
-    Schema,
+    Schema {
+        /// The schema of a file that `include` names, instead of the main file's.
+        #[arg(long)]
+        included: bool,
+    },
     /// Print a completion script for a shell.
     Completions {
         /// The shell.
@@ -93,7 +97,10 @@ impl Command {
             #[cfg(feature = "sandbox")]
             Self::Sandbox(options) => sandbox::run(&options),
             Self::Health(options) => health::run(&options),
-            Self::Schema => print(format_args!("{:#}", crate::config::schema())),
+            Self::Schema { included } => {
+                let schema = if included { crate::config::included_schema() } else { crate::config::schema() };
+                print(format_args!("{schema:#}"))
+            }
             Self::Completions { shell } => {
                 let mut script = Vec::new();
                 clap_complete::generate(shell, &mut Cli::command(), "signalr-gateway", &mut script);

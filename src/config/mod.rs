@@ -33,7 +33,7 @@ pub use loader::Loader;
 pub use problem::{ConfigError, Origin, Problem};
 pub use sources::{PREFIX, Sources};
 
-use file::ConfigFile;
+use file::{ConfigFile, IncludedFile};
 
 /// Loads a configuration. Performs no network I/O.
 ///
@@ -46,6 +46,11 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
 /// Returns the JSON Schema of the configuration file.
 pub fn schema() -> serde_json::Value {
     schemars::schema_for!(ConfigFile).to_value()
+}
+
+/// Returns the JSON Schema of the files that `include` names.
+pub fn included_schema() -> serde_json::Value {
+    schemars::schema_for!(IncludedFile).to_value()
 }
 
 #[cfg(test)]

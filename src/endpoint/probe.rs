@@ -1,10 +1,10 @@
 //! Health probes: `HEAD /api/health` without a token, as the Management SDK sends them. They detect failure and recovery of
 //! endpoints between calls.
 //!
-//! One task probes all endpoints. If there are many, it probes only those that calls use, so that thousands of unused endpoints
-//! cost no connections.
+//! One task probes all endpoints. If there are many, it probes only those that calls use and their alternatives: the endpoints of
+//! the same route, to which a failover goes. So thousands of unused endpoints cost no connections.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,12 +34,40 @@ const OPEN_CIRCUIT_FACTOR: u32 = 6;
 /// The path of a probe. Any API version with this path works.
 const PROBE_PATH: &str = "/api/health?api-version=2022-06-01";
 
-type EndpointSet = Arc<[Arc<Endpoint>]>;
+/// The endpoints that are probed.
+#[derive(Debug, Default)]
+struct ProbedSet {
+    endpoints: Arc<[Arc<Endpoint>]>,
+    /// The indexes of the endpoints that a failover may go to, by the index of an endpoint. Empty if all endpoints are probed.
+    alternatives: HashMap<usize, Vec<usize>>,
+}
+
+impl ProbedSet {
+    fn new(endpoints: &Arc<[Arc<Endpoint>]>, groups: impl IntoIterator<Item = Vec<usize>>) -> Self {
+        let mut alternatives = HashMap::<usize, Vec<usize>>::new();
+        if endpoints.len() > ALL_PROBED {
+            // Many routes may have the same endpoints.
+            for group in groups.into_iter().collect::<BTreeSet<_>>() {
+                for one in &group {
+                    alternatives.entry(*one).or_default().extend(group.iter().filter(|other| *other != one));
+                }
+            }
+        }
+        Self { endpoints: Arc::clone(endpoints), alternatives }
+    }
+
+    /// Returns whether calls have used an alternative of an endpoint within this time.
+    fn has_used_alternative(&self, index: usize, within: Duration) -> bool {
+        let alternatives = self.alternatives.get(&index).into_iter().flatten();
+        let mut endpoints = alternatives.filter_map(|index| self.endpoints.get(*index));
+        endpoints.any(|endpoint| endpoint.health().was_used_within(within))
+    }
+}
 
 /// The task that probes a set of endpoints. Dropping it stops the task.
 #[derive(Debug, Default)]
 pub struct Probes {
-    running: Option<(watch::Sender<EndpointSet>, JoinHandle<()>)>,
+    running: Option<(watch::Sender<Arc<ProbedSet>>, JoinHandle<()>)>,
 }
 
 impl Drop for Probes {
@@ -51,13 +79,14 @@ impl Drop for Probes {
 }
 
 impl Probes {
-    /// Replaces the set of probed endpoints. The intervals of endpoints in both sets continue. Must be called on the control
-    /// runtime.
-    pub fn set_endpoints(&mut self, endpoints: &[Arc<Endpoint>]) {
+    /// Replaces the set of probed endpoints. Each of `groups` has the indexes of endpoints among which calls fail over. The intervals
+    /// of endpoints in both sets continue. Must be called on the control runtime.
+    pub fn set_endpoints(&mut self, endpoints: &Arc<[Arc<Endpoint>]>, groups: impl IntoIterator<Item = Vec<usize>>) {
+        let probed = Arc::new(ProbedSet::new(endpoints, groups));
         if let Some((set, _)) = &self.running {
-            set.send_replace(endpoints.into());
+            set.send_replace(probed);
         } else {
-            let (set, changes) = watch::channel(endpoints.into());
+            let (set, changes) = watch::channel(probed);
             self.running = Some((set, tokio::spawn(keep_probing(changes))));
         }
     }
@@ -80,18 +109,17 @@ impl Scheduled {
         self.last.map_or(now, |last| last + pause)
     }
 
-    /// Starts a round. Returns whether calls have used the endpoint since the last one.
-    fn begin_round(&mut self, now: Instant) -> bool {
+    /// Starts a round. Returns the time within which calls must have used the endpoint, or an alternative: since the last round.
+    fn begin_round(&mut self, now: Instant) -> Duration {
         let last = self.last.replace(now).unwrap_or(now);
         self.jitter = 0.9 + fastrand::f32() * 0.2;
-        let health = self.endpoint.health();
-        let within = if health.is_closed() { now.saturating_duration_since(last) } else { PROBED_WHILE_OPEN };
-        health.was_used_within(within)
+        if self.endpoint.health().is_closed() { now.saturating_duration_since(last) } else { PROBED_WHILE_OPEN }
     }
 }
 
-async fn keep_probing(mut changes: watch::Receiver<Arc<[Arc<Endpoint>]>>) {
-    let mut schedule = reschedule(&[], &changes.borrow_and_update());
+async fn keep_probing(mut changes: watch::Receiver<Arc<ProbedSet>>) {
+    let mut set = Arc::clone(&changes.borrow_and_update());
+    let mut schedule = reschedule(&[], &set.endpoints);
     let mut running = FuturesUnordered::new();
     // The endpoint at which the next search begins.
     let mut first = 0;
@@ -111,7 +139,9 @@ async fn keep_probing(mut changes: watch::Receiver<Arc<[Arc<Endpoint>]>>) {
                 (first, next) = (index, now);
                 break;
             }
-            if scheduled.begin_round(now) || is_all {
+            let within = scheduled.begin_round(now);
+            let is_used = || scheduled.endpoint.health().was_used_within(within);
+            if is_all || is_used() || set.has_used_alternative(index, within) {
                 running.push(probe_and_record(Arc::clone(&scheduled.endpoint)));
             }
         }
@@ -122,7 +152,8 @@ async fn keep_probing(mut changes: watch::Receiver<Arc<[Arc<Endpoint>]>>) {
                     if changed.is_err() {
                         return;
                     }
-                    schedule = reschedule(&schedule, &changes.borrow_and_update());
+                    set = Arc::clone(&changes.borrow_and_update());
+                    schedule = reschedule(&schedule, &set.endpoints);
                     first = 0;
                     break;
                 }
@@ -195,16 +226,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn unused_endpoints_of_many_receive_no_connection() {
+    async fn of_many_endpoints_those_in_use_and_their_alternatives_are_probed() {
         let ((unused, no_connection), (used, connections)) = (listen().await, listen().await);
         let mut endpoints: Vec<_> = (0..ALL_PROBED).map(|_| endpoint(&unused)).collect();
         endpoints.push(endpoint(&used));
         endpoints[ALL_PROBED].health().acquire_anyway(CallClass::new(0)).succeeded(std::time::Instant::now());
         let mut probes = Probes::default();
-        probes.set_endpoints(&endpoints);
-        for _ in 0..3 {
-            let probe = tokio::time::timeout(Duration::from_secs(20), connections.accept()).await;
-            drop(probe.expect("the endpoint in use is probed").unwrap());
+        let standby = listen().await;
+        endpoints.push(endpoint(&standby.0));
+        probes.set_endpoints(&endpoints.into(), [vec![ALL_PROBED, ALL_PROBED + 1], vec![0, 1]]);
+        for listener in [&connections, &standby.1] {
+            for _ in 0..3 {
+                let probe = tokio::time::timeout(Duration::from_secs(20), listener.accept()).await;
+                drop(probe.expect("the endpoint in use and its alternative are probed").unwrap());
+            }
         }
         assert!(futures_util::poll!(std::pin::pin!(no_connection.accept())).is_pending());
     }
@@ -226,15 +261,16 @@ mod tests {
         let mut scheduled = Scheduled { endpoint: Arc::clone(&endpoint), last: None, jitter: 1.0 };
         let start = Instant::now();
         assert_eq!(scheduled.due(start), start);
-        assert!(!scheduled.begin_round(start), "no call has used it");
+        let is_used = |within| endpoint.health().was_used_within(within);
+        assert!(!is_used(scheduled.begin_round(start)), "no call has used it");
         assert!(scheduled.due(start) > start + 50 * second);
         endpoint.health().acquire_anyway(CallClass::new(0)).succeeded(std::time::Instant::now());
-        assert!(scheduled.begin_round(start + 60 * second));
+        assert!(is_used(scheduled.begin_round(start + 60 * second)));
         for _ in 0..10 {
             endpoint.health().acquire_anyway(CallClass::new(0)).unreachable(std::time::Instant::now());
         }
         assert!(!endpoint.health().is_closed());
-        assert!(scheduled.begin_round(start + 60 * second), "its circuit is open");
+        assert!(is_used(scheduled.begin_round(start + 60 * second)), "its circuit is open");
     }
 
     #[tokio::test]
@@ -242,9 +278,9 @@ mod tests {
         // Nothing listens there.
         let (east, west) = (endpoint(&settings(9)), endpoint(&settings(9)));
         let mut probes = Probes::default();
-        probes.set_endpoints(&[Arc::clone(&east), Arc::clone(&west)]);
+        probes.set_endpoints(&[Arc::clone(&east), Arc::clone(&west)].into(), []);
         assert!(Arc::strong_count(&east) > 1 && Arc::strong_count(&west) > 1);
-        probes.set_endpoints(&[Arc::clone(&west)]);
+        probes.set_endpoints(&[Arc::clone(&west)].into(), []);
         wait_until_unused(&east).await;
         assert!(Arc::strong_count(&west) > 1);
         drop(probes);

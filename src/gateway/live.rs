@@ -23,6 +23,7 @@ use crate::credential::{CredentialSettings, Credentials, in_one_line};
 use crate::endpoint::{Endpoint, Probes};
 use crate::metrics::{EndpointState, Label, Metrics, ProofExpiries, StateSource, TokenTimes};
 use crate::proxy::Snapshot;
+use crate::route::{NamedBy, Route, Target};
 use crate::serve::{BoundAddress, BoundListeners, ListenerId, ListenerPlan, LiveTls};
 
 /// The addresses that a gateway listens on.
@@ -97,7 +98,7 @@ impl Live {
         let (hash, labels) = (&self.parts.settings.hash, Arc::clone(&self.parts.labels));
         self.metrics.config_in_force(hash, labels, states(&self.parts, &self.tls));
         self.parts.credentials.start(&self.parts.settings.tokens);
-        self.probes.set_endpoints(self.parts.snapshot.endpoints());
+        self.probes.set_endpoints(self.parts.snapshot.endpoints(), alternatives(&self.parts.snapshot));
         let admin = self.parts.settings.admin.as_ref();
         let allowed_hosts = admin.map(|admin| admin.allowed_hosts.clone()).unwrap_or_default();
         Admin::new(Arc::clone(&self.metrics), allowed_hosts, self.view())
@@ -134,7 +135,7 @@ impl Live {
         parts.snapshot.put_in_force();
         // First: workers must know a new listener before its first connection.
         self.latest.store(Arc::clone(&parts.snapshot));
-        self.probes.set_endpoints(parts.snapshot.endpoints());
+        self.probes.set_endpoints(parts.snapshot.endpoints(), alternatives(&parts.snapshot));
         let former = std::mem::replace(&mut self.parts, parts);
         self.control.spawn(free_once_unused(former.snapshot));
         let names_of = self.parts.settings.listeners.iter().map(|(listener, _)| listener.name.clone());
@@ -195,6 +196,17 @@ async fn free_once_unused(former: Arc<Snapshot>) {
     while Arc::strong_count(&former) > 1 {
         tokio::time::sleep(UNUSED_CHECK).await;
     }
+}
+
+/// Returns the endpoints of each route among which its calls may fail over.
+fn alternatives(snapshot: &Snapshot) -> impl Iterator<Item = Vec<usize>> {
+    let may_pick = |route: &&Route| matches!(route.named_by(), None | Some(NamedBy::Header(_)));
+    let routes = snapshot.routes().routes().iter().filter(may_pick).filter(|route| route.targets().len() > 1);
+    routes.map(|route| {
+        let mut indexes: Vec<usize> = route.targets().iter().map(Target::endpoint_index).collect();
+        indexes.sort_unstable();
+        indexes
+    })
 }
 
 /// The parts in force, whose states the metrics show.

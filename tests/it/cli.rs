@@ -356,6 +356,9 @@ async fn prints_the_schema_and_completions() {
     for key in ["listeners", "admin", "credentials", "endpoints", "routes", "limits", "timeouts", "logging"] {
         assert!(schema["properties"][key].is_object(), "{key}");
     }
+    let included: Value = serde_json::from_str(&run(&["schema", "--included"]).await.stdout).unwrap();
+    let keys: Vec<&String> = included["properties"].as_object().unwrap().keys().collect();
+    assert_eq!(keys, ["credentials", "endpoints", "routes", "tests"]);
     for shell in ["bash", "zsh", "fish"] {
         let script = run(&["completions", shell]).await;
         assert_eq!(script.code, Some(0));

@@ -117,7 +117,8 @@ pub(crate) struct HealthFile {
     /// The time for which the circuit stays open at first. It doubles with each consecutive opening, up to a minute.
     pub(crate) pause: String,
     /// The interval of the probes of each endpoint's `/api/health`, without a token. A sixth of it while the circuit is open. If
-    /// there are more than 64 endpoints, those that no call has used since the last interval are not probed.
+    /// there are more than 64 endpoints, those are probed that calls have used since the last interval, and the other endpoints of
+    /// the routes that may pick these.
     pub(crate) probe_interval: String,
 }
 
