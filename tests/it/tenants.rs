@@ -7,7 +7,9 @@ use std::sync::Arc;
 use signalr_gateway::sandbox::{Description, Entry, Fault, FaultKind, Sandbox};
 use tempfile::TempDir;
 
-use crate::support::{BROADCAST_BODY, Caller, GROUP_APP, Process, Response, request, tenant_group, wait_until};
+use crate::support::{
+    BROADCAST_BODY, Caller, GROUP_APP, GROUP_IDENTITY, Process, Response, request, tenant_group, wait_until,
+};
 
 mod cold;
 mod faults;
@@ -66,12 +68,25 @@ impl Fleet {
 
     /// Starts the real gateway. `more` is appended to its configuration.
     async fn start_gateway(&self, more: &str) -> Process {
+        self.start_gateway_with("kind = \"client_secret\"\nsecret = { file = \"saas-secret\" }", more).await
+    }
+
+    /// Starts the real gateway, whose app authenticates by a managed identity.
+    async fn start_federated_gateway(&self, more: &str) -> Process {
+        let imds = self.sandbox.imds().url();
+        let proof = format!(
+            "kind = \"federated\"\nassertion = {{ source = \"managed_identity\", client_id = \"{GROUP_IDENTITY}\", imds_endpoint = \"{imds}\" }}"
+        );
+        self.start_gateway_with(&proof, more).await
+    }
+
+    /// Starts the real gateway. `proof` has the keys of how the app authenticates.
+    async fn start_gateway_with(&self, proof: &str, more: &str) -> Process {
         let entra = self.sandbox.entra().url();
         let text = format!(
             "include = [\"tenants.d/*.toml\"]\n\
              [listeners.default]\nbind = \"127.0.0.1:0\"\n[admin]\nbind = \"127.0.0.1:0\"\n\
-             [credentials.saas]\nkind = \"client_secret\"\nclient_id = \"{GROUP_APP}\"\n\
-             secret = {{ file = \"saas-secret\" }}\ncloud = \"custom\"\nauthority = \"{entra}\"\nca_file = \"ca.pem\"\n\
+             [credentials.saas]\nclient_id = \"{GROUP_APP}\"\n{proof}\ncloud = \"custom\"\nauthority = \"{entra}\"\nca_file = \"ca.pem\"\n\
              [[routes]]\nname = \"tenants\"\nmatch = {{ hub = \"{{endpoint}}_*\" }}\n\
              [shutdown]\ndelay = \"0s\"\n[logging]\naccess = \"failures\"\n{more}"
         );

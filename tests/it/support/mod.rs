@@ -22,7 +22,7 @@ pub(crate) use metrics::Samples;
 pub(crate) use process::{Process, ProgramOutput, run, run_in};
 pub(crate) use raw_endpoint::RawEndpoint;
 pub(crate) use scripted_endpoint::{ScriptedEndpoint, ScriptedResponse};
-pub(crate) use tenant_group::{GROUP_APP, tenant_group};
+pub(crate) use tenant_group::{GROUP_APP, GROUP_IDENTITY, tenant_group};
 
 /// How long a test waits for a condition. It is far longer than any step takes, so that only a hang reaches it.
 pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(20);
