@@ -28,6 +28,23 @@ pub enum TrustError {
         /// The file.
         path: PathBuf,
     },
+    /// The client's certificate or key cannot be read.
+    #[error("the client certificate cannot be used")]
+    ClientFile(#[source] FileError),
+    /// The client's certificate or key is not PEM.
+    #[error("the client certificate cannot be used: {} {problem}", path.display())]
+    ClientPem {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, without any part of the file.
+        problem: PemError,
+    },
+    /// There is no key.
+    #[error("the client certificate cannot be used: {} holds no unencrypted private key", path.display())]
+    NoClientKey {
+        /// The file.
+        path: PathBuf,
+    },
     /// The system has no CA certificates.
     #[error(
         "this system has no CA certificates to check servers against; install the ca-certificates package, set \
@@ -87,6 +104,27 @@ pub fn client_config_with(roots: Arc<RootCertStore>) -> Result<ClientConfig, Tru
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)
         .with_no_client_auth())
+}
+
+/// Creates a client configuration without ALPN that trusts these CAs and identifies itself by the first certificate of a PEM file
+/// and a key.
+///
+/// # Errors
+/// [`TrustError`] if a file cannot be used.
+pub fn client_config_with_certificate(
+    roots: Arc<RootCertStore>,
+    certificate: &Path,
+    key: &Path,
+) -> Result<ClientConfig, TrustError> {
+    let read = |path: &Path| -> Result<Pem, TrustError> {
+        let file = files::read_with_timeout(path).map_err(TrustError::ClientFile)?;
+        Pem::parse(&file.text).map_err(|problem| TrustError::ClientPem { path: path.to_owned(), problem })
+    };
+    let chain = read(certificate)?.certificates;
+    let key = read(key)?.keys.drain(..).next().ok_or_else(|| TrustError::NoClientKey { path: key.to_owned() })?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    Ok(config.with_root_certificates(roots).with_client_auth_cert(chain, key)?)
 }
 
 fn roots_of_file(path: &Path) -> Result<RootCertStore, TrustError> {

@@ -12,7 +12,8 @@
 //! endpoint, or of an endpoint of a route) and `state` (`broken`, or one of the states that the entries have).
 //!
 //! The listener is read-only. It rejects requests of browser pages, as callers' listeners do. `/livez` and `/readyz` contain
-//! nothing confidential and accept any `Host`, so that probes need no configuration. The listener runs on the control runtime, so
+//! nothing confidential and accept any `Host`, so that probes need no configuration. With `tls` and `client_ca`, everything else
+//! needs a certificate, and with `client_auth = "optional"` these two need none. The listener runs on the control runtime, so
 //! it and the workers do not delay each other.
 
 mod page;
@@ -35,8 +36,10 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tower::{Service, ServiceBuilder};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
@@ -49,13 +52,15 @@ pub use status::{
 };
 
 use crate::metrics::{Exposition, Metrics};
-use crate::serve::{is_allowed_host, page_header};
+use crate::serve::{ListenerTls, ListenerTlsSettings, LiveTls, is_allowed_host, page_header, tls_refusal};
 
 /// How long a response may take.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The pause after an accept error.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// The interval at which connections are compared with the CAs and revocation lists in force.
+const TRUST_INTERVAL: Duration = Duration::from_secs(5);
 /// How long a client may take to send a request head, and how long its connection may be idle.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// The largest request head. Those of probes and scrapers are far smaller.
@@ -72,6 +77,8 @@ pub struct AdminSettings {
     /// Host names that `Host` may have, in lower case and without port. `*.example.com` matches any subdomain. IP addresses and
     /// `localhost` are always allowed.
     pub allowed_hosts: Vec<String>,
+    /// TLS; plain HTTP if `None`.
+    pub tls: Option<ListenerTlsSettings>,
 }
 
 /// The admin listener.
@@ -121,14 +128,15 @@ impl Admin {
         self.draining.load(Ordering::Relaxed)
     }
 
-    /// Accepts and serves connections until the future is dropped.
+    /// Accepts and serves connections until the future is dropped, with TLS if `tls` is some.
     ///
     /// # Cancel safety
     /// Safe: dropping the future closes the listener and all connections.
-    pub async fn serve(self: Arc<Self>, listener: TcpListener) {
+    pub async fn serve(self: Arc<Self>, listener: TcpListener, tls: Option<Arc<LiveTls>>) {
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(MAX_HEAD);
-        let service = TowerToHyperService::new(self.service());
+        let open = TowerToHyperService::new(Arc::clone(&self).service(Access::Full));
+        let probes_only = TowerToHyperService::new(Arc::clone(&self).service(Access::Probes));
         let mut connections = JoinSet::new();
         let mut oldest_first = VecDeque::new();
         loop {
@@ -137,11 +145,21 @@ impl Admin {
                 Some(_ended) = connections.join_next() => continue,
             };
             match accepted {
-                Ok((stream, _)) => {
-                    let connection = http.serve_connection(TokioIo::new(stream), service.clone());
+                Ok((stream, peer)) => {
+                    let (admin, tls, http) = (Arc::clone(&self), tls.clone(), http.clone());
+                    let (open, probes_only) = (open.clone(), probes_only.clone());
                     let connection = connections.spawn(async move {
-                        if let Err(err) = connection.await {
-                            tracing::debug!(error = &err as &dyn std::error::Error, "an admin connection failed");
+                        let Some(live) = tls else {
+                            return log_failure(http.serve_connection(TokioIo::new(stream), open).await);
+                        };
+                        let tls = live.current();
+                        let Some(stream) = admin.handshake(&tls.http1_acceptor(), stream, peer).await else { return };
+                        let is_identified = stream.get_ref().1.peer_certificates().is_some();
+                        let must_identify = tls.client_trust().is_some();
+                        let service = if must_identify && !is_identified { probes_only } else { open };
+                        tokio::select! {
+                            outcome = http.serve_connection(TokioIo::new(stream), service) => log_failure(outcome),
+                            () = is_outdated(&live, &tls) => {}
                         }
                     });
                     close_oldest(&mut oldest_first);
@@ -155,9 +173,36 @@ impl Admin {
         }
     }
 
+    async fn handshake(
+        &self,
+        acceptor: &TlsAcceptor,
+        stream: TcpStream,
+        peer: SocketAddr,
+    ) -> Option<TlsStream<TcpStream>> {
+        let outcome = tokio::time::timeout(HEAD_TIMEOUT, acceptor.accept(stream)).await;
+        let err = match outcome {
+            Ok(Ok(stream)) => return Some(stream),
+            Ok(Err(err)) => err,
+            Err(_late) => std::io::ErrorKind::TimedOut.into(),
+        };
+        if let Some(reason) = tls_refusal(&err) {
+            self.metrics.callers().tls_refused("_admin", reason);
+            tracing::warn!(
+                %peer,
+                error.kind = reason.label(),
+                error.cause = %err,
+                "a client of the admin listener was refused in the TLS handshake because of its certificate"
+            );
+        } else {
+            tracing::debug!(error = %err, %peer, "a TLS handshake with the admin listener failed");
+        }
+        None
+    }
+
     /// Returns the service: [`Self::respond`], wrapped in tower-http layers.
     fn service(
         self: Arc<Self>,
+        access: Access,
     ) -> impl Service<
         Request<Incoming>,
         Response = Response<impl http_body::Body<Data = Bytes, Error: Into<tower::BoxError>> + Send>,
@@ -169,7 +214,7 @@ impl Admin {
     + 'static {
         let respond = tower::service_fn(move |request: Request<Incoming>| {
             let admin = Arc::clone(&self);
-            async move { Ok::<_, Infallible>(admin.respond(&request).await) }
+            async move { Ok::<_, Infallible>(admin.respond(&request, access).await) }
         });
         ServiceBuilder::new()
             .layer(CatchPanicLayer::new())
@@ -181,7 +226,13 @@ impl Admin {
             .service(respond)
     }
 
-    async fn respond<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
+    async fn respond<B>(&self, request: &Request<B>, access: Access) -> Response<Full<Bytes>> {
+        if access == Access::Probes && !is_probe(request) {
+            return text(
+                StatusCode::FORBIDDEN,
+                "this needs a client certificate; without one the admin listener answers only /livez and /readyz\n",
+            );
+        }
         if let Err(rejection) = self.admit(request) {
             return *rejection;
         }
@@ -211,7 +262,7 @@ impl Admin {
                 &format!("requests from browser pages ({header}) are not accepted; open the address directly\n"),
             );
         }
-        if matches!(request.uri().path(), "/livez" | "/readyz") {
+        if is_probe(request) {
             return Ok(());
         }
         let mut hosts = request.headers().get_all(HOST).iter();
@@ -276,6 +327,33 @@ impl Admin {
         response.await.unwrap_or_else(|err| Err(err.to_string())).unwrap_or_else(|problem: String| {
             text(StatusCode::INTERNAL_SERVER_ERROR, &format!("the status cannot be shown: {problem}\n"))
         })
+    }
+}
+
+/// What the client of a connection may see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Access {
+    /// Everything.
+    Full,
+    /// Only whether the gateway lives and is ready: it has no certificate, and the listener asks for one.
+    Probes,
+}
+
+/// Returns whether a request is for what is not confidential.
+fn is_probe<B>(request: &Request<B>) -> bool {
+    matches!(request.uri().path(), "/livez" | "/readyz")
+}
+
+/// Waits until a connection must end because its client was verified by other CAs or revocation lists than those in force.
+async fn is_outdated(live: &LiveTls, at_handshake: &ListenerTls) {
+    while live.current().client_trust() == at_handshake.client_trust() {
+        tokio::time::sleep(TRUST_INTERVAL).await;
+    }
+}
+
+fn log_failure(outcome: hyper::Result<()>) {
+    if let Err(err) = outcome {
+        tracing::debug!(error = &err as &dyn std::error::Error, "an admin connection failed");
     }
 }
 

@@ -16,7 +16,7 @@ use crate::credential::{Credentials, Inspection, in_one_line};
 use crate::endpoint::{Endpoint, Proxies, TlsClients};
 use crate::gateway::Settings;
 use crate::metrics::{Label, Metrics};
-use crate::serve::{CertificateReport, check_certificates};
+use crate::serve::{CertificateReport, check_certificate, check_certificates};
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
@@ -104,6 +104,8 @@ impl fmt::Display for FileReport {
 /// Builds the parts and reads the files that `run` needs before its first network I/O, then drops the parts.
 fn build(loaded: &Loaded) -> anyhow::Result<FileReports> {
     let mut certificates = check_certificates(&loaded.settings.listener_settings());
+    let admin = loaded.settings.admin.as_ref().and_then(|admin| admin.tls.as_ref());
+    certificates.extend(admin.map(|tls| check_certificate("_admin", tls)));
     if let Some(err) = certificates.iter_mut().find_map(|report| report.error.take()) {
         return Err(usage(err));
     }
@@ -120,7 +122,8 @@ fn build(loaded: &Loaded) -> anyhow::Result<FileReports> {
         }
         let mut reports = FileReports { problems: Vec::new(), warnings: Vec::new() };
         for CertificateReport { listener, problem, warnings, .. } in certificates {
-            let report = |fact| FileReport { key: format!("listeners.{listener}.tls"), fact };
+            let key = if listener == "_admin" { "admin.tls".to_owned() } else { format!("listeners.{listener}.tls") };
+            let report = |fact| FileReport { key: key.clone(), fact };
             reports.problems.extend(problem.map(report));
             reports.warnings.extend(warnings.into_iter().map(report));
         }

@@ -18,7 +18,7 @@ use crate::diagnosis::{self, Examination, Progress, SharedCause, shared_causes};
 use crate::endpoint::{DisabledEndpoint, EndpointSettings};
 use crate::metrics::Metrics;
 use crate::route::{Case, Pattern};
-use crate::serve::{CertificateReport, check_certificates};
+use crate::serve::{CertificateReport, check_certificate, check_certificates};
 
 /// The number of endpoints up to which each has its own report. Beyond it, there is one report for each cause.
 const REPORTED_ONE_BY_ONE: usize = 10;
@@ -59,7 +59,10 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
     bar.finish_and_clear();
     let has_passed =
         examination.not_reached.is_empty() && examination.findings.iter().all(|finding| finding.broken.is_none());
-    let certificates: Vec<_> = check_certificates(&listeners).into_iter().map(ListenerFinding::new).collect();
+    let mut certificates = check_certificates(&listeners);
+    let admin = settings.admin.as_ref().and_then(|admin| admin.tls.as_ref());
+    certificates.extend(admin.map(|tls| check_certificate("_admin", tls)));
+    let certificates: Vec<_> = certificates.into_iter().map(ListenerFinding::new).collect();
     let has_passed = has_passed && certificates.iter().all(|listener| listener.problem.is_none());
     if options.json {
         let mut report = examination_to_json(&examination, has_passed);

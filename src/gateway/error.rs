@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use crate::credential::CredentialBuildError;
 use crate::endpoint::EndpointError;
 use crate::route::TableError;
-use crate::serve::BindError;
+use crate::serve::{BindError, TlsFileError};
 
 /// An error of building or running a gateway.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +40,9 @@ pub enum GatewayError {
         /// The error of the operating system.
         source: std::io::Error,
     },
+    /// The TLS of the admin listener cannot be set up.
+    #[error("admin listener: its TLS cannot be set up")]
+    AdminTls(#[source] TlsFileError),
     /// The metrics cannot be set up.
     #[error("the metrics cannot be set up")]
     Metrics(#[from] prometheus::Error),

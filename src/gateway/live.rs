@@ -24,7 +24,7 @@ use crate::endpoint::{Endpoint, Probes};
 use crate::metrics::{EndpointState, Label, Metrics, ProofExpiries, StateSource, TokenTimes};
 use crate::proxy::Snapshot;
 use crate::route::{NamedBy, Route, Target};
-use crate::serve::{BoundAddress, BoundListeners, ListenerId, ListenerPlan, LiveTls};
+use crate::serve::{BoundAddress, BoundListeners, ListenerId, ListenerPlan, ListenerTls, ListenerTlsSettings, LiveTls};
 
 /// The addresses that a gateway listens on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,7 +46,9 @@ pub(super) struct Live {
     addresses: Addresses,
     after_restart: Vec<&'static str>,
     started: SystemTime,
-    /// The TLS of the listeners that have it.
+    /// The TLS of the admin listener, if it has it.
+    admin_tls: Option<Arc<LiveTls>>,
+    /// The TLS of all listeners that have it.
     tls: Vec<Arc<LiveTls>>,
     tls_follower: TlsFollower,
 }
@@ -55,6 +57,7 @@ impl Live {
     /// Builds the parts that the gateway starts with. `listeners` are the ids of the settings' listeners, in order.
     pub(super) fn build(settings: Settings, listeners: &[ListenerId], control: &Handle) -> Result<Self, GatewayError> {
         let metrics = Arc::new(Metrics::new()?);
+        let admin_tls = settings.admin.as_ref().and_then(|admin| admin.tls.as_ref()).map(load_admin_tls).transpose()?;
         let parts = Parts::first(settings, listeners, &metrics, control)?;
         metrics.config_in_force(&parts.settings.hash, Arc::clone(&parts.labels), states(&parts, &[]));
         parts.snapshot.put_in_force();
@@ -67,6 +70,7 @@ impl Live {
             addresses: Addresses { listeners: Vec::new(), admin: None },
             after_restart: Vec::new(),
             started: SystemTime::now(),
+            admin_tls,
             tls: Vec::new(),
             tls_follower: TlsFollower::default(),
         })
@@ -83,6 +87,11 @@ impl Live {
 
     pub(super) fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
+    }
+
+    /// Returns the TLS of the admin listener, if it has it.
+    pub(super) fn admin_tls(&self) -> Option<Arc<LiveTls>> {
+        self.admin_tls.clone()
     }
 
     /// Returns the shared snapshot, which workers load at each request.
@@ -154,7 +163,8 @@ impl Live {
         listeners
     }
 
-    fn follow(&mut self, tls: Vec<Arc<LiveTls>>) {
+    fn follow(&mut self, mut tls: Vec<Arc<LiveTls>>) {
+        tls.extend(self.admin_tls.clone());
         self.tls_follower = TlsFollower::start(&tls);
         self.tls = tls;
     }
@@ -207,6 +217,16 @@ fn alternatives(snapshot: &Snapshot) -> impl Iterator<Item = Vec<usize>> {
         indexes.sort_unstable();
         indexes
     })
+}
+
+/// Loads the TLS of the admin listener, and logs warnings about its files.
+fn load_admin_tls(settings: &ListenerTlsSettings) -> Result<Arc<LiveTls>, GatewayError> {
+    let mut warnings = Vec::new();
+    let tls = ListenerTls::load(settings, &mut warnings).map_err(GatewayError::AdminTls)?;
+    for remark in warnings {
+        tracing::warn!(remark, "a TLS file of the admin listener is used, but needs attention");
+    }
+    Ok(LiveTls::new("_admin", settings, tls))
 }
 
 /// The parts in force, whose states the metrics show.

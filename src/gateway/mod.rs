@@ -154,8 +154,9 @@ impl Gateway {
         let addresses = self.addresses();
         let Self { mut live, bound, admin: admin_listener, mut reloads } = self;
         let admin = live.start(&addresses, bound.tls());
+        let admin_tls = live.admin_tls();
         let _admin_server =
-            admin_listener.map(|listener| AbortOnDrop(tokio::spawn(Arc::clone(&admin).serve(listener))));
+            admin_listener.map(|listener| AbortOnDrop(tokio::spawn(Arc::clone(&admin).serve(listener, admin_tls))));
         let (latest, metrics) = (live.latest(), Arc::clone(live.metrics()));
         let callers = metrics.callers().clone();
         let mut running = bound

@@ -2,7 +2,7 @@
 
 use prometheus::{IntCounter, IntCounterVec};
 
-use super::labels::CallerCloseReason;
+use super::labels::{CallerCloseReason, TlsRefusal};
 use super::registry::MetricRegistry;
 
 /// The metrics of callers' connections, which all workers share. Cloning shares them.
@@ -10,6 +10,7 @@ use super::registry::MetricRegistry;
 pub struct CallerMetrics {
     accept_errors: IntCounter,
     closed: IntCounterVec,
+    tls_refused: IntCounterVec,
 }
 
 impl CallerMetrics {
@@ -26,6 +27,11 @@ impl CallerMetrics {
                 "Connections of callers that the gateway has closed, or asked the caller to close.",
                 &["reason"],
             )?,
+            tls_refused: registry.counters(
+                "tls_refused_total",
+                "TLS handshakes that ended because of the caller's certificate, or because it had none.",
+                &["listener", "reason"],
+            )?,
         })
     }
 
@@ -41,6 +47,11 @@ impl CallerMetrics {
     /// Counts a connection that could not be accepted.
     pub fn accept_failed(&self) {
         self.accept_errors.inc();
+    }
+
+    /// Counts a TLS handshake that the caller's certificate ended. The admin listener is `_admin`.
+    pub fn tls_refused(&self, listener: &str, reason: TlsRefusal) {
+        self.tls_refused.with_label_values(&[listener, reason.label()]).inc();
     }
 
     /// Counts a connection that the gateway closes.

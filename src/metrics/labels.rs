@@ -246,6 +246,30 @@ label_enum! {
 }
 
 label_enum! {
+    /// Why the certificate of a caller, or its absence, ended a TLS handshake.
+    TlsRefusal {
+        /// The caller sent no certificate.
+        NoCertificate = "no_certificate",
+        /// None of the CAs in `client_ca` has issued it.
+        UnknownCa = "unknown_ca",
+        /// It, or a CA between it and the one in `client_ca`, has expired.
+        Expired = "expired",
+        /// It is not valid yet.
+        NotYetValid = "not_yet_valid",
+        /// A revocation list in `client_crl` names it.
+        Revoked = "revoked",
+        /// No revocation list in `client_crl` covers it.
+        RevocationUnknown = "revocation_unknown",
+        /// The revocation list that covers it has expired.
+        CrlExpired = "crl_expired",
+        /// It identifies no caller.
+        NoIdentity = "no_identity",
+        /// It is invalid for another reason, such as its purpose or its signature.
+        Invalid = "invalid",
+    }
+}
+
+label_enum! {
     /// The stage of a token acquisition.
     TokenStage {
         /// Obtaining the client assertion (managed identity, file, external identity provider).

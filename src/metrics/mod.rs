@@ -37,8 +37,8 @@ pub use exposition::Exposition;
 pub use label_table::{Label, LabelTable, Labels};
 pub use labels::{
     AddressProblem, BreakerState, CallerCloseReason, ConnectionState, ErrorKind, FanOutOutcome, ProxyProtocolError,
-    QueueOutcome, RetryOutcome, TokenErrorReason, TokenOutcome, TokenStage, UnauthorizedAction, UpstreamCloseReason,
-    UpstreamErrorReason,
+    QueueOutcome, RetryOutcome, TlsRefusal, TokenErrorReason, TokenOutcome, TokenStage, UnauthorizedAction,
+    UpstreamCloseReason, UpstreamErrorReason,
 };
 use log::LogMetrics;
 pub use log::LostLine;

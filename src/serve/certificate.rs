@@ -9,7 +9,7 @@ use rustls::server::NoServerSessionStorage;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
 
-use super::client_verifier::{self, ClientTrust};
+use super::client_verifier::{self, ClientAuth, ClientTrust};
 use super::settings::ListenerTlsSettings;
 use super::tls_files::{TlsFileError, read_pem};
 
@@ -25,6 +25,7 @@ pub struct ListenerTls {
     validity: (SystemTime, SystemTime),
     /// A digest of the certificates and the key.
     digest: [u8; 32],
+    expired_lists: Vec<String>,
 }
 
 impl ListenerTls {
@@ -47,9 +48,11 @@ impl ListenerTls {
             client_auth.map(|settings| client_verifier::load(settings, &provider, warnings)).transpose()?;
         let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
         let config = config.map_err(|_unshown| TlsFileError::Library)?;
-        let (config, client_trust) = match client_auth {
-            None => (config.with_no_client_auth(), None),
-            Some((verifier, trust)) => (config.with_client_cert_verifier(verifier), Some(trust)),
+        let (config, client_trust, expired_lists) = match client_auth {
+            None => (config.with_no_client_auth(), None, Vec::new()),
+            Some(ClientAuth { verifier, trust, expired_lists }) => {
+                (config.with_client_cert_verifier(verifier), Some(trust), expired_lists)
+            }
         };
         let mut config = config.with_single_cert(chain, key).map_err(|_unshown| TlsFileError::Mismatch)?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
@@ -58,7 +61,7 @@ impl ListenerTls {
             config.session_storage = Arc::new(NoServerSessionStorage {});
             config.send_tls13_tickets = 0;
         }
-        Ok(Self { acceptor: TlsAcceptor::from(Arc::new(config)), client_trust, validity, digest })
+        Ok(Self { acceptor: TlsAcceptor::from(Arc::new(config)), client_trust, validity, digest, expired_lists })
     }
 
     /// Reads all files like [`ListenerTls::load`], and checks that the certificate is valid now.
@@ -106,6 +109,18 @@ impl ListenerTls {
     /// Returns the acceptor for new connections.
     pub fn acceptor(&self) -> &TlsAcceptor {
         &self.acceptor
+    }
+
+    /// Returns an acceptor that negotiates HTTP/1.1 only.
+    pub fn http1_acceptor(&self) -> TlsAcceptor {
+        let mut config = rustls::ServerConfig::clone(self.acceptor.config());
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        TlsAcceptor::from(Arc::new(config))
+    }
+
+    /// Returns what to do about each revocation list that has expired, so that callers are refused.
+    pub fn expired_lists(&self) -> &[String] {
+        &self.expired_lists
     }
 
     /// Returns what callers' certificates are verified by; `None` if callers are asked for none.

@@ -28,12 +28,20 @@ impl Debug for ClientTrust {
     }
 }
 
+/// How the certificates of callers are verified.
+pub(super) struct ClientAuth {
+    pub(super) verifier: Arc<dyn ClientCertVerifier>,
+    pub(super) trust: ClientTrust,
+    /// What to do about the revocation lists that have expired.
+    pub(super) expired_lists: Vec<String>,
+}
+
 /// Reads the CAs and the revocation lists, and returns the verifier that uses them.
 pub(super) fn load(
     settings: &ClientAuthSettings,
     provider: &Arc<CryptoProvider>,
     warnings: &mut Vec<String>,
-) -> Result<(Arc<dyn ClientCertVerifier>, ClientTrust), TlsFileError> {
+) -> Result<ClientAuth, TlsFileError> {
     let mut digest = digest::Context::new(&digest::SHA256);
     digest.update(&[u8::from(settings.is_required)]);
     let mut cas = RootCertStore::empty();
@@ -46,7 +54,7 @@ pub(super) fn load(
     if cas.is_empty() {
         return Err(TlsFileError::NoCa { path: settings.ca.clone() });
     }
-    let mut lists = Vec::new();
+    let (mut lists, mut expired_lists) = (Vec::new(), Vec::new());
     for path in &settings.revocation_lists {
         let found = read_revocation_lists(path, warnings)?.revocation_lists;
         if found.is_empty() {
@@ -62,11 +70,13 @@ pub(super) fn load(
                 return Err(TlsFileError::InvalidRevocationList { path: path.clone() });
             }
             if let Some(date) = expiry(list) {
-                warnings.push(format!(
+                let problem = format!(
                     "`client_crl` {} expired on {date}: callers whose certificates it covers are refused until there is a \
                      newer one",
                     path.display()
-                ));
+                );
+                warnings.push(problem.clone());
+                expired_lists.push(problem);
             }
         }
         lists.extend(found);
@@ -83,7 +93,7 @@ pub(super) fn load(
     let verifier = builder.build().map_err(|_unshown| TlsFileError::Library)?;
     let mut trust = ClientTrust([0; 32]);
     trust.0.copy_from_slice(digest.finish().as_ref());
-    Ok((Arc::new(IdentifyingVerifier(verifier)), trust))
+    Ok(ClientAuth { verifier: Arc::new(IdentifyingVerifier(verifier)), trust, expired_lists })
 }
 
 /// Returns when a revocation list expired, if it has.

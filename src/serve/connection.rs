@@ -33,6 +33,7 @@ use super::proxy_protocol;
 use super::settings::ServeSettings;
 use super::socket::ByteStream;
 use super::timeouts::ConnectionTimeouts;
+use super::tls_refusal::tls_refusal;
 use crate::metrics::{CallerMetrics, ProxyProtocolError};
 use crate::write_batch::{Batched, WriteBatch};
 
@@ -53,6 +54,7 @@ pub(super) struct ConnectionServer<H> {
     asks_to_close: Rc<Cell<bool>>,
     open: Rc<OpenConnections>,
     write_batch: WriteBatch,
+    metrics: CallerMetrics,
 }
 
 impl<H: Handler> ConnectionServer<H> {
@@ -83,6 +85,7 @@ impl<H: Handler> ConnectionServer<H> {
             asks_to_close,
             open,
             write_batch,
+            metrics: metrics.clone(),
         }
     }
 
@@ -137,7 +140,8 @@ impl<H: Handler> ConnectionServer<H> {
                         (Either::Right(Box::new(stream)), alpn, identity)
                     }
                     Some(Ok(Err(err))) => {
-                        return tracing::debug!(error = %err, peer = ?address, "a caller's TLS handshake failed");
+                        let name = listener.tls.as_ref().map_or("_other", |tls| tls.listener());
+                        return self.log_handshake(name, &err, address);
                     }
                     Some(Err(_late)) => {
                         return tracing::debug!(peer = ?address, "a caller's TLS handshake took too long");
@@ -191,6 +195,23 @@ impl<H: Handler> ConnectionServer<H> {
             }
             Some(Ok(Ok(Ok(None)))) | None => ControlFlow::Break(None),
         }
+    }
+
+    /// Logs a failed handshake. Counts it too if the caller's certificate ended it.
+    #[cold]
+    fn log_handshake(&self, listener: &str, err: &std::io::Error, peer: Option<SocketAddr>) {
+        let Some(reason) = tls_refusal(err) else {
+            return tracing::debug!(error = %err, ?peer, "a caller's TLS handshake failed");
+        };
+        self.metrics.tls_refused(listener, reason);
+        let peer = peer.map(tracing::field::display);
+        tracing::warn!(
+            listener,
+            peer,
+            error.kind = reason.label(),
+            error.cause = %err,
+            "a caller was refused in the TLS handshake because of its certificate"
+        );
     }
 
     async fn serve_http1(&self, source: Source<Io>, peer: Rc<Peer>, connection: &Rc<Connection>) {

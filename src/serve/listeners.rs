@@ -168,19 +168,23 @@ impl ListenerPlan {
 /// Reads only the files of the listeners' TLS. Returns a report for each listener that has TLS.
 pub fn check_certificates(listeners: &[ListenerSettings]) -> Vec<CertificateReport> {
     let with_tls = listeners.iter().filter_map(|listener| Some((&listener.name, listener.tls.as_ref()?)));
-    let report = |(name, settings): (&String, &ListenerTlsSettings)| {
-        let mut report = CertificateReport { listener: name.clone(), ..CertificateReport::default() };
-        match load_tls(name, settings, &mut report.warnings) {
-            Ok(tls) => {
-                let now = SystemTime::now();
-                report.problem = tls.check_validity(&settings.certificate, now).map(|err| err.to_string());
-                report.warnings.extend(tls.expiry_warning(&settings.certificate, now));
-            }
-            Err(err) => report.error = Some(err),
+    with_tls.map(|(name, settings)| check_certificate(name, settings)).collect()
+}
+
+/// Reads only the files of one listener's TLS.
+pub fn check_certificate(listener: &str, settings: &ListenerTlsSettings) -> CertificateReport {
+    let mut report = CertificateReport { listener: listener.to_owned(), ..CertificateReport::default() };
+    match load_tls(listener, settings, &mut report.warnings) {
+        Ok(tls) => {
+            let now = SystemTime::now();
+            let problem = tls.check_validity(&settings.certificate, now).map(|err| err.to_string());
+            report.problem = problem.or_else(|| tls.expired_lists().first().cloned());
+            report.warnings.retain(|warning| report.problem.as_ref() != Some(warning));
+            report.warnings.extend(tls.expiry_warning(&settings.certificate, now));
         }
-        report
-    };
-    with_tls.map(report).collect()
+        Err(err) => report.error = Some(err),
+    }
+    report
 }
 
 /// What is wrong with the TLS files of a listener.
@@ -190,7 +194,7 @@ pub struct CertificateReport {
     pub listener: String,
     /// Why the files cannot be used, so that the gateway does not start.
     pub error: Option<BindError>,
-    /// Why callers reject the certificate.
+    /// Why callers reject the certificate, or are refused.
     pub problem: Option<String>,
     /// What needs attention.
     pub warnings: Vec<String>,

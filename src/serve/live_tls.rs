@@ -26,7 +26,8 @@ struct InForce {
 }
 
 impl LiveTls {
-    pub(super) fn new(listener: &str, settings: &ListenerTlsSettings, tls: ListenerTls) -> Arc<Self> {
+    /// Puts the TLS of a listener in force that is open from now on.
+    pub fn new(listener: &str, settings: &ListenerTlsSettings, tls: ListenerTls) -> Arc<Self> {
         let in_force = InForce { settings: settings.clone(), tls: Arc::new(tls) };
         let (in_force, problem) = (ArcSwap::from_pointee(in_force), ArcSwapOption::empty());
         Arc::new(Self { listener: listener.to_owned(), in_force, problem })
@@ -37,7 +38,7 @@ impl LiveTls {
         Arc::clone(&self.in_force.load().tls)
     }
 
-    /// Returns the configured name of the listener.
+    /// Returns the configured name of the listener; `_admin` is the admin listener.
     pub fn listener(&self) -> &str {
         &self.listener
     }

@@ -36,6 +36,7 @@ mod settings;
 mod socket;
 mod timeouts;
 mod tls_files;
+mod tls_refusal;
 mod worker;
 
 pub use bind::{BindError, BoundAddress};
@@ -48,8 +49,11 @@ pub use handler::{Handler, Peer};
 pub use http1::HeadError;
 pub use identity::{CallerIdentity, IdentityError};
 pub use inherited::{InheritedError, InheritedSockets};
-pub use listeners::{BoundListeners, CertificateReport, ListenerId, ListenerPlan, check_certificates};
+pub use listeners::{
+    BoundListeners, CertificateReport, ListenerId, ListenerPlan, check_certificate, check_certificates,
+};
 pub use live_tls::LiveTls;
 pub use server::{Bound, Running, WorkerHandles};
 pub use settings::{Bind, ClientAuthSettings, ListenerSettings, ListenerTlsSettings, ServeSettings};
 pub use tls_files::TlsFileError;
+pub use tls_refusal::tls_refusal;

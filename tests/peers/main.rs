@@ -9,6 +9,7 @@ mod support;
 
 mod haproxy;
 mod nginx;
+mod openssl;
 mod rolling_restart;
 mod server;
 mod squid;

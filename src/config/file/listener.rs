@@ -122,10 +122,14 @@ pub(crate) struct AdminFile {
     /// The host names that are allowed in `Host`; `*.example.com` matches any subdomain. IP addresses and `localhost` are
     /// always allowed, and `/livez` and `/readyz` allow any name. Default: none.
     pub(crate) allowed_hosts: Vec<String>,
+    /// TLS. With `client_ca`, everything but `/livez` and `/readyz` needs a certificate, and these two need one as well unless
+    /// `client_auth` is `optional`. Default: plain HTTP.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tls: Option<TlsFile>,
 }
 
 impl Default for AdminFile {
     fn default() -> Self {
-        Self { bind: "127.0.0.1:9090".to_owned(), allowed_hosts: Vec::new() }
+        Self { bind: "127.0.0.1:9090".to_owned(), allowed_hosts: Vec::new(), tls: None }
     }
 }

@@ -68,7 +68,8 @@ pub(super) fn lower_admin(
     }
     let at = key(&["admin", "allowed_hosts"]);
     let allowed_hosts = file.allowed_hosts.iter().map(|host| allowed_host(host, &at, context)).collect();
-    Some(AdminSettings { bind: address, allowed_hosts })
+    let tls = file.tls.as_ref().map(|tls| lower_tls(tls, &key(&["admin", "tls"]), context));
+    Some(AdminSettings { bind: address, allowed_hosts, tls })
 }
 
 /// Parses an address and a port; `localhost` is the IPv4 loopback address.

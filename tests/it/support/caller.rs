@@ -70,7 +70,8 @@ impl Caller {
         Self::over(UnixStream::connect(path).await.unwrap(), "localhost".to_owned()).await
     }
 
-    async fn over(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, host: String) -> Self {
+    /// Returns a caller on an open stream, such as one over TLS.
+    pub(crate) async fn over(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, host: String) -> Self {
         let mut client = http1::Builder::new();
         // Some tests send responses with many header lines.
         client.max_headers(2048);

@@ -7,6 +7,7 @@ mod harness;
 mod http2_endpoint;
 mod leaks;
 mod metrics;
+pub(crate) mod pki;
 mod process;
 mod raw_endpoint;
 mod scripted_endpoint;
