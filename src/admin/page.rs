@@ -59,6 +59,9 @@ pub(super) fn render(status: &Status, query: &Query) -> String {
             endpoint.role,
         ]);
         page.raw("<td class=\"").raw(class).raw("\">").text(state);
+        if let Some(note) = endpoint.note {
+            page.raw("; ").text(note);
+        }
     }
     for endpoint in &status.disabled_endpoints {
         page.row(&[&endpoint.name, &endpoint.url, "", "", "", "disabled"]);

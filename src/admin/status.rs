@@ -71,6 +71,9 @@ pub struct EndpointStatus {
     pub available: bool,
     /// `ok`, `circuit_open`, or `no_token` if its credential has no valid token.
     pub state: &'static str,
+    /// What else the operator should know.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<&'static str>,
 }
 
 /// A route on `/status`.
@@ -358,6 +361,7 @@ impl EndpointStatus {
             proxy: settings.proxy.as_ref().map(ToString::to_string),
             available: endpoint.health().is_closed(),
             state,
+            note: endpoint.health().note(),
         }
     }
 }

@@ -157,14 +157,22 @@ fn gateway_address(addresses: &Addresses) -> String {
     addresses.listeners.first().map(|(_, address)| address.to_string()).unwrap_or_default()
 }
 
+/// The version of the ready file. It changes when a key is removed or gets another meaning.
+const READY_FILE_VERSION: u32 = 1;
+
 fn ready_file(sandbox: &Sandbox, addresses: Option<&Addresses>, files: &DescribedFiles) -> serde_json::Value {
+    let app_service = sandbox.app_service_identity();
     let endpoints: serde_json::Map<_, _> =
         sandbox.endpoints().iter().map(|endpoint| (endpoint.name().to_owned(), endpoint.url().into())).collect();
     json!({
         "gateway": addresses.map(|addresses| format!("http://{}", gateway_address(addresses))),
         "admin": addresses.and_then(|addresses| addresses.admin).map(|admin| format!("http://{admin}")),
         "entra": sandbox.entra().url(),
+        "version": READY_FILE_VERSION,
         "imds": sandbox.imds().url(),
+        "app_service": { "endpoint": app_service.0, "header": app_service.1.expose() },
+        "providers": sandbox.providers().url(),
+        "gcp_metadata": sandbox.gcp_metadata().url(),
         "control": sandbox.control().url(),
         "page": page(sandbox),
         "endpoints": endpoints,

@@ -3,7 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use http::{Response, StatusCode};
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Response, StatusCode};
 
 use super::body::{BodyFailure, UpstreamBody};
 use super::call::{CallState, PlannedCall};
@@ -16,6 +17,7 @@ use crate::credential::{Bearer, RequestUrl, in_one_line};
 use crate::endpoint::Endpoint;
 use crate::limits::{ConcurrencyPermit, Queued, RateExceeded};
 use crate::metrics::{RetryOutcome, UnauthorizedAction, UpstreamResponse};
+use crate::signalr::Operation;
 
 /// A response, and the bearer that its request carried.
 struct AuthorizedResponse {
@@ -60,11 +62,28 @@ pub(super) async fn attempt(
                 if status == StatusCode::FORBIDDEN && !received.response.headers().contains_key(ERROR_CODE) {
                     worker.metrics.unauthorized(upstream.label(), status.as_u16(), UnauthorizedAction::Kept);
                 }
+                if call.operation == Operation::AccessKey {
+                    record_access_key(upstream, &received.response);
+                }
                 return received.outcome(call);
             }
         }
     };
     resend.await
+}
+
+/// Records whether the endpoint refused `access_key` for want of a role. Network rules deny with an HTML page, as in
+/// [`crate::diagnosis`].
+#[cold]
+fn record_access_key(upstream: &Upstream, response: &Response<UpstreamBody>) {
+    let is_page = || {
+        let content_type = response.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+        content_type.is_some_and(|content_type| content_type.starts_with(b"text/html"))
+    };
+    let is_refused = response.status() == StatusCode::FORBIDDEN && !is_page();
+    if is_refused || response.status().is_success() {
+        upstream.endpoint().health().set_refuses_access_key(is_refused);
+    }
 }
 
 /// Returns the outcome of an attempt beyond the rate of its endpoint. The next endpoint of the route may take the call.

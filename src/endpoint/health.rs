@@ -92,7 +92,13 @@ pub struct Health {
     /// Seconds after `epoch` of the last call, plus one; 0 before the first. Workers write it once a second at most.
     used: AtomicU32,
     window: Window,
+    /// Whether the endpoint's last response to `access_key` was 403.
+    refuses_access_key: AtomicBool,
 }
+
+/// What it means that an endpoint answers `access_key` with 403, for the log and `/status`.
+const REFUSES_ACCESS_KEY: &str = "the endpoint refuses access_key: no role of the gateway's app on the resource allows it; \
+    assign SignalR App Server or SignalR Service Owner (SignalR REST API Owner does not suffice)";
 
 const UP: u8 = 1;
 const DOWN: u8 = 2;
@@ -123,7 +129,21 @@ impl Health {
             last_probe: AtomicU8::new(0),
             used: AtomicU32::new(0),
             window: Window::new(settings.window),
+            refuses_access_key: AtomicBool::new(false),
         })
+    }
+
+    /// Records whether the endpoint refused `access_key` for want of a role. The first refusal is logged.
+    #[cold]
+    pub fn set_refuses_access_key(&self, refuses: bool) {
+        if !self.refuses_access_key.swap(refuses, Ordering::Relaxed) && refuses {
+            tracing::warn!(endpoint = &*self.name, "{REFUSES_ACCESS_KEY}");
+        }
+    }
+
+    /// Returns what the operator should know about an endpoint that serves calls.
+    pub fn note(&self) -> Option<&'static str> {
+        self.refuses_access_key.load(Ordering::Relaxed).then_some(REFUSES_ACCESS_KEY)
     }
 
     /// Returns the state for metrics.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderName, HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 
 use crate::delivery::{DeliveryError, ERROR_HEADER, EndpointOutcome, REPLAYED_HEADER};
 use crate::metrics::ErrorKind;
@@ -60,6 +60,18 @@ pub enum ProxyError {
     /// Not a SignalR REST path.
     #[error("the path is not one of the Azure SignalR REST API, such as /api/hubs/chat/:send")]
     UnknownPath,
+    /// A path of the service that app servers connect to.
+    #[error(
+        "app servers connect to the SignalR endpoint, not to the gateway; with the Management SDK, set \
+         ServiceTransportType to Transient, which uses the REST API"
+    )]
+    AppServerPath,
+    /// A path of the service that clients connect to.
+    #[error(
+        "clients connect to the SignalR endpoint, not to the gateway: with the URL of the endpoint and a token from \
+         POST /api/hubs/HUB/:generateToken, or redirected there by the application's own negotiate"
+    )]
+    ClientPath,
     /// A segment of the path has the form of an operation that is not known.
     #[error("`{0}` is not an operation that this gateway knows; if it is a name, percent-encode its colon (%3A)")]
     UnknownOperation(Box<str>),
@@ -163,7 +175,9 @@ impl ProxyError {
                 ErrorKind::CallerNotAllowed
             }
             Self::CertificateRequired => ErrorKind::CertificateRequired,
-            Self::UnknownPath | Self::UnknownOperation(_) => ErrorKind::UnknownPath,
+            Self::UnknownPath | Self::AppServerPath | Self::ClientPath | Self::UnknownOperation(_) => {
+                ErrorKind::UnknownPath
+            }
             Self::MethodNotAllowed { .. } => ErrorKind::MethodNotAllowed,
             Self::NoRoute => ErrorKind::NoRoute,
             Self::NamedEndpoint(NamedEndpointError::NotAllowed | NamedEndpointError::Unknown { .. }) => {
@@ -192,6 +206,8 @@ impl ProxyError {
             | Self::CertificateRequired
             | Self::NamedEndpoint(NamedEndpointError::OutOfReach) => StatusCode::FORBIDDEN,
             Self::UnknownPath
+            | Self::AppServerPath
+            | Self::ClientPath
             | Self::UnknownOperation(_)
             | Self::NoRoute
             | Self::NamedEndpoint(NamedEndpointError::NotAllowed | NamedEndpointError::Unknown { .. }) => {
@@ -219,7 +235,7 @@ impl ProxyError {
             Self::OperationNotAllowed(_) => "Operation not allowed",
             Self::CallerNotAllowed(_) | Self::NamedEndpoint(NamedEndpointError::OutOfReach) => "Caller not allowed",
             Self::CertificateRequired => "Certificate required",
-            Self::UnknownPath => "Not a SignalR REST path",
+            Self::UnknownPath | Self::AppServerPath | Self::ClientPath => "Not a SignalR REST path",
             Self::UnknownOperation(_) => "Unknown operation",
             Self::MethodNotAllowed { .. } => "Method not allowed",
             Self::NoRoute => "No route",
@@ -250,6 +266,8 @@ impl ProxyError {
             | Self::CallerNotAllowed(_)
             | Self::CertificateRequired
             | Self::UnknownPath
+            | Self::AppServerPath
+            | Self::ClientPath
             | Self::UnknownOperation(_)
             | Self::MethodNotAllowed { .. }
             | Self::NoRoute
@@ -259,13 +277,25 @@ impl ProxyError {
         }
     }
 
+    /// Returns what the error's text leaves out because it depends on the caller's headers.
+    #[cold]
+    pub(super) fn note(&self, headers: &HeaderMap) -> Option<&'static str> {
+        // Source: `BinaryPayloadMessageContent.cs` of the Management SDK.
+        let has_several_protocols =
+            || headers.get(CONTENT_TYPE).is_some_and(|content_type| content_type == "application/octet-stream");
+        let is_too_large = matches!(self, Self::Delivery(DeliveryError::BodyTooLarge { .. }));
+        (is_too_large && has_several_protocols()).then_some(
+            "this body has the message once for each hub protocol (JSON and MessagePack), and they are counted together",
+        )
+    }
+
     /// Returns the response: `application/problem+json` (RFC 9457) with the headers that mark it as the gateway's own.
-    pub(super) fn to_response(&self, request_id: &HeaderValue) -> Response<Bytes> {
+    pub(super) fn to_response(&self, request_id: &HeaderValue, note: Option<&str>) -> Response<Bytes> {
         let status = self.status();
         let mut problem = serde_json::json!({
             "title": self.title(),
             "status": status.as_u16(),
-            "detail": self.to_string(),
+            "detail": note.map_or_else(|| self.to_string(), |note| format!("{self}; {note}")),
             "request_id": request_id.to_str().unwrap_or_default(),
         });
         let mut is_replay = false;
@@ -305,6 +335,8 @@ impl From<ParseCallError> for ProxyError {
     fn from(err: ParseCallError) -> Self {
         match err {
             ParseCallError::UnknownPath => Self::UnknownPath,
+            ParseCallError::AppServerPath => Self::AppServerPath,
+            ParseCallError::ClientPath => Self::ClientPath,
             ParseCallError::UnknownOperation { segment } => Self::UnknownOperation(segment),
             ParseCallError::WrongMethod { allowed } => Self::MethodNotAllowed { allowed },
             ParseCallError::Malformed(what) => Self::Malformed(what),
@@ -318,7 +350,7 @@ mod tests {
 
     #[test]
     fn calls_at_a_closed_listener_may_be_sent_again_at_once() {
-        let response = ProxyError::Draining.to_response(&HeaderValue::from_static("id"));
+        let response = ProxyError::Draining.to_response(&HeaderValue::from_static("id"), None);
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(response.headers()[RETRY_AFTER], "1");
         assert_eq!(response.headers()[ERROR_HEADER], "draining");

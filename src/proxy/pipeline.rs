@@ -346,7 +346,8 @@ async fn detached(proxy: Rc<Proxy>, mut record: Box<RequestRecord>, body: Reques
 fn error_response(err: &ProxyError, mut record: Box<RequestRecord>, body: RequestBody) -> Response<ResponseBody> {
     record.set_request_bytes(body.received());
     body.discard();
-    let mut response = err.to_response(record.request_id());
+    let note = err.note(record.call().head().headers());
+    let mut response = err.to_response(record.request_id(), note);
     response.headers_mut().insert(headers::REQUEST_ID, record.request_id().clone());
     record.set_status(response.status());
     record.set_error(err.kind(), std::error::Error::source(err).map(in_one_line));

@@ -112,11 +112,17 @@ fn query_keys_are_compared_without_case() {
 
 #[test]
 fn distinguishes_unknown_paths_wrong_methods_and_malformed_names() {
-    use ParseCallError::{Malformed, UnknownOperation, UnknownPath, WrongMethod};
+    use ParseCallError::{AppServerPath, ClientPath, Malformed, UnknownOperation, UnknownPath, WrongMethod};
     for (method, path, expected) in [
         ("GET", "/", UnknownPath),
         ("GET", "/api", UnknownPath),
-        ("GET", "/client/negotiate", UnknownPath),
+        ("POST", "/client/negotiate", ClientPath),
+        ("GET", "/Client/", ClientPath),
+        ("GET", "/client", ClientPath),
+        ("GET", "/aspnetclient/", ClientPath),
+        ("GET", "/server/", AppServerPath),
+        ("GET", "/server", AppServerPath),
+        ("GET", "/servers/", UnknownPath),
         ("POST", "/api/hubs/h/:send//", UnknownPath),
         ("POST", "/api/hubs/h/%253Asend", UnknownPath),
         ("POST", "/api/hubs/h%2F:send", Malformed("")),
@@ -150,7 +156,7 @@ fn distinguishes_unknown_paths_wrong_methods_and_malformed_names() {
     ] {
         let same_kind = |got: &ParseCallError| match expected {
             Malformed(_) => matches!(got, Malformed(_)),
-            UnknownPath | WrongMethod { .. } | UnknownOperation { .. } => *got == expected,
+            UnknownPath | AppServerPath | ClientPath | WrongMethod { .. } | UnknownOperation { .. } => *got == expected,
         };
         let got = parse(method, path);
         assert!(got.as_ref().is_err_and(same_kind), "{method} {path}: {got:?}");
@@ -396,10 +402,11 @@ proptest! {
     ) {
         let path = spelled(ROWS[row].1, &names, &spelling) + end;
         let method = if spelling.len() % 2 == 0 { ROWS[row].0 } else { method };
+        use ParseCallError::{AppServerPath, ClientPath, UnknownPath, WrongMethod};
         let seen = service_sees(method, &path);
         match parse(method, &path) {
             Ok((operation, _)) => prop_assert_eq!(Some(operation.name()), seen, "{} {}", method, path),
-            Err(ParseCallError::UnknownPath | ParseCallError::WrongMethod { .. }) => {
+            Err(UnknownPath | AppServerPath | ClientPath | WrongMethod { .. }) => {
                 let has_refused_name = path.split('/').any(|segment| segment.starts_with(':'));
                 prop_assert!(seen.is_none() || has_refused_name, "{} {}: {:?}", method, path, seen);
             }

@@ -6,6 +6,12 @@ pub enum ParseCallError {
     /// No operation has a path of this shape.
     #[error("the path is not part of the SignalR REST API")]
     UnknownPath,
+    /// App servers connect to this path of the service.
+    #[error("app servers connect to the SignalR endpoint itself; the gateway takes the REST API alone")]
+    AppServerPath,
+    /// Clients connect to this path of the service.
+    #[error("clients connect to the SignalR endpoint itself; the gateway takes the REST API alone")]
+    ClientPath,
     /// A segment has the form of an operation that is not known.
     #[error("`{segment}` is not an operation that this gateway knows; if it is a name, percent-encode its colon (%3A)")]
     UnknownOperation {

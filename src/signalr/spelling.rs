@@ -52,12 +52,23 @@ impl<'a> Spelled<'a> {
             segments => (false, segments),
         };
         if !spells(prefix, "api") || segments.len() > MAX_SEGMENTS {
-            return Err(ParseCallError::UnknownPath);
+            return Err(other_path(prefix));
         }
         let canonical: Vec<&str> =
             segments.iter().zip(0..).map(|(segment, index)| canonical(segments, segment, index)).collect();
         let shape = Shape::of(&canonical).ok_or_else(|| unknown(segments))?;
         Ok(Self { shape, is_v1, segments: segments.len() })
+    }
+}
+
+/// Returns the error of a path that is not of the REST API. The names with `asp` are those of ASP.NET SignalR.
+fn other_path(first: &str) -> ParseCallError {
+    if ["server", "aspnetserver"].iter().any(|path| spells(first, path)) {
+        ParseCallError::AppServerPath
+    } else if ["client", "aspnetclient"].iter().any(|path| spells(first, path)) {
+        ParseCallError::ClientPath
+    } else {
+        ParseCallError::UnknownPath
     }
 }
 

@@ -18,6 +18,7 @@ mod connection_age;
 mod connections;
 mod credentials;
 mod documents;
+mod dotnet;
 mod drain;
 mod endpoint_connections;
 mod endpoint_http2;

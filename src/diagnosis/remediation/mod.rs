@@ -95,12 +95,15 @@ fn access(facts: &Facts<'_>) -> Vec<Remediation> {
     let principal =
         if matches!(facts.credential.kind, CredentialKind::AzureCli { .. }) { "User" } else { "ServicePrincipal" };
     let object_id = facts.object_id.unwrap_or("<object id of the enterprise application>");
-    vec![Remediation::command(
-        "as an owner of the resource, in its tenant: assign the role to the object id in the token",
-        format!(
-            "az role assignment create --assignee-object-id {object_id} --assignee-principal-type {principal} \
-             --role \"SignalR REST API Owner\" --scope $({})",
-            facts.resource("id")
+    vec![
+        Remediation::command(
+            "as an owner of the resource, in its tenant: assign the role to the object id in the token",
+            format!(
+                "az role assignment create --assignee-object-id {object_id} --assignee-principal-type {principal} \
+                 --role \"SignalR REST API Owner\" --scope $({})",
+                facts.resource("id")
+            ),
         ),
-    )]
+        Remediation::note("if callers use access_key: assign SignalR App Server or SignalR Service Owner as well"),
+    ]
 }

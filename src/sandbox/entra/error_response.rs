@@ -74,6 +74,11 @@ impl ErrorResponse {
         Self::new(70_003, "unsupported_grant_type", StatusCode::BAD_REQUEST, message)
     }
 
+    pub(super) fn device_code() -> Self {
+        let message = "The client is confidential and has no device code flow; it must be marked as 'mobile' for that.";
+        Self::invalid_client(70_002, message.to_owned())
+    }
+
     pub(super) fn tenant_not_found(tenant: &str) -> Self {
         let message =
             format!("Tenant '{tenant}' not found. Check that the tenant id and the cloud are the right ones.");

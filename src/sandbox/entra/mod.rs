@@ -7,6 +7,7 @@
 //! certificate credentials, workload identity federation, access token claims and the AADSTS error codes.
 
 mod assertion;
+mod discovery;
 mod error_response;
 pub(super) mod service;
 pub(super) mod token;

@@ -1,4 +1,4 @@
-//! The HTTP service of Entra: validates token requests, issues tokens, and serves the keys and the discovery document.
+//! The HTTP service of Entra: validates token requests, issues tokens, and serves the keys and the discovery documents.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -9,10 +9,11 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::assertion::{self, UsedIds};
+use super::discovery::{self, Version};
 use super::error_response::{ErrorResponse, ResponseIds};
 use super::token::{self, ClientAuthentication, TokenParameters};
 use crate::sandbox::crypto::ids::is_guid;
-use crate::sandbox::crypto::keys::RsaKey;
+use crate::sandbox::crypto::keys::{RsaKey, expiry, unix_seconds};
 use crate::sandbox::directory::model::{Application, Directory, DirectoryHandle, ServicePrincipal, Tenant};
 use crate::sandbox::server::exchange::{ReceivedRequest, Reply, Service};
 
@@ -51,13 +52,24 @@ impl Entra {
         Self { authority, directory, key, state: Mutex::default() }
     }
 
-    fn token(&self, tenant: &str, request: &ReceivedRequest) -> Reply {
+    fn token(&self, tenant: &str, version: Version, request: &ReceivedRequest) -> Reply {
         let directory = self.directory.snapshot();
         let now = directory.tokens.now();
-        let form = TokenForm(form_urlencoded::parse(&request.body).into_owned().collect());
+        let mut form = TokenForm(form_urlencoded::parse(&request.body).into_owned().collect());
+        if let (Version::V1, Some(resource)) = (version, form.get("resource")) {
+            // The v1 endpoint takes a resource in place of a scope.
+            let scope = format!("{resource}/.default");
+            form.0.insert(String::from("scope"), scope);
+        }
         let ids = ResponseIds::new(request.header("client-request-id"));
         let reply = match self.issue(&directory, tenant, &form, now) {
-            Ok(issued) => Reply::json(StatusCode::OK, &token_response(&directory, &issued)).verdict("token issued"),
+            Ok(issued) => {
+                let mut body = token_response(&directory, &issued);
+                if version == Version::V1 {
+                    of_v1(&mut body, &form, &issued, now);
+                }
+                Reply::json(StatusCode::OK, &body).verdict("token issued")
+            }
             Err(error) => Reply::json(error.status, &error.body(&ids, &self.authority, now))
                 .retry_after(error.retry_after)
                 .verdict(format!("AADSTS{}", error.code)),
@@ -164,21 +176,23 @@ impl Entra {
         Reply::json(StatusCode::OK, &json!({ "keys": [self.key.public().jwk()] }))
     }
 
-    fn discovery(&self, tenant: &str) -> Reply {
-        let Some(id) = self.directory.read(|directory| directory.tenant(tenant).map(|tenant| tenant.id.clone())) else {
-            return Reply::empty(StatusCode::BAD_REQUEST);
+    fn discovery(&self, tenant: &str, version: Version) -> Reply {
+        let id = if discovery::is_shared(tenant) {
+            Some(tenant.to_owned())
+        } else {
+            self.directory.read(|directory| directory.tenant(tenant).map(|tenant| tenant.id.clone()))
         };
-        let base = format!("{}/{id}", self.authority);
-        let document = json!({
-            "issuer": format!("{base}/v2.0"),
-            "token_endpoint": format!("{base}/oauth2/v2.0/token"),
-            "token_endpoint_auth_methods_supported": ["client_secret_post", "private_key_jwt"],
-            "jwks_uri": format!("{base}/discovery/v2.0/keys"),
-            "response_types_supported": ["token"],
-            "subject_types_supported": ["pairwise"],
-            "id_token_signing_alg_values_supported": ["RS256"],
-        });
-        Reply::json(StatusCode::OK, &document)
+        match id {
+            Some(id) => Reply::json(StatusCode::OK, &discovery::openid_configuration(&self.authority, &id, version)),
+            None => self.error(&ErrorResponse::tenant_not_found(tenant), None),
+        }
+    }
+
+    /// Returns an error outside of a token request.
+    fn error(&self, error: &ErrorResponse, client_request_id: Option<&str>) -> Reply {
+        let now = self.directory.read(|directory| directory.tokens.now());
+        let body = error.body(&ResponseIds::new(client_request_id), &self.authority, now);
+        Reply::json(error.status, &body).verdict(format!("AADSTS{}", error.code))
     }
 }
 
@@ -186,18 +200,31 @@ impl Service for Entra {
     const MAX_BODY: usize = 256 * 1024;
 
     async fn handle(&self, request: ReceivedRequest) -> Reply {
-        let segments: Vec<&str> = request.path.trim_start_matches('/').split('/').collect();
+        // Libraries differ in whether they end a path with a slash.
+        let segments: Vec<&str> = request.path.trim_matches('/').split('/').collect();
         match (&request.method, segments.as_slice()) {
-            (&Method::POST, [tenant, "oauth2", "v2.0", "token"]) => {
+            (&Method::POST, [tenant, "oauth2", "token"] | [tenant, "oauth2", "v2.0", "token"]) => {
+                let version = if segments.len() == 3 { Version::V1 } else { Version::V2 };
                 let delay = self.directory.read(|directory| directory.tenant(tenant)?.token_delay);
                 if let Some(delay) = delay {
                     tokio::time::sleep(delay).await;
                 }
-                self.token(tenant, &request)
+                self.token(tenant, version, &request)
             }
-            (&Method::GET, [_, "discovery", "v2.0", "keys"]) => self.keys(),
-            (&Method::GET, [tenant, "v2.0", ".well-known", "openid-configuration"]) => self.discovery(tenant),
-            (_, [_, "oauth2", "v2.0", "token"]) => Reply::empty(StatusCode::METHOD_NOT_ALLOWED),
+            (&Method::POST, [_, "oauth2", "devicecode"] | [_, "oauth2", "v2.0", "devicecode"]) => {
+                self.error(&ErrorResponse::device_code(), request.header("client-request-id"))
+            }
+            (&Method::GET, ["common", "discovery", "instance"]) => {
+                Reply::json(StatusCode::OK, &discovery::instance(&self.authority))
+            }
+            (&Method::GET, [_, "discovery", "keys"] | [_, "discovery", "v2.0", "keys"]) => self.keys(),
+            (&Method::GET, [tenant, ".well-known", "openid-configuration"]) => self.discovery(tenant, Version::V1),
+            (&Method::GET, [tenant, "v2.0", ".well-known", "openid-configuration"]) => {
+                self.discovery(tenant, Version::V2)
+            }
+            (_, [_, "oauth2", "token"] | [_, "oauth2", "v2.0", "token"]) => {
+                Reply::empty(StatusCode::METHOD_NOT_ALLOWED)
+            }
             _ => Reply::empty(StatusCode::NOT_FOUND),
         }
     }
@@ -218,7 +245,7 @@ fn find_tenant<'a>(
     requested_tenant: &str,
     client_id: &str,
 ) -> Result<&'a Tenant, ErrorResponse> {
-    if matches!(requested_tenant, "common" | "organizations" | "consumers") {
+    if discovery::is_shared(requested_tenant) {
         let single = directory.application(client_id).is_some_and(|application| !application.multi_tenant);
         return Err(if single {
             ErrorResponse::single_tenant_at_common(client_id, requested_tenant)
@@ -281,4 +308,17 @@ fn token_response(directory: &Directory, issued: &IssuedToken) -> Value {
         fields.insert(String::from("refresh_in"), Value::from(refresh_in.as_secs()));
     }
     body
+}
+
+/// Turns the body of a successful response into one of the v1 endpoint: all values are strings, and it names the resource and
+/// the times.
+fn of_v1(body: &mut Value, form: &TokenForm, issued: &IssuedToken, now: SystemTime) {
+    let Some(fields) = body.as_object_mut() else { return };
+    for value in fields.values_mut().filter(|value| value.is_number()) {
+        *value = Value::from(value.to_string());
+    }
+    let text = |seconds: i64| Value::from(seconds.to_string());
+    fields.insert(String::from("expires_on"), text(expiry(now, issued.lifetime)));
+    fields.insert(String::from("not_before"), text(unix_seconds(now)));
+    fields.insert(String::from("resource"), Value::from(form.get("resource").unwrap_or_default()));
 }

@@ -104,7 +104,8 @@ impl Service for Imds {
     const MAX_BODY: usize = 4096;
 
     async fn handle(&self, request: ReceivedRequest) -> Reply {
-        if request.path != "/metadata/identity/oauth2/token" {
+        // Libraries differ in whether they end the path with a slash.
+        if request.path.trim_end_matches('/') != "/metadata/identity/oauth2/token" {
             return Reply::empty(StatusCode::NOT_FOUND);
         }
         if request.method != Method::GET {
@@ -150,7 +151,7 @@ impl Service for AppService {
     const MAX_BODY: usize = 4096;
 
     async fn handle(&self, request: ReceivedRequest) -> Reply {
-        if request.path != "/msi/token" {
+        if request.path.trim_end_matches('/') != "/msi/token" {
             return Reply::empty(StatusCode::NOT_FOUND);
         }
         if request.method != Method::GET {

@@ -1,5 +1,7 @@
 //! The token endpoint: issued tokens, and the error code of each rejection.
 
+use serde_json::json;
+
 use super::*;
 use crate::sandbox::{ClientSecret, Role, SecretText, TENANT_A, TENANT_C};
 
@@ -204,4 +206,56 @@ async fn debug_does_not_show_secrets() {
     assert!(!shown.contains(east(&sandbox).access_key().expose()));
     assert!(!shown.contains("PRIVATE KEY"));
     assert_eq!(Role::RestApiOwner.name(), "SignalR REST API Owner");
+}
+
+#[tokio::test]
+async fn discovery_documents_have_what_identity_libraries_require() {
+    let sandbox = start().await;
+    let url = sandbox.entra().url();
+    let get = async |target: &str| request(&sandbox, Method::GET, &url, target).send().await;
+    for (version, issuer, token) in [
+        ("/v2.0", format!("{url}/{TENANT_B}/v2.0"), "oauth2/v2.0/token"),
+        ("", format!("https://sts.windows.net/{TENANT_B}/"), "oauth2/token"),
+    ] {
+        for end in ["", "/"] {
+            let target = format!("/{TENANT_B}{version}/.well-known/openid-configuration{end}");
+            let document = get(&target).await.json();
+            assert_eq!(document["issuer"], issuer, "{target}");
+            assert_eq!(document["token_endpoint"], format!("{url}/{TENANT_B}/{token}"), "{target}");
+            assert!(document["authorization_endpoint"].is_string(), "{target}");
+            let keys = document["jwks_uri"].as_str().unwrap().strip_prefix(&url).unwrap();
+            assert!(get(keys).await.json()["keys"][0]["kid"].is_string(), "{keys}");
+        }
+    }
+    let shared = get("/organizations/v2.0/.well-known/openid-configuration").await.json();
+    assert_eq!(shared["issuer"], format!("{url}/{{tenantid}}/v2.0"));
+    let unknown = get("/nowhere.onmicrosoft.com/v2.0/.well-known/openid-configuration").await;
+    assert_eq!((unknown.status, &unknown.json()["error_codes"]), (StatusCode::BAD_REQUEST, &json!([90_002])));
+    let instance = get("/common/discovery/instance?api-version=1.1").await.json();
+    assert_eq!(instance["metadata"][0]["aliases"], json!([url.strip_prefix("https://").unwrap()]));
+}
+
+#[tokio::test]
+async fn v1_token_endpoint_takes_a_resource_and_returns_strings() {
+    let sandbox = start().await;
+    let mut form = without(secret_form(&sandbox), "scope");
+    form.push(("resource", String::from("https://signalr.azure.com")));
+    let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(&form).finish();
+    let target = format!("/{TENANT_B}/oauth2/token");
+    let call = request(&sandbox, Method::POST, &sandbox.entra().url(), &target);
+    let answer = call.body("application/x-www-form-urlencoded", body).send().await.json();
+    assert_eq!((&answer["expires_in"], &answer["resource"]), (&json!("3599"), &json!("https://signalr.azure.com")));
+    let claims = crate::sandbox::crypto::keys::decode_unverified(answer["access_token"].as_str().unwrap()).unwrap().1;
+    assert_eq!((&claims["ver"], &claims["tid"]), (&json!("1.0"), &json!(TENANT_B)));
+    assert_eq!(answer["expires_on"], json!(claims["exp"].to_string()));
+}
+
+#[tokio::test]
+async fn device_codes_are_refused() {
+    let sandbox = start().await;
+    for path in ["oauth2/devicecode", "oauth2/v2.0/devicecode"] {
+        let target = format!("/{TENANT_B}/{path}");
+        let answer = request(&sandbox, Method::POST, &sandbox.entra().url(), &target).send().await;
+        assert_eq!((answer.status, &answer.json()["error_codes"]), (StatusCode::UNAUTHORIZED, &json!([70_002])));
+    }
 }
