@@ -63,7 +63,7 @@ fn nodes_of_line(line: &[u8]) -> Result<Vec<Node>, Malformed> {
             }
             Some((b';', after)) => rest = after.trim_ascii_start(),
             Some(_) => {
-                let (name, value, after) = pair(rest)?;
+                let Pair { name, value, rest: after } = pair(rest)?;
                 let node = element.get_or_insert(None);
                 if name.eq_ignore_ascii_case(b"for") {
                     let found = node_of(std::str::from_utf8(&value).map_err(|_invalid| Malformed)?)?;
@@ -81,15 +81,21 @@ fn nodes_of_line(line: &[u8]) -> Result<Vec<Node>, Malformed> {
     }
 }
 
-/// Parses `name=value`. Returns what follows, too.
-fn pair(text: &[u8]) -> Result<(&[u8], Cow<'_, [u8]>, &[u8]), Malformed> {
+/// `name=value`, and what follows.
+struct Pair<'a> {
+    name: &'a [u8],
+    value: Cow<'a, [u8]>,
+    rest: &'a [u8],
+}
+
+fn pair(text: &[u8]) -> Result<Pair<'_>, Malformed> {
     let (name, rest) = token(text)?;
     let rest = rest.strip_prefix(b"=").ok_or(Malformed)?;
     let (value, rest) = match rest.strip_prefix(b"\"") {
         Some(quoted) => quoted_string(quoted)?,
         None => token(rest).map(|(value, rest)| (Cow::Borrowed(value), rest))?,
     };
-    Ok((name, value, rest))
+    Ok(Pair { name, value, rest })
 }
 
 fn token(text: &[u8]) -> Result<(&[u8], &[u8]), Malformed> {

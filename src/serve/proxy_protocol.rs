@@ -102,16 +102,18 @@ fn parse_v1(bytes: &[u8]) -> Result<Option<Header>, ProxyProtocolError> {
         return if bytes.len() < MAX_V1 { Ok(None) } else { Err(ProxyProtocolError::Malformed) };
     };
     let line = bytes.get(V1.len()..end).and_then(|line| std::str::from_utf8(line).ok());
-    let source = line.and_then(source_of_line).ok_or(ProxyProtocolError::Malformed)?;
+    let line = line.ok_or(ProxyProtocolError::Malformed)?;
+    // What follows `UNKNOWN` must be ignored.
+    let source = if line == "UNKNOWN" || line.starts_with("UNKNOWN ") {
+        None
+    } else {
+        Some(source_of_line(line).ok_or(ProxyProtocolError::Malformed)?)
+    };
     Ok(Some(Header { length: end + 2, source }))
 }
 
-/// Parses a line of version 1 without its signature.
-fn source_of_line(line: &str) -> Option<Option<SocketAddr>> {
-    // What follows `UNKNOWN` must be ignored.
-    if line == "UNKNOWN" || line.starts_with("UNKNOWN ") {
-        return Some(None);
-    }
+/// Parses a line of version 1 with addresses, without its signature.
+fn source_of_line(line: &str) -> Option<SocketAddr> {
     let mut words = line.split(' ');
     let is_ipv4 = match words.next()? {
         "TCP4" => true,
@@ -125,7 +127,7 @@ fn source_of_line(line: &str) -> Option<Option<SocketAddr>> {
         port.bytes().all(|byte| byte.is_ascii_digit()).then(|| port.parse::<u16>().ok())?
     };
     let (source_port, _destination_port) = (port()?, port()?);
-    words.next().is_none().then_some(Some(SocketAddr::new(source, source_port)))
+    words.next().is_none().then_some(SocketAddr::new(source, source_port))
 }
 
 fn parse_v2(bytes: &[u8]) -> Result<Option<Header>, ProxyProtocolError> {
