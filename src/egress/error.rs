@@ -95,7 +95,8 @@ impl Refusal {
     /// Returns what the status means.
     pub fn kind(&self) -> RefusalKind {
         match self.status.as_u16() {
-            407 if self.was_authenticated => RefusalKind::WrongCredentials,
+            // tinyproxy answers 401 to a wrong password.
+            401 | 407 if self.was_authenticated => RefusalKind::WrongCredentials,
             407 => RefusalKind::NoCredentials,
             403 | 451 => RefusalKind::Forbidden,
             500 | 502..=504 => RefusalKind::Unreachable,

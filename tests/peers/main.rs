@@ -7,9 +7,12 @@
 #[path = "../it/support/mod.rs"]
 mod support;
 
+mod curl;
+mod forward_proxy;
 mod haproxy;
 mod nginx;
 mod openssl;
 mod rolling_restart;
 mod server;
 mod squid;
+mod tinyproxy;

@@ -2,6 +2,7 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -36,7 +37,8 @@ impl Server {
         let output = folder.join("output");
         let file = std::fs::File::create(&output).unwrap();
         let mut command = Command::new(program);
-        command.args(arguments).current_dir(folder).stdin(Stdio::null());
+        // A group of its own, so that the server's workers are killed with it.
+        command.args(arguments).current_dir(folder).stdin(Stdio::null()).process_group(0);
         let child = command.stdout(file.try_clone().unwrap()).stderr(file).spawn();
         let child = child.unwrap_or_else(|err| panic!("{program}: {err}; tests/peers/run installs it"));
         let mut server = Self { child, address, output };
@@ -49,10 +51,11 @@ impl Server {
         self.address
     }
 
-    /// Kills the server and waits for its end.
+    /// Kills the server with its child processes and waits for its end.
     pub(super) fn kill(&mut self) {
+        let group = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw).unwrap();
         // Both fail only if it has ended already.
-        let _ended = self.child.kill();
+        let _ended = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
         let _ended = self.child.wait();
     }
 
