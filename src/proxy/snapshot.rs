@@ -10,7 +10,7 @@ use crate::endpoint::{Endpoint, EndpointSettings, IdleLimit};
 use crate::idempotency::IdempotencyStore;
 use crate::limits::{CallerLimits, EndpointLimits, Limits, ListenerLimits, RouteLimits};
 use crate::metrics::{Label, Labels};
-use crate::route::{Callers, Table};
+use crate::route::{Caller, Callers, Table};
 use crate::serve::{CallerAddress, ListenerId, Peer};
 
 /// The endpoints of a configuration.
@@ -138,7 +138,7 @@ fn limits(
     let listeners: Vec<_> = listeners.collect();
     let routes: Vec<_> =
         routes.routes().iter().map(|route| RouteLimits { name: route.name().as_str(), rate: route.rate() }).collect();
-    let callers = callers.all().iter().map(|caller| caller.settings());
+    let callers = callers.all().iter().map(Caller::settings);
     let callers: Vec<_> = callers.map(|caller| CallerLimits { name: &caller.name, rate: caller.rate }).collect();
     let endpoints = endpoints.iter().map(|endpoint| EndpointLimits {
         name: endpoint.name.as_str(),

@@ -122,7 +122,7 @@ impl Caller {
 /// All configured callers.
 #[derive(Debug, Default)]
 pub struct Callers {
-    callers: Vec<Caller>,
+    all: Vec<Caller>,
     /// By identity, for those that are no patterns.
     by_identity: HashMap<Box<str>, usize>,
     /// The patterns, narrower ones before wider ones.
@@ -147,12 +147,12 @@ impl Callers {
             reach: settings.endpoints.allowed().map(|patterns| Reach::new(patterns, endpoints)),
             settings: settings.clone(),
         };
-        Self { callers: settings.iter().map(caller).collect(), by_identity, patterns }
+        Self { all: settings.iter().map(caller).collect(), by_identity, patterns }
     }
 
     /// Returns whether none is configured.
     pub fn is_empty(&self) -> bool {
-        self.callers.is_empty()
+        self.all.is_empty()
     }
 
     /// Returns the caller with this identity, and its index: the one that has exactly this identity, else the one with the
@@ -161,17 +161,17 @@ impl Callers {
         let exact = self.by_identity.get(identity);
         let matching = || self.patterns.iter().find(|(pattern, _)| pattern.matches(identity)).map(|(_, index)| index);
         let index = *exact.or_else(matching)?;
-        Some((index, self.callers.get(index)?))
+        Some((index, self.all.get(index)?))
     }
 
     /// Returns all callers, in the order of their indexes.
     pub fn all(&self) -> &[Caller] {
-        &self.callers
+        &self.all
     }
 
     /// Returns a caller by its index.
     pub fn get(&self, index: usize) -> Option<&Caller> {
-        self.callers.get(index)
+        self.all.get(index)
     }
 }
 

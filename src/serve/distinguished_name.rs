@@ -48,7 +48,7 @@ fn string(attribute: &AttributeTypeAndValue<'_>) -> Option<String> {
         // UTF8String, NumericString, PrintableString, IA5String.
         12 | 18 | 19 | 22 => std::str::from_utf8(bytes).ok().map(str::to_owned),
         // BMPString.
-        30 if bytes.len() % 2 == 0 => {
+        30 if bytes.len().is_multiple_of(2) => {
             let units =
                 bytes.chunks_exact(2).map(|pair| pair.iter().fold(0, |unit, byte| unit << 8 | u16::from(*byte)));
             String::from_utf16(&units.collect::<Vec<_>>()).ok()

@@ -72,11 +72,12 @@ fn identity(certificate: &X509Certificate<'_>) -> Result<String, IdentityError> 
     let names = names.map(|names| names.value.general_names.as_slice()).unwrap_or_default();
     let (mut uris, mut hosts) = (Vec::new(), Vec::new());
     for name in names {
-        match name {
-            GeneralName::URI(uri) => uris.push(*uri),
-            GeneralName::DNSName(host) => hosts.push(*host),
-            GeneralName::Invalid(..) => return Err(IdentityError::Malformed),
-            _ => {}
+        if let GeneralName::URI(uri) = name {
+            uris.push(*uri);
+        } else if let GeneralName::DNSName(host) = name {
+            hosts.push(*host);
+        } else if let GeneralName::Invalid(..) = name {
+            return Err(IdentityError::Malformed);
         }
     }
     let is_spiffe = |uri: &&str| uri.get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case("spiffe:"));

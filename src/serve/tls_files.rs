@@ -121,10 +121,10 @@ pub(super) fn read_pem(path: &Path, warnings: &mut Vec<String>) -> Result<Pem, T
 
 /// Reads a PEM file with revocation lists, which may be large.
 pub(super) fn read_revocation_lists(path: &Path, warnings: &mut Vec<String>) -> Result<Pem, TlsFileError> {
-    let file = files::read_with_timeout_up_to(path, MAX_REVOCATION_LISTS).map_err(|err| match err {
+    let file = files::read_with_timeout_up_to(path, MAX_REVOCATION_LISTS).map_err(|err| {
         // DER, which CAs publish.
-        FileError::NotText { path } => TlsFileError::NoRevocationList { path },
-        err => err.into(),
+        let is_der = matches!(err, FileError::NotText { .. });
+        if is_der { TlsFileError::NoRevocationList { path: path.to_owned() } } else { err.into() }
     })?;
     parse_pem(path, &file, warnings)
 }

@@ -10,11 +10,10 @@ use crate::metrics::TlsRefusal;
 /// Returns why the error of a handshake is the refusal of a caller; `None` if it is another error.
 pub fn tls_refusal(err: &io::Error) -> Option<TlsRefusal> {
     let err = err.get_ref()?.downcast_ref::<Error>()?;
-    match err {
-        Error::NoCertificatesPresented => Some(TlsRefusal::NoCertificate),
-        Error::InvalidCertificate(err) => Some(of_certificate(err)),
-        _ => None,
+    if let Error::InvalidCertificate(err) = err {
+        return Some(of_certificate(err));
     }
+    matches!(err, Error::NoCertificatesPresented).then_some(TlsRefusal::NoCertificate)
 }
 
 #[expect(clippy::wildcard_enum_match_arm, reason = "the enum of the TLS library is not exhaustive")]
