@@ -87,9 +87,11 @@ fn check_certificate(
     if header.x5t.is_none() && header.x5t_s256.is_none() {
         return Err(ErrorResponse::certificate_rejected("The header has neither 'x5t#S256' nor 'x5t'."));
     }
+    // MSAL for Python pads thumbprints, which RFC 7515 forbids and Entra accepts.
+    let is_same = |sent: &str, thumbprint: String| sent.trim_end_matches('=') == thumbprint;
     let certificate = application.certificates.iter().find(|der| {
-        header.x5t_s256.as_ref().is_none_or(|sent| *sent == thumbprint_sha256(der))
-            && header.x5t.as_ref().is_none_or(|sent| *sent == thumbprint_sha1(der))
+        header.x5t_s256.as_ref().is_none_or(|sent| is_same(sent, thumbprint_sha256(der)))
+            && header.x5t.as_ref().is_none_or(|sent| is_same(sent, thumbprint_sha1(der)))
     });
     let Some(certificate) = certificate else {
         let sent = header.x5t_s256.as_ref().or(header.x5t.as_ref()).map_or("", String::as_str);
