@@ -244,31 +244,26 @@ async fn callers_that_share_a_session_cache_keep_their_own_identities() {
     let (harness, pki) = mesh("optional", BY_CALLER).await;
     let orders = pki.caller("orders", &["spiffe://prod/orders"]);
     let billing = pki.caller("billing", &["spiffe://prod/billing"]);
-    // One process that connects with several certificates, and resumes every session that it can.
-    let sessions = Arc::new(rustls::client::ClientSessionMemoryCache::new(64));
+    // One process that connects with several certificates, and resumes every session that it can. rustls resumes a session only
+    // with the same verifier and certificate as before, so each caller connects twice in a row as well.
+    let sessions: Arc<dyn rustls::client::ClientSessionStore> =
+        Arc::new(rustls::client::ClientSessionMemoryCache::new(64));
     for versions in [&[&rustls::version::TLS12], &[&rustls::version::TLS13]] {
-        for (certificate, expected) in [
-            (Some(&orders), (0, 1)),
-            (Some(&billing), (1, 0)),
-            (None, (1, 0)),
-            (Some(&orders), (0, 1)),
-            (Some(&billing), (1, 0)),
-        ] {
+        let caller = |certificate: Option<&CallerCertificate>| {
             let identified = pki.client(certificate);
             let config = rustls::ClientConfig::builder_with_provider(Arc::clone(identified.crypto_provider()));
-            let mut config = config
-                .with_protocol_versions(versions)
-                .unwrap()
-                .with_root_certificates(roots(&pki))
-                .with_no_client_auth();
-            config.client_auth_cert_resolver = Arc::clone(&identified.client_auth_cert_resolver);
-            let resumption =
-                rustls::client::Resumption::store(Arc::clone(&sessions) as Arc<dyn rustls::client::ClientSessionStore>);
-            config.resumption = resumption.tls12_resumption(rustls::client::Tls12Resumption::SessionIdOrTickets);
-            let stream = tls_connect(harness.listener("mesh"), config).await.unwrap();
+            let config = config.with_protocol_versions(versions).unwrap();
+            let mut config = config.with_root_certificates(roots(&pki)).with_no_client_auth();
+            config.client_auth_cert_resolver = identified.client_auth_cert_resolver;
+            config.resumption = rustls::client::Resumption::store(Arc::clone(&sessions));
+            config
+        };
+        let callers = [(caller(Some(&orders)), (0, 1)), (caller(Some(&billing)), (1, 0)), (caller(None), (1, 0))];
+        for (config, expected) in [0, 0, 1, 1, 0, 2, 2, 0, 1].map(|index| &callers[index]) {
+            let stream = tls_connect(harness.listener("mesh"), config.clone()).await.unwrap();
             assert_eq!(stream.get_ref().1.handshake_kind(), Some(HandshakeKind::Full));
             broadcast(&mut Caller::over(stream, "localhost".to_owned()).await).await.assert_status(202);
-            assert_eq!(arrived(&harness), expected);
+            assert_eq!(arrived(&harness), *expected);
         }
     }
 }
