@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 /// How long connections stay open after the last was accepted, since the first request of a new connection may not have arrived.
-/// Chosen: a few round trips between regions.
-pub(super) const FIRST_REQUEST_GRACE: Duration = Duration::from_millis(250);
+/// Chosen: TCP repeats a lost packet after a second at the latest (RFC 6298, 2.1), and a busy machine runs a caller later than that
+/// rarely. A stop waits for it only while connections are open.
+pub(super) const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
 /// The interval at which the remaining connections are counted.
 pub(super) const DRAIN_POLL_INTERVAL: Duration = Duration::from_millis(10);
 

@@ -163,14 +163,10 @@ async fn rejects_requests_outside_the_rest_api() {
     for target in [
         "/",
         "/api",
-        "/api/hubs/chat/:Send",
-        "/api/hubs/chat/%3Asend",
-        "/api/hubs/chat/:send/",
         "/api//hubs/chat/:send",
         "/api/hubs/chat/../other/:send",
         "/client/negotiate?hub=chat",
         "/metrics",
-        "/API/hubs/chat/:send",
     ] {
         caller.post(target, "application/json", BROADCAST_BODY).await.assert_gateway_error(404, "unknown_path");
     }
