@@ -298,16 +298,12 @@ impl ProxyError {
             "detail": note.map_or_else(|| self.to_string(), |note| format!("{self}; {note}")),
             "request_id": request_id.to_str().unwrap_or_default(),
         });
-        let mut is_replay = false;
-        let endpoints = match self {
-            Self::Delivery(DeliveryError::PartialDelivery { endpoints, is_replay: replay }) => {
-                is_replay = *replay;
-                Some(endpoints)
-            }
-            Self::Delivery(DeliveryError::SeveralOwners { endpoints }) => Some(endpoints),
-            _ => None,
-        };
-        if let (Some(endpoints), Some(problem)) = (endpoints, problem.as_object_mut()) {
+        let is_replay = matches!(self, Self::Delivery(DeliveryError::PartialDelivery { is_replay: true, .. }));
+        if let Self::Delivery(
+            DeliveryError::PartialDelivery { endpoints, .. } | DeliveryError::SeveralOwners { endpoints },
+        ) = self
+            && let Some(problem) = problem.as_object_mut()
+        {
             let outcome = |one: &EndpointOutcome| serde_json::json!({ "endpoint": one.endpoint, "outcome": one.outcome, "status": one.status });
             problem.insert("endpoints".to_owned(), endpoints.iter().map(outcome).collect());
         }

@@ -152,14 +152,14 @@ mod tests {
     use super::*;
 
     /// Parses lines, and returns the nodes as text, the last one first.
-    fn nodes(name: HeaderName, lines: &[&str]) -> Vec<String> {
+    fn nodes(name: &HeaderName, lines: &[&str]) -> Vec<String> {
         let headers: HeaderMap = lines.iter().map(|line| (name.clone(), line.parse().unwrap())).collect();
         let shown = |node: Result<Node, Malformed>| match node {
             Ok(Node::Address(address)) => address.to_string(),
             Ok(Node::Unknown) => "unknown".to_owned(),
             Err(Malformed) => "malformed".to_owned(),
         };
-        if name == FORWARDED {
+        if *name == FORWARDED {
             forwarded(&headers).map(shown).collect()
         } else {
             x_forwarded_for(&headers).map(shown).collect()
@@ -184,7 +184,7 @@ mod tests {
             (&[" , ;, for=192.0.2.1;"], &["192.0.2.1"]),
             (&[""], &[]),
         ] {
-            assert_eq!(nodes(FORWARDED, lines), expected, "{lines:?}");
+            assert_eq!(nodes(&FORWARDED, lines), expected, "{lines:?}");
         }
     }
 
@@ -210,11 +210,11 @@ mod tests {
             "for=192.0.2.256",
             "192.0.2.1",
         ] {
-            assert_eq!(nodes(FORWARDED, &[line]), ["malformed"], "{line}");
+            assert_eq!(nodes(&FORWARDED, &[line]), ["malformed"], "{line}");
         }
         // An open quote of the caller does not reach the line that the proxy appended.
-        assert_eq!(nodes(FORWARDED, &["for=\"192.0.2.1", "for=192.0.2.2"]), ["192.0.2.2", "malformed"]);
-        assert_eq!(nodes(FORWARDED, &["for=192.0.2.9;x=\", for=\"[2001:db8::1]\""]), ["malformed"]);
+        assert_eq!(nodes(&FORWARDED, &["for=\"192.0.2.1", "for=192.0.2.2"]), ["192.0.2.2", "malformed"]);
+        assert_eq!(nodes(&FORWARDED, &["for=192.0.2.9;x=\", for=\"[2001:db8::1]\""]), ["malformed"]);
     }
 
     #[test]
@@ -231,7 +231,7 @@ mod tests {
             (&["localhost"], &["malformed"]),
             (&[" "], &[]),
         ] {
-            assert_eq!(nodes(X_FORWARDED_FOR, lines), expected, "{lines:?}");
+            assert_eq!(nodes(&X_FORWARDED_FOR, lines), expected, "{lines:?}");
         }
     }
 }

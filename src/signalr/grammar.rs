@@ -70,11 +70,9 @@ impl<'a> Call<'a> {
         };
         let name = |segment: Option<&'a str>| segment.map(Name::new).transpose().map_err(ParseCallError::Malformed);
         let operation = shape.operation(method).map_err(|allowed| ParseCallError::WrongMethod { allowed })?;
-        let connection = match operation {
-            // They stand in place of a connection.
-            Operation::ConnectionRefreshAuth | Operation::ConnectionClaims => None,
-            _ => name(shape.connection)?,
-        };
+        // Their literals stand in place of a connection.
+        let has_connection = !matches!(operation, Operation::ConnectionRefreshAuth | Operation::ConnectionClaims);
+        let connection = name(shape.connection.filter(|_| has_connection))?;
         let hub = |segment| if is_v1 { Name::v1_hub(segment) } else { Name::hub(segment) };
         let call = Self {
             operation,

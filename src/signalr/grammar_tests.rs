@@ -400,9 +400,9 @@ proptest! {
         spelling in prop::collection::vec(0..8_u8, 0..90),
         end in prop::sample::select(vec!["", "", "/", "//", "/x", "%2F", "/claims", "/:send", "/%3Asend"]),
     ) {
+        use ParseCallError::{AppServerPath, ClientPath, UnknownPath, WrongMethod};
         let path = spelled(ROWS[row].1, &names, &spelling) + end;
         let method = if spelling.len() % 2 == 0 { ROWS[row].0 } else { method };
-        use ParseCallError::{AppServerPath, ClientPath, UnknownPath, WrongMethod};
         let seen = service_sees(method, &path);
         match parse(method, &path) {
             Ok((operation, _)) => prop_assert_eq!(Some(operation.name()), seen, "{} {}", method, path),

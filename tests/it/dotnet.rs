@@ -75,8 +75,8 @@ async fn replay(pick: &str, endpoints: &[&str]) {
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         let (method, target) = (text(&recorded["method"]), text(&recorded["target"]));
         let headers = recorded["headers"].as_array().unwrap().iter();
-        let headers: String = headers.map(|pair| format!("{}: {}\r\n", text(&pair[0]), text(&pair[1]))).collect();
-        let mut bytes = format!("{method} {target} HTTP/1.1\r\n{headers}\r\n").into_bytes();
+        let headers: Vec<_> = headers.map(|pair| format!("{}: {}\r\n", text(&pair[0]), text(&pair[1]))).collect();
+        let mut bytes = format!("{method} {target} HTTP/1.1\r\n{}\r\n", headers.concat()).into_bytes();
         let body = body_of(&recorded);
         bytes.extend_from_slice(&body);
 

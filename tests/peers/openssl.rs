@@ -163,7 +163,7 @@ async fn certificate_that_openssl_has_revoked_is_refused() {
     assert_ne!(ca.curl(harness.listener("mesh"), Some("revoked"), "--http1.1").await.0, Some(0));
     let labels = [("listener", "mesh"), ("reason", "revoked")];
     wait_until("the refusal is counted", async || {
-        (harness.metrics().await.sum("tls_refused_total", &labels) == 1.0).then_some(())
+        (harness.metrics().await.sum("tls_refused_total", &labels) > 0.5).then_some(())
     })
     .await;
 }
