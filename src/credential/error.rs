@@ -138,8 +138,8 @@ impl CredentialError {
         if let Self::OtherRequest(other) = self {
             return other.cause.proxy();
         }
-        let Self::NoResponse { source: NoResponse::Proxy { proxy, refusal, .. }, .. } = self else { return None };
-        Some((proxy, *refusal))
+        let Self::NoResponse { source, .. } = self else { return None };
+        source.proxy()
     }
 
     /// Returns the AADSTS codes of the response.

@@ -145,6 +145,12 @@ impl NoResponse {
         }
     }
 
+    /// Returns the proxy that opened no tunnel, and why it refused, if it answered.
+    pub(super) fn proxy(&self) -> Option<(&Arc<EgressProxy>, Option<RefusalKind>)> {
+        let Self::Proxy { proxy, refusal, .. } = self else { return None };
+        Some((proxy, *refusal))
+    }
+
     /// Returns a hint: what to check.
     pub(super) fn hint(&self, endpoint: IdentityEndpointKind) -> &'static str {
         if matches!(self, Self::Proxy { .. }) {

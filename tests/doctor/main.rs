@@ -5,7 +5,11 @@
 
 mod app;
 mod command;
+#[allow(dead_code, reason = "shared with tests/it, which uses all of it")]
+#[path = "../it/support/connect_proxy.rs"]
+mod connect_proxy;
 mod identities;
+mod proxies;
 mod service;
 mod setup;
 mod table;

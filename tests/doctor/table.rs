@@ -10,7 +10,7 @@ use signalr_gateway::sandbox::{
 };
 
 use super::setup::Setup;
-use super::{app, identities, service};
+use super::{app, identities, proxies, service};
 
 type Break = fn(&mut Setup);
 
@@ -66,7 +66,7 @@ async fn check_row(row: &Row) -> Option<String> {
 
 #[tokio::test]
 async fn reports_the_broken_step_and_its_remediation() {
-    let rows: Vec<&Row> = app::ROWS.iter().chain(identities::ROWS).chain(service::ROWS).collect();
+    let rows: Vec<&Row> = app::ROWS.iter().chain(identities::ROWS).chain(service::ROWS).chain(proxies::ROWS).collect();
     assert!(rows.len() >= 60);
     let total = rows.len();
     // Concurrent, because most of the time is spent waiting between attempts.

@@ -141,13 +141,15 @@ const READERS_OF_SECRETS: [&str; 6] =
 
 /// The errors that may be the source of another there: errors of the operating system, which contain no bytes of a file;
 /// errors that `redact` has masked; our own; and those of the TLS library about settings.
-const SOURCES: [&str; 15] = [
+const SOURCES: [&str; 16] = [
     "std::io::Error",
     "io::Error",
     "MaskedError",
     "FileError",
     "SecretError",
     "SecretSourceError",
+    // Has errors of the operating system, of the resolver and of secrets, and masked texts.
+    "ProxyError",
     "CertificateError",
     "CommandError",
     "TlsFileError",

@@ -20,6 +20,7 @@ mod credentials;
 mod documents;
 mod dotnet;
 mod drain;
+mod egress;
 mod endpoint_connections;
 mod endpoint_http2;
 mod fanout;

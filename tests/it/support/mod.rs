@@ -2,6 +2,7 @@
 //! scripted responses, and waiting for conditions. Asserts no behaviour of the gateway.
 
 mod caller;
+mod connect_proxy;
 pub(crate) mod frames;
 mod harness;
 mod http2_endpoint;
@@ -16,6 +17,7 @@ mod tenant_group;
 use std::time::{Duration, Instant};
 
 pub(crate) use caller::{Caller, RawConnection, Response, request};
+pub(crate) use connect_proxy::{ConnectProxy, ProxyAnswer};
 pub(crate) use harness::{GatewayOptions, Harness, HarnessBuilder};
 pub(crate) use http2_endpoint::{Http2Endpoint, Reply};
 pub(crate) use leaks::Leaks;
