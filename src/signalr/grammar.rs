@@ -83,8 +83,12 @@ impl<'a> Call<'a> {
             query: query.unwrap_or_default(),
         };
         name(shape.stream)?;
+        // Of the names, only one in place of a connection may decode to a literal.
+        let may_become_literal = !is_canonical || operation == Operation::ConnectionSend;
         if (has_escape(&shape) || !is_canonical)
-            && is_another_path(path, |shape| shape.operation(method).is_ok_and(|seen| seen != operation))
+            && is_another_path(path, may_become_literal, |shape| {
+                shape.operation(method).is_ok_and(|seen| seen != operation)
+            })
         {
             return Err(ParseCallError::Malformed(
                 "the path is ambiguous: percent-decoded again, it has dot segments or becomes another call",

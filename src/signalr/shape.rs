@@ -156,6 +156,9 @@ fn decoded_literal(segment: &str) -> Option<&'static str> {
 
 /// Returns whether a segment is a spelling of an ASCII literal: percent-decoded once, and compared without case.
 pub(super) fn spells(segment: &str, literal: &str) -> bool {
+    if segment.len() <= literal.len() || !segment.contains('%') {
+        return segment.eq_ignore_ascii_case(literal);
+    }
     let decoded = Cow::from(percent_decode_str(segment));
     decoded.eq_ignore_ascii_case(literal.as_bytes())
 }

@@ -37,27 +37,57 @@ pub(super) struct Spelled<'a> {
     segments: usize,
 }
 
+/// The segments of a path.
+struct Segments<'a> {
+    /// The first one, which is `api`.
+    prefix: &'a str,
+    is_v1: bool,
+    /// Those without the prefix.
+    rest: Vec<&'a str>,
+}
+
+impl<'a> Segments<'a> {
+    fn of(path: &'a str) -> Option<Self> {
+        let path = path.strip_prefix('/')?;
+        let mut segments = path.strip_suffix('/').unwrap_or(path).split('/');
+        let prefix = segments.next()?;
+        let mut rest: Vec<&str> = segments.collect();
+        let is_v1 = rest.first().is_some_and(|version| spells(version, "v1"));
+        if is_v1 {
+            rest.remove(0);
+        }
+        Some(Self { prefix, is_v1, rest })
+    }
+
+    /// Returns the error of a path that no operation has.
+    fn unknown(&self) -> ParseCallError {
+        if spells(self.prefix, "api") { unknown(&self.rest) } else { other_path(self.prefix) }
+    }
+}
+
 impl<'a> Spelled<'a> {
     /// Parses a path in any spelling.
     ///
     /// # Errors
-    /// [`ParseCallError::UnknownPath`], or [`ParseCallError::UnknownOperation`] if a segment has the form of an operation.
+    /// [`ParseCallError`] says what the path is instead.
     #[cold]
     pub(super) fn parse(path: &'a str) -> Result<Self, ParseCallError> {
-        let path = path.strip_prefix('/').ok_or(ParseCallError::UnknownPath)?;
-        let segments: Vec<&str> = path.strip_suffix('/').unwrap_or(path).split('/').collect();
-        let [prefix, segments @ ..] = segments.as_slice() else { return Err(ParseCallError::UnknownPath) };
-        let (is_v1, segments) = match segments {
-            [version, segments @ ..] if spells(version, "v1") => (true, segments),
-            segments => (false, segments),
-        };
-        if !spells(prefix, "api") || segments.len() > MAX_SEGMENTS {
-            return Err(other_path(prefix));
+        let unknown = || Segments::of(path).map_or(ParseCallError::UnknownPath, |segments| segments.unknown());
+        Self::find(path).ok_or_else(unknown)
+    }
+
+    fn find(path: &'a str) -> Option<Self> {
+        let Segments { prefix, is_v1, mut rest } = Segments::of(path)?;
+        if !spells(prefix, "api") || rest.len() > MAX_SEGMENTS {
+            return None;
         }
-        let canonical: Vec<&str> =
-            segments.iter().zip(0..).map(|(segment, index)| canonical(segments, segment, index)).collect();
-        let shape = Shape::of(&canonical).ok_or_else(|| unknown(segments))?;
-        Ok(Self { shape, is_v1, segments: segments.len() })
+        let has_only_literals = rest.first().is_some_and(|first| spells(first, "auth"));
+        let step = if has_only_literals { 1 } else { 2 };
+        // Most paths that are no call differ at the end.
+        for segment in rest.iter_mut().step_by(step).rev() {
+            *segment = literal(segment)?;
+        }
+        Some(Self { shape: Shape::of(&rest)?, is_v1, segments: rest.len() })
     }
 }
 
@@ -72,14 +102,12 @@ fn other_path(first: &str) -> ParseCallError {
     }
 }
 
-/// Returns the literal that the segment at `index` spells, or the segment if it is a name or no literal.
-fn canonical<'a>(segments: &[&'a str], segment: &'a str, index: usize) -> &'a str {
-    let is_literal = index.is_multiple_of(2) || segments.first().is_some_and(|first| spells(first, "auth"));
-    let literal = LITERALS.into_iter().filter(|_| is_literal).find(|literal| spells(segment, literal));
-    literal.unwrap_or(segment)
+/// Returns the literal that a segment spells, if any.
+fn literal(segment: &str) -> Option<&'static str> {
+    LITERALS.into_iter().find(|literal| spells(segment, literal))
 }
 
-/// Returns the error of a path that no operation has.
+/// Returns the error of a path of the REST API that no operation has.
 fn unknown(segments: &[&str]) -> ParseCallError {
     let is_hub_call = segments.first().is_some_and(|first| spells(first, "hubs")) && !segments.contains(&"");
     let is_operation = |segment: &str| is_hub_call && segment.starts_with(':');
@@ -97,15 +125,17 @@ fn unknown(segments: &[&str]) -> ParseCallError {
 const DECODINGS: usize = 2;
 
 /// Returns whether percent-decoding gives the path dot segments or turns it into the path of another call. A proxy in front of
-/// the service might decode it. `is_other` says whether a shape has another operation than the call.
+/// the service might decode it. `is_other` says whether a shape has another operation than the
+/// call. `may_become_literal` says whether a decoded segment may be a literal that has another operation.
 ///
 /// A name may contain an encoded slash: the Management SDK sends user `user/a` as `user%2Fa`, and the service routes before it
 /// decodes slashes. But `users/u%2f:closeConnections`, which the gateway parses as a message to one user, would be another
 /// operation behind a proxy that decodes it. The same is true of dot segments after an encoded slash. A decoded path that has
 /// more segments but matches no operation is accepted.
 #[cold]
-pub(super) fn is_another_path(path: &str, is_other: impl Fn(&Shape<'_>) -> bool) -> bool {
-    let segments = Spelled::parse(path).map(|spelled| spelled.segments);
+pub(super) fn is_another_path(path: &str, may_become_literal: bool, is_other: impl Fn(&Shape<'_>) -> bool) -> bool {
+    let slashes = |path: &str| path.bytes().filter(|byte| *byte == b'/').count();
+    let sent = path;
     let mut path = Cow::Borrowed(path);
     for _ in 0..DECODINGS {
         let Ok(decoded) = percent_decode_str(&path).decode_utf8() else { return false };
@@ -113,11 +143,17 @@ pub(super) fn is_another_path(path: &str, is_other: impl Fn(&Shape<'_>) -> bool)
             return false;
         }
         let has_dots = decoded.split(['/', '\\']).any(|segment| matches!(segment, "." | ".."));
-        let is_other = |spelled: Spelled<'_>| Ok(spelled.segments) != segments || is_other(&spelled.shape);
-        if has_dots || Spelled::parse(&decoded).is_ok_and(is_other) {
+        let must_compare = may_become_literal || slashes(&decoded) != slashes(sent);
+        if has_dots || (must_compare && differs(sent, &decoded, &is_other)) {
             return true;
         }
         path = Cow::Owned(decoded.into_owned());
     }
     false
+}
+
+/// Returns whether a decoded path has the shape of another call than the path that was sent.
+fn differs(sent: &str, decoded: &str, is_other: &impl Fn(&Shape<'_>) -> bool) -> bool {
+    let Some(seen) = Spelled::find(decoded) else { return false };
+    is_other(&seen.shape) || Spelled::find(sent).is_some_and(|sent| sent.segments != seen.segments)
 }
