@@ -1,6 +1,7 @@
 //! The settings of a loaded configuration: defaults, secrets, the hash, and the variables of a platform.
 
 mod callers;
+mod egress;
 mod included;
 mod problems;
 mod routes;
