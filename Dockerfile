@@ -15,7 +15,7 @@ COPY . .
 # `--no-default-features` leaves out the sandbox.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
-    cargo build --release --locked --no-default-features \
+    cargo build --release --locked --no-default-features --features redis \
     && cp target/release/signalr-gateway /signalr-gateway
 
 # glibc and the CA certificates, no shell, no package manager.

@@ -53,16 +53,16 @@
 //! write_batch       →  none
 //! files             →  none
 //! limits            →  metrics
-//! idempotency       →  none
 //! egress            →  files, redact
 //! tls               →  files
 //! credential        →  egress, files, metrics, redact, tls
+//! idempotency       →  credential, files, metrics, redact, tls
 //! endpoint          →  credential, descriptors, egress, limits, metrics, write_batch, tls
 //! route             →  endpoint, limits, signalr
 //! serve             →  descriptors, files, metrics, write_batch
 //! delivery          →  route, endpoint, credential, signalr, serve, limits, idempotency, metrics, write_batch
 //! proxy             →  delivery, route, endpoint, credential, signalr, serve, limits, idempotency, metrics, write_batch
-//! admin             →  serve, metrics, route, endpoint, credential
+//! admin             →  serve, metrics, route, endpoint, credential, idempotency
 //! diagnosis         →  endpoint, credential, egress, signalr, metrics, tls
 //! gateway           →  all above
 //! config            →  gateway, the parts' settings, signalr

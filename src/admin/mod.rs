@@ -48,7 +48,7 @@ use tower_http::timeout::TimeoutLayer;
 
 use query::Query;
 pub use status::{
-    Counts, CredentialView, DisabledView, EndpointStatus, LabelCounts, PageView, RouteView, Status, View,
+    Counts, CredentialView, DisabledView, EndpointStatus, LabelCounts, PageView, RouteView, Status, StoreView, View,
 };
 
 use crate::metrics::{Exposition, Metrics};

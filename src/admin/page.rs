@@ -42,6 +42,15 @@ pub(super) fn render(status: &Status, query: &Query) -> String {
             .text(&status.after_restart.join(", "))
             .raw("</p>");
     }
+    if let Some(store) = &status.idempotency_store {
+        let class = if store.state == "out" { "bad" } else { "good" };
+        page.raw("<p class=\"").raw(class).raw("\">Idempotency store <code>").text(&store.address).raw("</code>: ");
+        page.text(store.state);
+        for part in [store.problem.as_deref(), store.fix].into_iter().flatten() {
+            page.raw("; ").text(part);
+        }
+        page.raw("</p>");
+    }
     page.summary(status);
     page.search(status, query);
     page.table("Endpoints", &["name", "url", "credential", "tenant", "role", "state"]);
@@ -211,6 +220,7 @@ mod tests {
             counts: Counts::default(),
             page: PageView { number: 1, of: 1, ..PageView::default() },
             metric_labels: BTreeMap::new(),
+            idempotency_store: None,
             endpoints: vec![],
             disabled_endpoints: vec![],
             credentials: vec![CredentialView {

@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::query::{BROKEN, CREDENTIAL_STATES, ENDPOINT_STATES, PAGE_SIZE, Query};
 use crate::credential::{BearerSource, CredentialId, CredentialState, Readiness};
 use crate::endpoint::{DisabledEndpoint, Endpoint, EndpointRole};
+use crate::idempotency::{SharedStore, StoreStatus};
 use crate::metrics::{LabelTable, Labels};
 use crate::route::RouteSettings;
 use crate::serve::LiveTls;
@@ -39,6 +40,8 @@ pub struct View {
     pub routes: Vec<Arc<RouteSettings>>,
     /// The labels of the metrics.
     pub labels: Arc<Labels>,
+    /// The idempotency store that replicas share.
+    pub idempotency_store: Option<Arc<SharedStore>>,
 }
 
 /// An endpoint that is not in use.
@@ -116,6 +119,9 @@ pub struct Status {
     pub page: PageView,
     /// How many names have metric series of their own, and how many share `_other`.
     pub metric_labels: BTreeMap<&'static str, LabelCounts>,
+    /// The idempotency store that replicas share, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idempotency_store: Option<StoreView>,
     /// The endpoints on the page, those with problems first.
     pub endpoints: Vec<EndpointStatus>,
     /// The endpoints on the page that are not in use (`enabled = false`).
@@ -125,6 +131,31 @@ pub struct Status {
     pub credentials: Vec<CredentialView>,
     /// The routes on the page, in the order in which they are matched.
     pub routes: Vec<RouteView>,
+}
+
+/// The idempotency store on `/status`.
+#[derive(Debug, Serialize)]
+pub struct StoreView {
+    /// Its address.
+    pub address: String,
+    /// `ok`, `out`, or `unknown` until it was first used.
+    pub state: &'static str,
+    /// Since when it has this state, in seconds since the Unix epoch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<u64>,
+    /// Why it is out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+    /// What to do about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fix: Option<&'static str>,
+}
+
+impl From<StoreStatus> for StoreView {
+    fn from(status: StoreStatus) -> Self {
+        let StoreStatus { address, state, since, problem, remedy } = status;
+        Self { address, state, since: since.map(seconds), problem, fix: remedy }
+    }
 }
 
 /// How many endpoints, credentials and routes there are. `total` counts all, `broken` those with a problem, and every other
@@ -284,6 +315,7 @@ impl View {
                 ("credentials", LabelCounts::of(credential_labels)),
                 ("callers", LabelCounts::of(callers)),
             ]),
+            idempotency_store: self.idempotency_store.as_ref().map(|store| store.status().into()),
             endpoints: query
                 .page_of(&endpoints)
                 .map(|(_, state, endpoint)| EndpointStatus::of(endpoint, state))

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::anyhow;
 use clap::Args;
+use futures_util::future::OptionFuture;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 
@@ -16,6 +17,7 @@ use super::runtime::block_on;
 use crate::credential::in_one_line;
 use crate::diagnosis::{self, Examination, Progress, SharedCause, shared_causes};
 use crate::endpoint::{DisabledEndpoint, EndpointSettings};
+use crate::idempotency::{SharedStore, StoreCheck};
 use crate::metrics::Metrics;
 use crate::route::{Case, Pattern};
 use crate::serve::{CertificateReport, check_certificate, check_certificates};
@@ -55,24 +57,33 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
         }
     };
     let examination = diagnosis::examine(&settings.credentials, &settings.endpoints, &metrics, progress);
-    let examination = block_on(Box::pin(examination))?;
+    let store = settings.store.as_ref();
+    let check_store = async { OptionFuture::from(store.map(SharedStore::check)).await };
+    let (examination, store) = block_on(Box::pin(async { tokio::join!(examination, check_store) }))?;
     bar.finish_and_clear();
-    let has_passed =
-        examination.not_reached.is_empty() && examination.findings.iter().all(|finding| finding.broken.is_none());
     let mut certificates = check_certificates(&listeners);
     let admin = settings.admin.as_ref().and_then(|admin| admin.tls.as_ref());
     certificates.extend(admin.map(|tls| check_certificate("_admin", tls)));
     let certificates: Vec<_> = certificates.into_iter().map(ListenerFinding::new).collect();
-    let has_passed = has_passed && certificates.iter().all(|listener| listener.problem.is_none());
+    let has_passed = examination.not_reached.is_empty()
+        && examination.findings.iter().all(|finding| finding.broken.is_none())
+        && certificates.iter().all(|listener| listener.problem.is_none())
+        && store.as_ref().is_none_or(|store| store.result.is_ok());
     if options.json {
         let mut report = examination_to_json(&examination, has_passed);
-        if let (Some(report), false) = (report.as_object_mut(), certificates.is_empty()) {
-            report.insert("listeners".to_owned(), certificates.iter().map(ListenerFinding::to_json).collect());
+        if let Some(report) = report.as_object_mut() {
+            if !certificates.is_empty() {
+                report.insert("listeners".to_owned(), certificates.iter().map(ListenerFinding::to_json).collect());
+            }
+            if let Some(store) = &store {
+                report.insert("idempotency_store".to_owned(), store_to_json(store));
+            }
         }
         print(format_args!("{report:#}"))?;
     } else {
         let listeners: String = certificates.iter().map(ListenerFinding::to_text).collect();
-        print(format_args!("{}", (listeners + &examination_to_text(&examination)).trim_end()))?;
+        let store = store.as_ref().map(store_to_text).unwrap_or_default();
+        print(format_args!("{}", (listeners + &examination_to_text(&examination) + &store).trim_end()))?;
     }
     Ok(if has_passed { Outcome::Success } else { Outcome::ProblemFound })
 }
@@ -99,6 +110,33 @@ impl ListenerFinding {
 
     fn to_json(&self) -> Value {
         json!({ "name": self.name, "ok": self.problem.is_none(), "problem": self.problem, "warnings": self.warnings })
+    }
+}
+
+/// Formats the check of the idempotency store that replicas share.
+fn store_to_text(store: &StoreCheck) -> String {
+    let mut text = format!("\nidempotency store {}: ", store.address);
+    let _infallible = match &store.result {
+        Ok(warnings) if warnings.is_empty() => writeln!(text, "usable"),
+        Ok(warnings) => {
+            text.push_str("usable\n");
+            warnings.iter().try_for_each(|warning| writeln!(text, "  warning   {warning}"))
+        }
+        Err(err) => writeln!(text, "{}\n  result    {}\n  fix       {}", err.what, err.cause, err.what.remedy()),
+    };
+    text
+}
+
+fn store_to_json(store: &StoreCheck) -> Value {
+    match &store.result {
+        Ok(warnings) => json!({ "address": store.address, "ok": true, "warnings": warnings }),
+        Err(err) => json!({
+            "address": store.address,
+            "ok": false,
+            "problem": err.what.to_string(),
+            "result": err.cause,
+            "mend": err.what.remedy(),
+        }),
     }
 }
 

@@ -9,7 +9,7 @@ use http::StatusCode;
 
 use crate::credential::{Actor, TokenUnavailable};
 use crate::endpoint::TransportError;
-use crate::idempotency::ClaimError;
+use crate::idempotency::{ClaimError, StoreError};
 use crate::metrics::ErrorKind;
 
 /// Why a planned call has no response.
@@ -29,6 +29,18 @@ pub enum DeliveryError {
         "a call with the same Idempotency-Key is still in progress; this one sent nothing; try again later to get the outcome"
     )]
     KeyInUse,
+    /// The store of idempotency keys is out.
+    #[error(
+        "the gateway cannot reach the store of idempotency keys; nothing was sent, so it is safe to try again with the same \
+         Idempotency-Key; its operator finds the cause in its log"
+    )]
+    StoreOut(#[source] StoreError),
+    /// The outcome could not be recorded.
+    #[error(
+        "the SignalR endpoint has answered, and the gateway could not record the answer under the Idempotency-Key; the request \
+         may have been received"
+    )]
+    OutcomeNotRecorded(#[source] Option<StoreError>),
     /// An earlier call with the idempotency key may have been received, and has no outcome.
     #[error(
         "an earlier call with the same Idempotency-Key may have been received by the SignalR endpoint, whose answer is not \
@@ -162,7 +174,8 @@ impl DeliveryError {
             Self::UnknownContinuation => ErrorKind::Malformed,
             Self::KeyReused => ErrorKind::KeyReused,
             Self::KeyInUse => ErrorKind::KeyInUse,
-            Self::OutcomeUnknown => ErrorKind::OutcomeUnknown,
+            Self::OutcomeUnknown | Self::OutcomeNotRecorded(_) => ErrorKind::OutcomeUnknown,
+            Self::StoreOut(_) => ErrorKind::StoreUnavailable,
             Self::SlowRequest => ErrorKind::SlowRequest,
             Self::BodyBroken => ErrorKind::BodyBroken,
             Self::BodyTooLarge { .. } => ErrorKind::BodyTooLarge,
@@ -202,9 +215,10 @@ impl DeliveryError {
             | Self::CircuitsOpen { .. }
             | Self::Overload { .. }
             | Self::NoBodyMemory
-            | Self::Shortage(_) => StatusCode::SERVICE_UNAVAILABLE,
+            | Self::Shortage(_)
+            | Self::StoreOut(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
-            Self::Deadline { .. } | Self::OutcomeUnknown => StatusCode::GATEWAY_TIMEOUT,
+            Self::Deadline { .. } | Self::OutcomeUnknown | Self::OutcomeNotRecorded(_) => StatusCode::GATEWAY_TIMEOUT,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -216,6 +230,8 @@ impl DeliveryError {
             Self::KeyReused => "Idempotency-Key of another call",
             Self::KeyInUse => "Call with the same Idempotency-Key in progress",
             Self::OutcomeUnknown => "Outcome of the earlier call unknown",
+            Self::OutcomeNotRecorded(_) => "Outcome not recorded",
+            Self::StoreOut(_) => "Store of idempotency keys out of reach",
             Self::SlowRequest => "Request too slow",
             Self::BodyBroken => "Request body incomplete",
             Self::BodyTooLarge { .. } => "Body too large",
@@ -248,10 +264,12 @@ impl DeliveryError {
             | Self::EndpointUnavailable(_)
             | Self::NoBodyMemory
             | Self::Shortage(_)
+            | Self::StoreOut(_)
             | Self::KeyInUse => Some(Duration::from_secs(1)),
             Self::UnknownContinuation
             | Self::KeyReused
             | Self::OutcomeUnknown
+            | Self::OutcomeNotRecorded(_)
             | Self::SlowRequest
             | Self::BodyBroken
             | Self::BodyTooLarge { .. }
@@ -273,6 +291,8 @@ impl From<ClaimError> for DeliveryError {
         match err {
             ClaimError::OtherCall => Self::KeyReused,
             ClaimError::InProgress => Self::KeyInUse,
+            ClaimError::StoreOut(err) => Self::StoreOut(err),
+            ClaimError::NotRecorded(err) => Self::OutcomeNotRecorded(err),
         }
     }
 }

@@ -113,6 +113,9 @@ impl Failure {
         if let Some(failure) = body.failure() {
             return (AttemptOutcome::body_failed(failure), None);
         }
+        if let Self::Claim(err) = self {
+            return (AttemptOutcome::unsent(Fault::Gateway, err.into()), None);
+        }
         let waits_for_caller = body.is_waiting_for_caller();
         if waits_for_caller && matches!(self, Self::Deadline { stage: Stage::Sent, .. }) {
             // The endpoint received a part and cannot mistake it for the whole.

@@ -108,6 +108,7 @@ impl Live {
         self.metrics.config_in_force(hash, labels, states(&self.parts, &self.tls));
         self.parts.credentials.start(&self.parts.settings.tokens);
         self.probes.set_endpoints(self.parts.snapshot.endpoints(), alternatives(&self.parts.snapshot));
+        self.watch_store();
         let admin = self.parts.settings.admin.as_ref();
         let allowed_hosts = admin.map(|admin| admin.allowed_hosts.clone()).unwrap_or_default();
         Admin::new(Arc::clone(&self.metrics), allowed_hosts, self.view())
@@ -146,6 +147,7 @@ impl Live {
         self.latest.store(Arc::clone(&parts.snapshot));
         self.probes.set_endpoints(parts.snapshot.endpoints(), alternatives(&parts.snapshot));
         let former = std::mem::replace(&mut self.parts, parts);
+        self.watch_store();
         self.control.spawn(free_once_unused(former.snapshot));
         let names_of = self.parts.settings.listeners.iter().map(|(listener, _)| listener.name.clone());
         self.addresses.listeners = names_of.zip(listeners.addresses()).collect();
@@ -176,6 +178,13 @@ impl Live {
         admin.show_rejection(problem);
     }
 
+    /// Starts the task that watches the shared idempotency store, if there is one.
+    fn watch_store(&self) {
+        if let Some(store) = self.parts.snapshot.shared_store() {
+            store.watch();
+        }
+    }
+
     fn view(&self) -> View {
         let source = |credential: &CredentialSettings| {
             Some((credential.id.clone(), self.parts.credentials.get(&credential.id)?))
@@ -193,6 +202,7 @@ impl Live {
             disabled: self.parts.settings.disabled.clone(),
             routes: self.parts.settings.routes.clone(),
             labels: Arc::clone(&self.parts.labels),
+            idempotency_store: self.parts.snapshot.shared_store().cloned(),
         }
     }
 }

@@ -14,6 +14,7 @@ use super::error::GatewayError;
 use super::settings::{Settings, short_hash};
 use crate::credential::{CredentialState, Credentials};
 use crate::endpoint::{Endpoint, EndpointName, EndpointSettings, Proxies, TlsClients};
+use crate::idempotency::SharedStore;
 use crate::metrics::{Labels, Metrics};
 use crate::proxy::{Snapshot, SnapshotEndpoints};
 use crate::route::{Callers, Table};
@@ -54,7 +55,8 @@ impl Parts {
     ) -> Result<Self, GatewayError> {
         let credentials = Credentials::build(&settings.credentials, metrics.token(), control)?;
         let labels = settings.metric_labels();
-        let snapshot = snapshot(&settings, listeners, &credentials, &labels, None)?;
+        let store = shared_store(&settings, None, metrics, control);
+        let snapshot = snapshot(&settings, listeners, &credentials, &labels, store, None)?;
         let (settings, credentials, snapshot) = (Arc::new(settings), Arc::new(credentials), Arc::new(snapshot));
         Ok(Self { settings, credentials, snapshot, labels: Arc::new(labels) })
     }
@@ -71,7 +73,8 @@ impl Parts {
         let after_restart = keep_until_restart(&mut settings, &self.settings);
         let credentials = self.credentials.rebuild(&settings.credentials, metrics.token(), control)?;
         let labels = settings.next_metric_labels(&self.labels);
-        let snapshot = snapshot(&settings, &listeners.ids(), &credentials, &labels, Some(&self.snapshot))?;
+        let store = shared_store(&settings, self.snapshot.shared_store(), metrics, control);
+        let snapshot = snapshot(&settings, &listeners.ids(), &credentials, &labels, store, Some(&self.snapshot))?;
         let listeners = listeners.bind(settings.serve.workers)?;
         let (settings, credentials, snapshot) = (Arc::new(settings), Arc::new(credentials), Arc::new(snapshot));
         let parts = Self { settings, credentials, snapshot, labels: Arc::new(labels) };
@@ -140,12 +143,25 @@ fn keep_until_restart(new: &mut Settings, old: &Settings) -> Vec<&'static str> {
     keys
 }
 
+/// Returns the idempotency store that replicas share: the previous one if it has the same settings.
+fn shared_store(
+    settings: &Settings,
+    previous: Option<&Arc<SharedStore>>,
+    metrics: &Metrics,
+    control: &Handle,
+) -> Option<Arc<SharedStore>> {
+    let wanted = settings.store.as_ref()?;
+    let same = previous.filter(|previous| previous.settings() == wanted);
+    Some(same.map_or_else(|| SharedStore::new(wanted, metrics.idempotency(), control).into(), Arc::clone))
+}
+
 /// Builds the snapshot that workers read. Reuses unchanged endpoints, with their connections and health.
 fn snapshot(
     settings: &Settings,
     listeners: &[ListenerId],
     credentials: &Credentials,
     labels: &Labels,
+    store: Option<Arc<SharedStore>>,
     previous: Option<&Snapshot>,
 ) -> Result<Snapshot, GatewayError> {
     let old: &[Arc<Endpoint>] = previous.map(|previous| &**previous.endpoints()).unwrap_or_default();
@@ -177,5 +193,6 @@ fn snapshot(
     let listeners = listeners.iter().copied().zip(admissions).collect();
     let callers = Callers::build(&settings.callers, &endpoint_names);
     let endpoints = SnapshotEndpoints { running: endpoints, settings: &settings.endpoints };
-    Ok(Snapshot::new(settings.proxy.clone(), listeners, routes, callers, endpoints, labels, previous))
+    let snapshot = Snapshot::new(settings.proxy.clone(), listeners, routes, callers, endpoints, labels, previous);
+    Ok(snapshot.with_shared_store(store))
 }

@@ -7,6 +7,7 @@ use aws_lc_rs::digest;
 use crate::admin::AdminSettings;
 use crate::credential::{CredentialSettings, TokenSettings};
 use crate::endpoint::{DisabledEndpoint, EndpointSettings};
+use crate::idempotency::StoreSettings;
 use crate::metrics::Labels;
 use crate::proxy::{AdmissionSettings, ProxySettings};
 use crate::route::{CallerSettings, RouteSettings};
@@ -33,6 +34,8 @@ pub struct Settings {
     pub callers: Vec<CallerSettings>,
     /// The limits and deadlines of requests.
     pub proxy: ProxySettings,
+    /// The idempotency store that replicas share.
+    pub store: Option<StoreSettings>,
     /// The workers, the connection limits and the drain.
     pub serve: ServeSettings,
     /// The limits on what has metrics of its own.

@@ -1,5 +1,7 @@
 //! The fingerprint of a call: what a repeat of it must have in common with the first.
 
+use std::fmt::Write as _;
+
 use aws_lc_rs::digest::{Context, SHA256};
 use http::{HeaderValue, Method, Uri};
 
@@ -36,6 +38,14 @@ impl Fingerprint {
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
+}
+
+/// Returns bytes in hex digits.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut hex, byte| {
+        let _infallible = write!(hex, "{byte:02x}");
+        hex
+    })
 }
 
 #[cfg(test)]

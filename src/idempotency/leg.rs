@@ -27,6 +27,17 @@ struct Leg {
     state: LegState,
 }
 
+impl LegState {
+    /// Returns how far the call is known to have come.
+    fn rank(&self) -> u8 {
+        match self {
+            Self::Claimed => 0,
+            Self::Sent => 1,
+            Self::Done(_) => 2,
+        }
+    }
+}
+
 impl Legs {
     /// Returns the state at an endpoint. An endpoint with the same name at another origin is another one.
     pub fn state(&self, endpoint: &str, origin: &str) -> LegState {
@@ -39,6 +50,15 @@ impl Legs {
         match self.0.iter_mut().find(is_it) {
             Some(leg) => leg.state = state,
             None => self.0.push(Leg { endpoint: endpoint.into(), origin: origin.into(), state }),
+        }
+    }
+
+    /// Adds what another store knows. Known states only advance: to sent, then to done.
+    pub(super) fn merge(&mut self, other: &Self) {
+        for Leg { endpoint, origin, state } in &other.0 {
+            if state.rank() > self.state(endpoint, origin).rank() {
+                self.set(endpoint, origin, state.clone());
+            }
         }
     }
 
@@ -79,6 +99,24 @@ mod tests {
 
     fn done() -> LegState {
         LegState::Done(Arc::new(Outcome::of(StatusCode::ACCEPTED, &HeaderMap::new(), None)))
+    }
+
+    #[test]
+    fn known_states_only_advance() {
+        let mut known = Legs::default();
+        for (state, expected) in [
+            (LegState::Claimed, LegState::Claimed),
+            (LegState::Sent, LegState::Sent),
+            (LegState::Claimed, LegState::Sent),
+            (done(), done()),
+            (LegState::Sent, done()),
+        ] {
+            let mut other = Legs::default();
+            other.set("east", "https://e", state);
+            known.merge(&other);
+            assert_eq!(known.state("east", "https://e"), expected);
+        }
+        assert!(!known.has_unknown_outcome());
     }
 
     #[test]

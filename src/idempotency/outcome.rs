@@ -1,8 +1,12 @@
 //! The response of an endpoint, as it is remembered.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use serde::Deserialize;
+use serde_json::json;
 
 /// The largest body that is remembered, in bytes. Responses to sends are empty; results of clients and errors are small.
 const MAX_BODY: usize = 16 * 1024;
@@ -58,6 +62,26 @@ impl Outcome {
         self.body.is_some()
     }
 
+    /// Returns the outcome as a shared store keeps it.
+    pub(super) fn to_json(&self) -> String {
+        let headers: Vec<_> =
+            self.headers.iter().filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?))).collect();
+        let body = self.body.as_ref().map(|body| STANDARD.encode(body));
+        json!({ "status": self.status.as_u16(), "headers": headers, "body": body }).to_string()
+    }
+
+    /// Reads what [`Outcome::to_json`] wrote.
+    pub(super) fn from_json(text: &str) -> Option<Self> {
+        let stored: Stored = serde_json::from_str(text).ok()?;
+        let header = |(name, value): &(String, String)| Some((name.parse().ok()?, value.parse().ok()?));
+        let body = stored.body.map(|body| STANDARD.decode(body)).transpose().ok()?;
+        Some(Self {
+            status: StatusCode::from_u16(stored.status).ok()?,
+            headers: stored.headers.iter().map(header).collect::<Option<_>>()?,
+            body: body.map(Bytes::from),
+        })
+    }
+
     /// Returns the approximate memory of the outcome, in bytes.
     pub(super) fn size(&self) -> usize {
         let headers: usize = self.headers.iter().map(|(_, value)| value.len() + 64).sum();
@@ -65,9 +89,27 @@ impl Outcome {
     }
 }
 
+/// An outcome in a shared store.
+#[derive(Deserialize)]
+struct Stored {
+    status: u16,
+    headers: Vec<(String, String)>,
+    body: Option<String>,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn outcome_is_the_same_after_a_shared_store() {
+        let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
+        for body in [None, Some(Bytes::new()), Some(Bytes::from_static(b"\x00\xff"))] {
+            let outcome = Outcome::of(StatusCode::OK, &headers, body.as_ref());
+            assert_eq!(Outcome::from_json(&outcome.to_json()), Some(outcome));
+        }
+        assert_eq!(Outcome::from_json("{}"), None);
+    }
 
     #[test]
     fn repeat_gets_status_body_and_the_headers_that_describe_it() {

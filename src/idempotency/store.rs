@@ -3,19 +3,35 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::calls::{Calls, OtherCall};
 use super::claim::{Claim, ClaimError};
 use super::fingerprint::Fingerprint;
 use super::key::CallKey;
+use super::leg::Legs;
 use super::settings::IdempotencySettings;
+use super::shared::{Claimed, KeyOwner, SharedClaim, SharedStore, WhenStoreIsOut};
 
-/// The calls with a key.
-#[derive(Debug, Default)]
+/// The calls with a key. Cloning shares them.
+#[derive(Clone, Debug, Default)]
 pub struct IdempotencyStore {
     calls: Arc<Calls>,
+    shared: Option<Arc<SharedStore>>,
 }
 
 impl IdempotencyStore {
+    /// Returns the same calls, which replicas share by another store, or by none.
+    #[must_use]
+    pub fn with_shared(&self, shared: Option<Arc<SharedStore>>) -> Self {
+        Self { calls: Arc::clone(&self.calls), shared }
+    }
+
+    /// Returns the store that replicas share.
+    pub fn shared(&self) -> Option<&Arc<SharedStore>> {
+        self.shared.as_ref()
+    }
+
     /// Claims the key of a call. Waits at most for `wait` while another request holds it.
     ///
     /// # Errors
@@ -27,10 +43,43 @@ impl IdempotencyStore {
         settings: IdempotencySettings,
         wait: Duration,
     ) -> Result<Claim, ClaimError> {
+        let deadline = Instant::now() + wait;
         let call = self.calls.call(key, fingerprint, settings).map_err(|OtherCall| ClaimError::OtherCall)?;
-        let locked = tokio::time::timeout(wait, call.legs.lock_owned()).await;
-        let legs = locked.map_err(|_late| ClaimError::InProgress)?;
-        Ok(Claim::new(&self.calls, call.number, legs))
+        let locked = tokio::time::timeout_at(deadline, call.legs.lock_owned()).await;
+        let mut legs = locked.map_err(|_late| ClaimError::InProgress)?;
+        let shared = match &self.shared {
+            Some(store) => claim_shared(store, key, fingerprint, settings, deadline, &mut legs).await?,
+            None => None,
+        };
+        Ok(Claim::new(&self.calls, call.number, legs, shared))
+    }
+}
+
+/// Claims a key in the shared store, and adds what it knows to the legs. Returns `None` if the store is out and replicas go on
+/// alone.
+async fn claim_shared(
+    store: &SharedStore,
+    key: &CallKey,
+    fingerprint: Fingerprint,
+    settings: IdempotencySettings,
+    deadline: Instant,
+    legs: &mut Legs,
+) -> Result<Option<SharedClaim>, ClaimError> {
+    let claimed = match KeyOwner::new(key, fingerprint, settings.expires_after) {
+        Ok(owner) => SharedClaim::claim(store, owner, deadline).await,
+        Err(err) => Err(err),
+    };
+    match claimed {
+        Ok(Claimed::Held(claim, known)) => {
+            legs.merge(&known);
+            Ok(Some(*claim))
+        }
+        Ok(Claimed::OtherCall) => Err(ClaimError::OtherCall),
+        Ok(Claimed::InProgress) => Err(ClaimError::InProgress),
+        Err(err) => match store.settings().when_out {
+            WhenStoreIsOut::Refuse => Err(ClaimError::StoreOut(err)),
+            WhenStoreIsOut::Local => Ok(None),
+        },
     }
 }
 

@@ -30,6 +30,8 @@ label_enum! {
         KeyInUse = "key_in_use",
         /// An earlier call with the same `Idempotency-Key` may have been received, and its outcome is unknown.
         OutcomeUnknown = "outcome_unknown",
+        /// The shared idempotency store is out.
+        StoreUnavailable = "store_unavailable",
         /// `Host` is not one of the allowed names.
         HostNotAllowed = "host_not_allowed",
         /// The request has an `Origin` header, or its `Sec-Fetch-Site` names another origin.
@@ -156,6 +158,18 @@ label_enum! {
         NoResponse = "no_answer",
         /// The endpoint did not process the call.
         NotSent = "not_sent",
+    }
+}
+
+label_enum! {
+    /// An operation of the shared idempotency store.
+    StoreOperation {
+        /// Claiming a key.
+        Claim = "claim",
+        /// Marking a call as sent.
+        Send = "send",
+        /// Recording an outcome, or giving a claim back.
+        Record = "record",
     }
 }
 

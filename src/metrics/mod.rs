@@ -12,6 +12,7 @@
 mod callers;
 mod connections;
 mod exposition;
+mod idempotency;
 mod label_table;
 mod labels;
 mod local;
@@ -34,11 +35,12 @@ use tokio::sync::{mpsc, oneshot};
 pub use callers::CallerMetrics;
 pub use connections::{ConnectionCount, ConnectionGauge};
 pub use exposition::Exposition;
+pub use idempotency::IdempotencyMetrics;
 pub use label_table::{Label, LabelTable, Labels};
 pub use labels::{
     AddressProblem, BreakerState, CallerCloseReason, ConnectionState, ErrorKind, FanOutOutcome, ProxyProtocolError,
-    QueueOutcome, RetryOutcome, TlsRefusal, TokenErrorReason, TokenOutcome, TokenStage, UnauthorizedAction,
-    UpstreamCloseReason, UpstreamErrorReason,
+    QueueOutcome, RetryOutcome, StoreOperation, TlsRefusal, TokenErrorReason, TokenOutcome, TokenStage,
+    UnauthorizedAction, UpstreamCloseReason, UpstreamErrorReason,
 };
 use log::LogMetrics;
 pub use log::LostLine;
@@ -59,6 +61,7 @@ const FLUSH_TIMEOUT: Duration = Duration::from_millis(250);
 pub struct Metrics {
     registry: MetricRegistry,
     token: TokenMetrics,
+    idempotency: IdempotencyMetrics,
     states: StateGauges,
     shared: SharedMetrics,
     draining: IntGauge,
@@ -95,6 +98,7 @@ impl Metrics {
         build.with_label_values(&[env!("CARGO_PKG_VERSION"), "rustls-aws-lc"]).set(1);
         Ok(Self {
             token: TokenMetrics::register(&mut registry)?,
+            idempotency: IdempotencyMetrics::register(&mut registry)?,
             states: StateGauges::register(&mut registry)?,
             shared: SharedMetrics::register(&mut registry)?,
             log: LogMetrics::register(&mut registry)?,
@@ -135,6 +139,11 @@ impl Metrics {
     /// Returns the metrics of the credentials.
     pub fn token(&self) -> &TokenMetrics {
         &self.token
+    }
+
+    /// Returns the metrics of the shared idempotency store.
+    pub fn idempotency(&self) -> &IdempotencyMetrics {
+        &self.idempotency
     }
 
     /// Returns the metrics of callers' connections.

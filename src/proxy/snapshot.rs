@@ -7,7 +7,7 @@ use http::HeaderMap;
 use super::admission::Admission;
 use super::settings::{AdmissionSettings, ProxySettings};
 use crate::endpoint::{Endpoint, EndpointSettings, IdleLimit};
-use crate::idempotency::IdempotencyStore;
+use crate::idempotency::{IdempotencyStore, SharedStore};
 use crate::limits::{CallerLimits, EndpointLimits, Limits, ListenerLimits, RouteLimits};
 use crate::metrics::{Label, Labels};
 use crate::route::{Caller, Callers, Table};
@@ -84,6 +84,18 @@ impl Snapshot {
             idle_limit,
             idempotency,
         }
+    }
+
+    /// Returns the same configuration with an idempotency store that replicas share, or with none.
+    #[must_use]
+    pub fn with_shared_store(mut self, store: Option<Arc<SharedStore>>) -> Self {
+        self.idempotency = Arc::new(self.idempotency.with_shared(store));
+        self
+    }
+
+    /// Returns the idempotency store that replicas share.
+    pub fn shared_store(&self) -> Option<&Arc<SharedStore>> {
+        self.idempotency.shared()
     }
 
     /// Returns a listener's index; `None` if this configuration does not have it.

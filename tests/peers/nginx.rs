@@ -8,10 +8,11 @@ use super::haproxy::{assert_callers_are_told_apart, call_from};
 use super::server::{Server, folder, free_address};
 use super::support::Harness;
 
-/// Starts nginx, which forwards to `upstream` with these directives.
-async fn nginx(upstream: SocketAddr, directives: &str) -> (Server, TempDir) {
+/// Starts nginx, which forwards to these servers in turn, with these directives.
+pub(super) async fn nginx(upstreams: &[SocketAddr], directives: &str) -> (Server, TempDir) {
     let (folder, address) = (folder(), free_address());
     let path = folder.path().display();
+    let servers: String = upstreams.iter().map(|upstream| format!("server {upstream} max_fails=0;")).collect();
     let configuration = format!(
         "daemon off; pid {path}/nginx.pid; error_log stderr; worker_processes 1;
         events {{ }}
@@ -19,10 +20,11 @@ async fn nginx(upstream: SocketAddr, directives: &str) -> (Server, TempDir) {
             access_log off;
             client_body_temp_path {path}/body; proxy_temp_path {path}/proxy; fastcgi_temp_path {path}/fastcgi;
             uwsgi_temp_path {path}/uwsgi; scgi_temp_path {path}/scgi;
+            upstream upstreams {{ {servers} }}
             server {{
                 listen {address};
                 location / {{
-                    proxy_pass http://{upstream}; proxy_http_version 1.1; proxy_bind 127.0.0.1;
+                    proxy_pass http://upstreams; proxy_set_header Host 127.0.0.1; proxy_http_version 1.1; proxy_bind 127.0.0.1;
                     {directives}
                 }}
             }}
@@ -53,7 +55,7 @@ async fn callers_behind_an_ingress_are_told_apart_whatever_they_send() {
     for header in ["$proxy_add_x_forwarded_for", "$remote_addr"] {
         let harness = gateway("client_rate = { per_second = 1, burst = 3 }\n").await;
         let directives = format!("proxy_set_header X-Forwarded-For {header}; proxy_set_header Forwarded \"\";");
-        let (proxy, _folder) = nginx(harness.listener("ingress"), &directives).await;
+        let (proxy, _folder) = nginx(&[harness.listener("ingress")], &directives).await;
         let made_up = [("x-forwarded-for", "127.0.0.7, nonsense"), ("forwarded", "for=127.0.0.7")];
         assert_callers_are_told_apart(&harness, proxy.address(), &made_up).await;
         harness.shutdown().await.unwrap();
@@ -64,7 +66,7 @@ async fn callers_behind_an_ingress_are_told_apart_whatever_they_send() {
 async fn header_that_an_ingress_forwards_unread_gains_a_caller_nothing() {
     let harness = gateway("clients = [\"127.0.0.0/8\"]\n").await;
     let directives = "proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;";
-    let (proxy, _folder) = nginx(harness.listener("ingress"), directives).await;
+    let (proxy, _folder) = nginx(&[harness.listener("ingress")], directives).await;
     call_from("127.0.0.9", proxy.address(), &[]).await.assert_status(202);
     let refused = call_from("127.0.0.9", proxy.address(), &[("forwarded", "for=127.0.0.7")]).await;
     refused.assert_gateway_error(403, "client_not_allowed");

@@ -51,6 +51,11 @@ impl Server {
         self.address
     }
 
+    /// Returns the process id.
+    pub(super) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Kills the server with its child processes and waits for its end.
     pub(super) fn kill(&mut self) {
         let group = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw).unwrap();

@@ -32,6 +32,7 @@ pub(crate) use one_or_many::OneOrMany;
 pub(crate) use process::{AccessFile, FormatFile, LoggingFile, MetricsFile, ProcessFile, ShutdownFile};
 pub(crate) use request::{
     ForwardingFile, IdempotencyFile, LimitsFile, MessageRetryFile, RetryFile, SizeFile, TimeoutsFile,
+    WhenStoreIsOutFile,
 };
 pub(crate) use route::{
     EndpointHeaderFile, HashByFile, HashNameFile, HeaderMatchFile, MatchFile, PickFile, PolicyFile, RouteEndpointFile,

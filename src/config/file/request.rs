@@ -1,9 +1,12 @@
 //! The keys that apply to every request: limits, timeouts, retries, idempotency keys, added headers.
 
+use std::path::PathBuf;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::rate::RateFile;
+use super::secret::SecretFile;
 
 /// Limits on what callers may send.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
@@ -141,10 +144,48 @@ pub(crate) struct IdempotencyFile {
     /// The maximum number of keys that are remembered, in 2 KiB each; one with a longer response counts as several. Beyond it, the network of callers (/24, /64) with the most
     /// keys loses its oldest one.
     pub(crate) keys: u32,
+    /// The store that replicas share: `redis://host[:port][/database]`, `rediss://…` for TLS, or `unix:///path`. Default: none; each
+    /// replica remembers its own calls.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) store: Option<String>,
+    /// The user at the store. Default: its default user.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) username: Option<String>,
+    /// The source of the password at the store, read when a connection is opened.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) password: Option<SecretFile>,
+    /// PEM file of the CAs for the certificate of the store. Default: the system's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) ca_file: Option<PathBuf>,
+    /// What happens to calls with a key while the store is out: `refuse` (default: they are answered 503, and nothing is sent) or
+    /// `local` (each replica goes on alone, so that a repeat at another replica may be sent twice).
+    pub(crate) when_store_is_out: WhenStoreIsOutFile,
+    /// The timeout of one operation of the store, including a new connection.
+    pub(crate) store_timeout: String,
+}
+
+/// What happens to calls with a key while the store is out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum WhenStoreIsOutFile {
+    /// They are refused.
+    #[default]
+    Refuse,
+    /// Each replica goes on alone.
+    Local,
 }
 
 impl Default for IdempotencyFile {
     fn default() -> Self {
-        Self { expires_after: "5m".to_owned(), keys: 10_000 }
+        Self {
+            expires_after: "5m".to_owned(),
+            keys: 10_000,
+            store: None,
+            username: None,
+            password: None,
+            ca_file: None,
+            when_store_is_out: WhenStoreIsOutFile::default(),
+            store_timeout: "1s".to_owned(),
+        }
     }
 }

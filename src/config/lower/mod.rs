@@ -17,6 +17,7 @@ mod process;
 mod proxies;
 mod request;
 mod route;
+mod store;
 mod tenant;
 mod test;
 mod tokens;
@@ -47,6 +48,7 @@ pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> (Settings, 
     caller::check_listeners(file, &listeners, &routes, context);
     let tests = test::lower(file, context);
     let proxy = request::lower(file, context);
+    let store = store::lower(&file.idempotency, context);
     let serve = process::lower_serve(file, context);
     let metrics = process::lower_metrics(file, context);
     let logging = process::lower_logging(file, context);
@@ -55,7 +57,7 @@ pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> (Settings, 
     let credential_digests = credential::digests(&credentials);
     let digests = (endpoint_digests, route_digests, credential_digests);
     let hash = short_hash(&format!(
-        "{listeners:?} {admin:?} {callers:?} {tokens:?} {disabled:?} {proxy:?} {serve:?} {metrics:?} {logging:?} {digests:?}"
+        "{listeners:?} {admin:?} {callers:?} {tokens:?} {disabled:?} {proxy:?} {store:?} {serve:?} {metrics:?} {logging:?} {digests:?}"
     ));
     let mut settings = Settings {
         listeners,
@@ -67,6 +69,7 @@ pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> (Settings, 
         routes,
         callers,
         proxy,
+        store,
         serve,
         metrics,
         logging,

@@ -1,0 +1,109 @@
+//! Connections to a Redis server: TCP, TLS or a Unix socket, then user, password and database.
+//!
+//! The password is written here and not by the client library, which would keep copies of it.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use rustls_pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use zeroize::Zeroizing;
+
+use super::error::{StoreError, StoreFailure};
+use super::settings::{StoreAddress, StoreSettings};
+use crate::files::SecretText;
+use crate::tls::{Trust, client_config};
+
+/// The longest line that is read before the client library takes over, in bytes.
+const MAX_LINE: usize = 512;
+
+/// A connection to a store.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Sync {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Sync> Stream for S {}
+
+/// Opens a connection, and authenticates.
+pub(super) async fn connect(settings: &StoreSettings) -> Result<Pin<Box<dyn Stream>>, StoreError> {
+    let mut stream = open(settings).await?;
+    if let Some(source) = &settings.password {
+        let SecretText { secret: password, warnings } = source.read().await?;
+        for warning in warnings {
+            tracing::warn!("idempotency.password: {warning}");
+        }
+        let user = settings.username.as_deref();
+        let arguments = user.into_iter().chain([password.expose()]);
+        send(&mut stream, "AUTH", arguments, StoreFailure::Auth).await?;
+    }
+    if settings.database != 0 {
+        let database = settings.database.to_string();
+        send(&mut stream, "SELECT", [database.as_str()].into_iter(), StoreFailure::Command).await?;
+    }
+    // Also shows that no password is needed, and that this is a store.
+    send(&mut stream, "PING", std::iter::empty(), StoreFailure::Command).await?;
+    Ok(stream)
+}
+
+async fn open(settings: &StoreSettings) -> Result<Pin<Box<dyn Stream>>, StoreError> {
+    let unreachable = |err: std::io::Error| StoreError::new(StoreFailure::Connect, &err.to_string());
+    match &settings.address {
+        #[cfg(unix)]
+        StoreAddress::Unix(path) => Ok(Box::pin(tokio::net::UnixStream::connect(path).await.map_err(unreachable)?)),
+        #[cfg(not(unix))]
+        StoreAddress::Unix(_) => Err(StoreError::new(StoreFailure::Connect, "this system has no Unix sockets")),
+        StoreAddress::Tcp { host, port, tls } => {
+            let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(unreachable)?;
+            stream.set_nodelay(true)?;
+            if !tls {
+                return Ok(Box::pin(stream));
+            }
+            let trust = Trust::from_ca_file(settings.ca_file.as_deref());
+            // Reads the file of the CAs.
+            let config = tokio::task::spawn_blocking(move || client_config(&trust)).await;
+            let config =
+                config.map_err(|_stopping| StoreError::new(StoreFailure::Tls, "the gateway is stopping"))??;
+            let failed = |err: &dyn std::error::Error| StoreError::new(StoreFailure::Tls, &err.to_string());
+            let name = ServerName::try_from(host.clone()).map_err(|err| failed(&err))?;
+            let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await;
+            Ok(Box::pin(stream.map_err(|err| failed(&err))?))
+        }
+    }
+}
+
+/// Sends a command and reads its answer, one line.
+async fn send<'a>(
+    stream: &mut Pin<Box<dyn Stream>>,
+    command: &'a str,
+    arguments: impl Iterator<Item = &'a str>,
+    failure: StoreFailure,
+) -> Result<(), StoreError> {
+    let parts: Vec<&str> = [command].into_iter().chain(arguments).collect();
+    let size: usize = parts.iter().map(|part| part.len() + 16).sum();
+    // Large enough, so that it is not moved and leaves no copy.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(size + 16));
+    bytes.extend_from_slice(format!("*{}\r\n", parts.len()).as_bytes());
+    for part in parts {
+        bytes.extend_from_slice(format!("${}\r\n", part.len()).as_bytes());
+        bytes.extend_from_slice(part.as_bytes());
+        bytes.extend_from_slice(b"\r\n");
+    }
+    stream.write_all(&bytes).await?;
+    stream.flush().await?;
+    let mut line = Vec::new();
+    while !line.ends_with(b"\r\n") {
+        if line.len() > MAX_LINE {
+            return Err(StoreError::new(StoreFailure::Broken, "the answer is not that of a Redis server"));
+        }
+        line.push(stream.read_u8().await?);
+    }
+    match line.first() {
+        Some(b'+') => Ok(()),
+        Some(b'-') => {
+            let text = String::from_utf8_lossy(line.get(1..).unwrap_or_default());
+            let is_auth = ["NOAUTH", "WRONGPASS", "NOPERM"].iter().any(|code| text.starts_with(code));
+            Err(StoreError::new(if is_auth { StoreFailure::Auth } else { failure }, text.trim_end()))
+        }
+        _ => Err(StoreError::new(StoreFailure::Broken, "the answer is not that of a Redis server")),
+    }
+}
