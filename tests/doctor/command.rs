@@ -32,6 +32,24 @@ fn tokens_in(text: &str) -> usize {
 }
 
 #[tokio::test]
+#[cfg(feature = "redis")]
+async fn doctor_reports_an_idempotency_store_that_cannot_be_reached() {
+    let setup = Setup::new(CredentialChoice::ClientSecret).await;
+    let mut config = std::fs::read_to_string(&setup.files.config).unwrap();
+    config.push_str("\n[idempotency]\nstore = \"redis://127.0.0.1:1\"\n");
+    std::fs::write(&setup.files.config, config).unwrap();
+    let text = run(&["doctor"], &setup.files.config).await;
+    assert_eq!(text.code, Some(1));
+    for part in ["credential east: all checks passed", "redis://127.0.0.1:1: the store cannot be reached", "firewalls"]
+    {
+        assert!(text.stdout.contains(part), "{}", text.stdout);
+    }
+    let json = run(&["doctor", "--json"], &setup.files.config).await;
+    let report: Value = serde_json::from_str(&json.stdout).unwrap();
+    assert_eq!((&report["ok"], &report["idempotency_store"]["ok"]), (&false.into(), &false.into()));
+}
+
+#[tokio::test]
 async fn doctor_examines_every_endpoint_and_reports_the_same_as_json() {
     let setup = Setup::new(CredentialChoice::ClientSecret).await;
     let all = run(&["doctor"], &setup.files.config).await;

@@ -293,3 +293,22 @@ fn reports_each_mistake_in_an_assertion() {
         assert!(!report.contains("hunter2"), "{assertion}:\n{report}");
     }
 }
+
+#[test]
+#[cfg(feature = "redis")]
+fn reports_what_is_wrong_with_the_idempotency_store_without_its_password() {
+    for (keys, expected) in [
+        ("store = \"redis://gateway:hunter2@cache\"", "idempotency.store: contains a user or a password"),
+        ("store = \"cache:6379\"", "idempotency.store: is not a redis://, rediss:// or unix:// address"),
+        ("store = \"redis://cache/first\"", "idempotency.store: has a database that is not a number"),
+        ("username = \"gateway\"", "idempotency.username: is set without `idempotency.store`"),
+        ("when_store_is_out = \"local\"", "idempotency.when_store_is_out: is set without `idempotency.store`"),
+        ("store = \"redis://cache\"\nusername = \"a\"", "idempotency.username: is set without `idempotency.password`"),
+        ("store = \"redis://cache\"\nca_file = \"ca.pem\"", "idempotency.ca_file: is set for a store without TLS"),
+        ("store = \"redis://cache\"\nstore_timeout = \"1m\"", "idempotency.store_timeout: `1m` is longer than 10s"),
+        ("keep = \"5m\"", "idempotency.keep: unknown key"),
+    ] {
+        let text = report(&format!("[idempotency]\n{keys}\n"));
+        assert!(text.contains(expected) && !text.contains("hunter2"), "{keys}\n{text}");
+    }
+}
