@@ -12,7 +12,8 @@ use super::support::Harness;
 pub(super) async fn nginx(upstreams: &[SocketAddr], directives: &str) -> (Server, TempDir) {
     let (folder, address) = (folder(), free_address());
     let path = folder.path().display();
-    let servers: String = upstreams.iter().map(|upstream| format!("server {upstream} max_fails=0;")).collect();
+    let servers: Vec<_> = upstreams.iter().map(|upstream| format!("server {upstream} max_fails=0;")).collect();
+    let servers = servers.concat();
     let configuration = format!(
         "daemon off; pid {path}/nginx.pid; error_log stderr; worker_processes 1;
         events {{ }}
