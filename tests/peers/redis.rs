@@ -444,7 +444,8 @@ async fn no_message_is_delivered_twice_and_none_is_lost_that_was_answered_202() 
     let count = |message: &str| processed.iter().filter(|one| *one == message).count();
     let accepted = known.iter().filter(|(known, _)| *known == Known::Accepted).count();
     println!("{accepted} of {} messages accepted, store paused {paused} times and killed {killed} times", known.len());
-    assert!(accepted > 0 && known.len() > 8 && paused + killed > 0);
+    let logs = replicas.processes.iter().map(Process::log).collect::<Vec<_>>().join("\n--\n");
+    assert!(accepted > 0 && known.len() > 8 && paused + killed > 0, "{logs}");
     for (known, message) in &known {
         let times = count(message);
         assert!(times <= 1, "{message} was sent {times} times ({known:?})");

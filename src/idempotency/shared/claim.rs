@@ -32,6 +32,8 @@ const RECORD_TIME: Duration = Duration::from_secs(3);
 const RECORD_ANYWAY: Duration = Duration::from_secs(60);
 /// The pause between these attempts.
 const RECORD_PAUSE: Duration = Duration::from_millis(200);
+/// How often it is tried to give a claim back whose answer was lost, within 6 s: its lease ends soon after that.
+const GIVE_BACK_TRIES: u32 = 5;
 /// Separates the name of an endpoint from its origin.
 const SEPARATOR: char = '\n';
 
@@ -102,6 +104,12 @@ impl KeyOwner {
             expires_after,
         })
     }
+
+    fn record_arguments(&self, gives_back: bool) -> Vec<Vec<u8>> {
+        let Self { request, fingerprint, expires_after, .. } = self;
+        let gives_back: &[u8] = if gives_back { b"1" } else { b"0" };
+        vec![request.as_bytes().to_vec(), fingerprint.as_bytes().to_vec(), millis(*expires_after), gives_back.to_vec()]
+    }
 }
 
 impl SharedClaim {
@@ -113,7 +121,16 @@ impl SharedClaim {
     ) -> Result<Claimed, StoreError> {
         let mut pause = FIRST_PAUSE;
         loop {
-            match ask(store.shared(), &owner).await? {
+            let answer = match ask(store.shared(), &owner).await {
+                Ok(answer) => answer,
+                Err(err) => {
+                    // The store may have carried it out, or may do so now.
+                    let give_back = give_back(Arc::clone(store.shared()), owner.clone());
+                    store.shared().control.spawn(give_back);
+                    return Err(err);
+                }
+            };
+            match answer {
                 Answer::OtherCall => return Ok(Claimed::OtherCall),
                 Answer::Claimed(legs) => {
                     let (store, steps) = (Arc::clone(store.shared()), RefCell::default());
@@ -171,7 +188,7 @@ impl SharedClaim {
     ) -> Result<Step, StoreError> {
         let name = leg_name(endpoint, origin);
         let step = self.next_step(&name);
-        let mut arguments = self.record_arguments(false);
+        let mut arguments = self.owner.record_arguments(false);
         arguments.extend([name.into_bytes(), text(step), outcome.to_json().into_bytes()]);
         let recording = self.store.control.spawn(record(Arc::clone(&self.store), self.owner.key.clone(), arguments));
         match tokio::time::timeout(RECORD_TIME, recording).await {
@@ -187,17 +204,11 @@ impl SharedClaim {
         *step += 1;
         *step
     }
-
-    fn record_arguments(&self, gives_back: bool) -> Vec<Vec<u8>> {
-        let KeyOwner { request, fingerprint, expires_after, .. } = &self.owner;
-        let gives_back: &[u8] = if gives_back { b"1" } else { b"0" };
-        vec![request.as_bytes().to_vec(), fingerprint.as_bytes().to_vec(), millis(*expires_after), gives_back.to_vec()]
-    }
 }
 
 impl Drop for SharedClaim {
     fn drop(&mut self) {
-        let mut arguments = self.record_arguments(true);
+        let mut arguments = self.owner.record_arguments(true);
         for name in self.unsent.take() {
             let step = self.next_step(&name);
             arguments.extend([name.into_bytes(), text(step), Vec::new()]);
@@ -250,6 +261,20 @@ async fn record(store: Arc<Shared>, key: Arc<str>, arguments: Vec<Vec<u8>>) -> R
             Err(err) if Instant::now() > end => return Err(err),
             Err(_) => tokio::time::sleep(RECORD_PAUSE).await,
         }
+    }
+}
+
+/// Gives a claim back whose answer was lost: repeats would otherwise wait for its lease. Few tries, since each call makes them while
+/// the store is out; the lease ends the claim if all fail.
+async fn give_back(store: Arc<Shared>, owner: KeyOwner) {
+    let mut pause = RECORD_PAUSE;
+    for _ in 0..GIVE_BACK_TRIES {
+        tokio::time::sleep(pause).await;
+        let arguments = owner.record_arguments(true);
+        if store.script(StoreOperation::Record, scripts::RECORD, &owner.key, arguments).await.is_ok() {
+            return;
+        }
+        pause *= 2;
     }
 }
 
