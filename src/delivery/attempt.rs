@@ -59,7 +59,7 @@ pub(super) async fn attempt(
         match received.response.status() {
             StatusCode::UNAUTHORIZED => Box::pin(send_with_another_token(worker, upstream, call, received)),
             status => {
-                if status == StatusCode::FORBIDDEN && !received.response.headers().contains_key(ERROR_CODE) {
+                if is_unauthorized(&received.response) {
                     worker.metrics.unauthorized(upstream.label(), status.as_u16(), UnauthorizedAction::Kept);
                 }
                 if call.operation == Operation::AccessKey {
@@ -70,6 +70,15 @@ pub(super) async fn attempt(
         }
     };
     resend.await
+}
+
+/// Returns whether a response concerns the token or its roles, and not the target of the call.
+fn is_unauthorized(response: &Response<UpstreamBody>) -> bool {
+    match response.status() {
+        StatusCode::UNAUTHORIZED => true,
+        StatusCode::FORBIDDEN => !response.headers().contains_key(ERROR_CODE),
+        _ => false,
+    }
 }
 
 /// Records whether the endpoint refused `access_key` for want of a role. Network rules deny with an HTML page, as in
@@ -131,10 +140,8 @@ async fn send_with_another_token(
     unauthorized.response.into_body().discard();
     match send_once(worker, upstream, call, 0).await {
         Ok(received) => {
-            let status = received.response.status();
-            let is_denial = received.response.headers().contains_key(ERROR_CODE);
-            if status == StatusCode::UNAUTHORIZED || (status == StatusCode::FORBIDDEN && !is_denial) {
-                count(status, UnauthorizedAction::Kept);
+            if is_unauthorized(&received.response) {
+                count(received.response.status(), UnauthorizedAction::Kept);
             }
             received.outcome(call)
         }
@@ -162,13 +169,7 @@ async fn send_once(
     let request = call.state.deadline();
     check_sendable(worker, call, &bearer, request.remaining(began))?;
     let time = AttemptTime { began, limit: worker.settings.try_timeout, request };
-    let result = match call.claim() {
-        None => forward::send(upstream.pool(), call, &bearer, &worker.timer, &time).await,
-        // Boxed because it is rare.
-        Some(claim) => {
-            Box::pin(forward::send_claimed(upstream.pool(), call, &bearer, &worker.timer, &time, claim)).await
-        }
-    };
+    let result = forward::send(upstream.pool(), call, &bearer, &worker.timer, &time).await;
     let ended = Instant::now();
     let duration = ended.saturating_duration_since(time.began);
     call.state.add_wait(duration);

@@ -16,7 +16,7 @@ use crate::credential::Bearer;
 use crate::endpoint::{
     ConnectError, Endpoint, HeaderVisitor, Lease, Pool, Processing, RequestHead, SendError, Sending, TransportError,
 };
-use crate::idempotency::{Claim, ClaimError};
+use crate::idempotency::ClaimError;
 use crate::limits::{DeadlineTimer, RequestDeadline};
 use crate::metrics::UpstreamErrorReason;
 use crate::signalr::Operation;
@@ -208,6 +208,8 @@ impl From<SendError> for Failure {
 ///
 /// A pooled connection may turn out to be closed, or the endpoint may refuse more requests on it. Then nothing was
 /// processed, and one fresh connection is tried.
+///
+/// A call that has claimed an idempotency key is marked as sent once there is a connection, before the first byte is written.
 pub(super) async fn send(
     pool: &Pool<RequestBody>,
     call: &PlannedCall<'_>,
@@ -219,6 +221,11 @@ pub(super) async fn send(
     let attempt = async {
         let lease = pool.lease(time.began).await.map_err(Failure::Connect)?;
         let reused = lease.is_reused();
+        if let Some(claim) = call.claim() {
+            let endpoint = pool.endpoint();
+            // Boxed because it is rare.
+            Box::pin(claim.mark_sent(endpoint.name().as_str(), endpoint.origin())).await.map_err(Failure::Claim)?;
+        }
         sent.set(true);
         let once_more = match send_over(call, lease, pool.endpoint(), bearer).await {
             Ok(response) => return Ok(response.map(UpstreamBody::new)),
@@ -236,38 +243,6 @@ pub(super) async fn send(
     result.unwrap_or_else(|| {
         let now = Instant::now();
         Err(Failure::Deadline { stage: Stage::of(&sent), waited: time.endpoint_time(now, caller_wait(now)) })
-    })
-}
-
-/// Sends a call that has claimed an idempotency key, like [`send`]. Marks it as sent once there is a connection, before
-/// the first byte is written. Its body is complete, so it never waits for the caller.
-pub(super) async fn send_claimed(
-    pool: &Pool<RequestBody>,
-    call: &PlannedCall<'_>,
-    bearer: &Bearer,
-    timer: &DeadlineTimer,
-    time: &AttemptTime,
-    claim: &Claim,
-) -> Result<Response<UpstreamBody>, Failure> {
-    let sent = Cell::new(false);
-    let endpoint = pool.endpoint();
-    let attempt = async {
-        let lease = pool.lease(time.began).await.map_err(Failure::Connect)?;
-        let reused = lease.is_reused();
-        claim.mark_sent(endpoint.name().as_str(), endpoint.origin()).await.map_err(Failure::Claim)?;
-        sent.set(true);
-        match send_over(call, lease, endpoint, bearer).await {
-            Ok(response) => Ok(response.map(UpstreamBody::new)),
-            Err(err) if err.is_safe_to_repeat() && reused => {
-                send_over_fresh_connection(pool, call, bearer, &sent).await
-            }
-            Err(err) => Err(err.into()),
-        }
-    };
-    let result = timer.until(time.deadline(), |_now| None, attempt).await;
-    result.unwrap_or_else(|| {
-        let waited = time.endpoint_time(Instant::now(), Duration::ZERO);
-        Err(Failure::Deadline { stage: Stage::of(&sent), waited })
     })
 }
 

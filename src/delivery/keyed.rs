@@ -10,7 +10,7 @@ use super::call::{PlannedCall, Special};
 use super::error::DeliveryError;
 use super::fan_out::{MergedResponse, collect, deliver_to_all};
 use super::settle::settle;
-use super::single::deliver_attempt;
+use super::single::deliver;
 use super::upstream::Upstream;
 use super::worker::WorkerDelivery;
 use crate::idempotency::{CallKey, Claim, Fingerprint, Outcome};
@@ -71,7 +71,7 @@ pub async fn deliver_keyed<'a>(
             Some(outcome) => Ok(KeyedResponse::replay(outcome)),
             None if known.has_unknown_outcome() => Err(DeliveryError::OutcomeUnknown),
             None => {
-                let (upstream, outcome) = deliver_attempt(worker, choice, &call).await?;
+                let (upstream, outcome) = deliver(worker, choice, &call).await?;
                 let outcome = settle(worker, upstream, &call, outcome).await;
                 Ok(KeyedResponse { upstream: Some(upstream), response: outcome.result?, replay: None })
             }

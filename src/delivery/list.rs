@@ -49,13 +49,14 @@ pub(super) async fn list<'a>(
     let resumed_at = resumed.map(|_| with_query(call.uri(), &[("continuationToken", upstream_token)])).transpose()?;
     let page = Special::Page(PageRequest { uri: resumed_at });
     let page_request = PlannedCall { special: Some(&page), ..*call };
-    let (upstream, response) = match upstream {
+    let (upstream, outcome) = match upstream {
         Some(upstream) => {
             let send_anyway = choice.route().when_unavailable() == WhenUnavailable::Send;
-            (upstream, deliver_to(worker, upstream, send_anyway, &page_request).await.result?)
+            (upstream, deliver_to(worker, upstream, send_anyway, &page_request).await)
         }
         None => deliver(worker, choice, &page_request).await?,
     };
+    let response = outcome.result?;
     if response.status() != StatusCode::OK {
         return Ok((upstream, response));
     }

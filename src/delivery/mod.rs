@@ -32,6 +32,7 @@ mod upstream;
 mod upstreams;
 mod worker;
 
+use futures_util::FutureExt as _;
 use futures_util::future::Either;
 use http::Response;
 
@@ -73,7 +74,11 @@ pub fn deliver<'a>(
             Either::Left(Either::Right(Box::pin(fan_out::fan_out(worker, *choice, policy, call))))
         }
         (DeliveryMode::All(_), FanOutKind::SingleEndpoint) | (DeliveryMode::One, _) => {
-            Either::Right(single::deliver(worker, choice, call))
+            let delivered = single::deliver(worker, choice, call);
+            Either::Right(delivered.map(|delivered| {
+                let (upstream, outcome) = delivered?;
+                Ok((upstream, outcome.result?))
+            }))
         }
     }
 }

@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use http::Response;
-
 use super::attempt::attempt;
-use super::body::UpstreamBody;
 use super::call::{CallState, PlannedCall};
 use super::candidates::Candidates;
 use super::error::DeliveryError;
@@ -18,13 +15,13 @@ use crate::metrics::RetryOutcome;
 use crate::route::Choice;
 use crate::signalr::Operation;
 
-/// Returns the response of one of a route's endpoints, and that endpoint. Tries the next endpoint at once while nothing
-/// was processed.
+/// Delivers a call to one of a route's endpoints. Returns the outcome of the attempt that decides, and its endpoint. Tries
+/// the next endpoint at once while nothing was processed.
 pub(super) async fn deliver<'a>(
     worker: &'a WorkerDelivery,
     choice: &'a Choice<'a>,
     call: &PlannedCall<'_>,
-) -> Result<(&'a Upstream, Response<UpstreamBody>), DeliveryError> {
+) -> Result<(&'a Upstream, AttemptOutcome), DeliveryError> {
     let mut candidates = Candidates::new(worker, choice, call.operation);
     let Some(mut candidate) = candidates.next() else { return Err(circuits_open(worker, choice, call.operation)) };
     loop {
@@ -38,51 +35,21 @@ pub(super) async fn deliver<'a>(
                 && !call.state.remaining().is_zero()
                 && let Some(next) = candidates.next()
             {
+                if let Some(claim) = call.claim() {
+                    claim.unsend(upstream.endpoint().name().as_str(), upstream.endpoint().origin());
+                }
                 candidate = next;
                 continue;
             }
             match decide(worker, call.operation, ending) {
-                RetryDecision::Final => return outcome.result.map(|response| (upstream, response)),
+                RetryDecision::Final => return Ok((upstream, outcome)),
                 decision @ (RetryDecision::NotSafe | RetryDecision::Retry) => {
                     Box::pin(retry_at(worker, upstream, call, outcome, decision))
                 }
             }
         };
         // Outside the block, so that its locals are not held across the await.
-        return retries.await.result.map(|response| (upstream, response));
-    }
-}
-
-/// Delivers a call like [`deliver`]. Returns the outcome of the attempt that decides, and its endpoint.
-pub(super) async fn deliver_attempt<'a>(
-    worker: &'a WorkerDelivery,
-    choice: &'a Choice<'a>,
-    call: &PlannedCall<'_>,
-) -> Result<(&'a Upstream, AttemptOutcome), DeliveryError> {
-    let mut candidates = Candidates::new(worker, choice, call.operation);
-    let mut candidate = candidates.next().ok_or_else(|| circuits_open(worker, choice, call.operation))?;
-    loop {
-        let (upstream, permit) = candidate;
-        call.state.set_endpoint(upstream.name());
-        upstream.budget().deposit();
-        let outcome = attempt(worker, upstream, call, candidates.left()).await;
-        let ending = outcome.report(permit);
-        if ending.may_fail_over()
-            && !call.state.remaining().is_zero()
-            && let Some(next) = candidates.next()
-        {
-            if let Some(claim) = call.claim() {
-                claim.unsend(upstream.endpoint().name().as_str(), upstream.endpoint().origin());
-            }
-            candidate = next;
-            continue;
-        }
-        return match decide(worker, call.operation, ending) {
-            RetryDecision::Final => Ok((upstream, outcome)),
-            decision @ (RetryDecision::NotSafe | RetryDecision::Retry) => {
-                Ok((upstream, retry_at(worker, upstream, call, outcome, decision).await))
-            }
-        };
+        return Ok((upstream, retries.await));
     }
 }
 
