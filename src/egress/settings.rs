@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::no_proxy::NoProxy;
+use super::tunnel::Target;
 use crate::files::SecretSource;
 
 /// The proxy that connections go through, and the hosts that are connected to directly.
@@ -65,10 +66,6 @@ pub enum ProxyCredentials {
 impl fmt::Display for EgressProxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = if self.tls { "https" } else { "http" };
-        if self.host.contains(':') {
-            write!(f, "{scheme}://[{}]:{}", self.host, self.port)
-        } else {
-            write!(f, "{scheme}://{}:{}", self.host, self.port)
-        }
+        write!(f, "{scheme}://{}", Target::new(&self.host, self.port))
     }
 }

@@ -8,6 +8,7 @@ use std::fmt;
 use http::header::USER_AGENT;
 use http::{HeaderValue, StatusCode};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use zeroize::Zeroizing;
 
 use super::error::{Refusal, TunnelError};
 use crate::redact::{self, SentSecrets};
@@ -50,20 +51,19 @@ pub async fn open_tunnel<S: AsyncRead + AsyncWrite + Unpin>(
     target: &Target,
     authorization: Option<&HeaderValue>,
 ) -> Result<(), TunnelError> {
-    let mut request = format!(
+    let head = format!(
         "CONNECT {target} HTTP/1.1\r\nhost: {target}\r\n{USER_AGENT}: signalr-gateway/{}\r\n",
         env!("CARGO_PKG_VERSION")
-    )
-    .into_bytes();
-    if let Some(value) = authorization {
-        request.extend_from_slice(b"proxy-authorization: ");
-        request.extend_from_slice(value.as_bytes());
-        request.extend_from_slice(b"\r\n");
-    }
-    request.extend_from_slice(b"\r\n");
+    );
+    let [name, value, end] = match authorization {
+        Some(value) => [b"proxy-authorization: ", value.as_bytes(), b"\r\n"],
+        None => [&b""[..]; 3],
+    };
+    // Allocated once, so that it leaves no copy. Zeroized also if the write fails or is cancelled.
+    let request = Zeroizing::new([head.as_bytes(), name, value, end, b"\r\n"].concat());
     stream.write_all(&request).await?;
     stream.flush().await?;
-    zeroize::Zeroize::zeroize(&mut request);
+    drop(request);
     read_answer(stream, authorization.is_some()).await
 }
 

@@ -171,7 +171,8 @@ impl<B: UploadBody> Pool<B> {
             pool.pools.metrics.upstream_connected(pool.endpoint().label(), opened.is_ok());
             if let Err(err) = opened {
                 let endpoint = pool.endpoint().name();
-                tracing::warn!(%endpoint, error = %err, "an HTTP/2 connection is used beyond its max_age: no other can be opened");
+                let cause = std::error::Error::source(&err).map(tracing::field::display);
+                tracing::warn!(%endpoint, error = %err, cause, "an HTTP/2 connection is used beyond its max_age: no other can be opened");
                 pool.store.postpone_renewal(Instant::now() + RENEWAL_PAUSE);
             }
         });
