@@ -38,13 +38,13 @@ pub enum DeliveryError {
     /// The outcome could not be recorded.
     #[error(
         "the SignalR endpoint has answered, and the gateway could not record the answer under the Idempotency-Key; the request \
-         may have been received"
+         may have been received; repeat it with the same key to learn the outcome"
     )]
     OutcomeNotRecorded(#[source] Option<StoreError>),
     /// An earlier call with the idempotency key may have been received, and has no outcome.
     #[error(
         "an earlier call with the same Idempotency-Key may have been received by the SignalR endpoint, whose answer is not \
-         known; it is not sent again under this key"
+         known; it is not sent again under this key; use a new key if receiving it twice does no harm"
     )]
     OutcomeUnknown,
     /// The caller was too slow.
