@@ -174,9 +174,7 @@ impl<'s> DryRun<'s> {
             Bind::Unix { .. } => None,
         };
         // The handshake fails before there is a request.
-        let is_required =
-            settings.tls.as_ref().and_then(|tls| tls.client_auth.as_ref()).is_some_and(|auth| auth.is_required);
-        if is_required && caller.is_none() {
+        if settings.requires_certificate() && caller.is_none() {
             return Err(ProxyError::CertificateRequired);
         }
         let address = client.map(|client| SocketAddr::new(client, 0));

@@ -82,6 +82,11 @@ impl Pattern {
         self.is_exact.then_some(self.text.as_str())
     }
 
+    /// Returns the text before the first `*`.
+    pub fn fixed_start(&self) -> &str {
+        self.text.split_once('*').map_or(&*self.text, |(start, _)| start)
+    }
+
     /// Returns a key by which narrower patterns sort before wider ones.
     pub(super) fn breadth(&self) -> (std::cmp::Reverse<usize>, usize) {
         let stars = self.text.bytes().filter(|byte| *byte == b'*').count();

@@ -188,6 +188,14 @@ impl<T> Constraint<T> {
     }
 
     /// Converts the accepted values.
+    pub fn map<U>(&self, convert: impl FnMut(&T) -> U) -> Constraint<U> {
+        match self {
+            Self::Any => Constraint::Any,
+            Self::OneOf(allowed) => Constraint::OneOf(allowed.iter().map(convert).collect()),
+        }
+    }
+
+    /// Converts the accepted values.
     ///
     /// # Errors
     /// The first error of `convert`.

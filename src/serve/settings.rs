@@ -24,7 +24,16 @@ pub struct ListenerSettings {
 impl ListenerSettings {
     /// Returns whether its callers may have an identity.
     pub fn identifies_callers(&self) -> bool {
-        self.tls.as_ref().is_some_and(|tls| tls.client_auth.is_some())
+        self.client_auth().is_some()
+    }
+
+    /// Returns whether it accepts only callers with a certificate.
+    pub fn requires_certificate(&self) -> bool {
+        self.client_auth().is_some_and(|auth| auth.is_required)
+    }
+
+    fn client_auth(&self) -> Option<&ClientAuthSettings> {
+        self.tls.as_ref()?.client_auth.as_ref()
     }
 }
 

@@ -16,7 +16,7 @@ pub(crate) struct CallerFile {
     #[serde(rename = "match")]
     pub(crate) matches: OneOrMany<String>,
     /// The operations that it may use, among those that the listener allows: single ones, or the sets `messages`, `execute`,
-    /// `groups`, `queries`, `close`, `credentials`. Default: all that the listener allows.
+    /// `groups`, `queries`, `close`, `credentials`, `claims`. Default: all that the listener allows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) operations: Option<Vec<String>>,
     /// Names of hubs that it may use, or `*` patterns, in any case. Default: any.

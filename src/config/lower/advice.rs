@@ -24,8 +24,7 @@ pub(super) fn warn(file: &ConfigFile, settings: &Settings, context: &mut Context
 fn exposed_listeners(settings: &Settings, context: &mut Context<'_>) {
     for (listener, admission) in &settings.listeners {
         let Bind::Tcp(address) = listener.bind else { continue };
-        let needs_certificate = listener.tls.as_ref().and_then(|tls| tls.client_auth.as_ref());
-        let is_open = admission.clients.is_any() && !needs_certificate.is_some_and(|auth| auth.is_required);
+        let is_open = admission.clients.is_any() && !listener.requires_certificate();
         if address.ip().to_canonical().is_loopback() || !is_open {
             continue;
         }

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::context::{Context, Key, key};
+use super::context::{Context, key};
 use super::listener::operations;
 use super::values;
-use crate::config::file::{CallerFile, ConfigFile, OneOrMany};
+use crate::config::file::{CallerFile, ConfigFile};
 use crate::proxy::AdmissionSettings;
 use crate::route::{CallerSettings, Case, Constraint, Pattern, RouteSettings, identity_pattern};
 use crate::serve::ListenerSettings;
@@ -24,21 +24,17 @@ fn lower_one(name: &str, file: &CallerFile, context: &mut Context<'_>) -> Caller
         let fix = "write an identity, such as `spiffe://prod/orders`, or a pattern, such as `spiffe://prod/*`";
         context.problem(&at("match"), "is empty, so no caller could ever match", fix);
     }
-    let mut texts = |name: &str, texts: &Option<Vec<String>>| -> Option<Vec<String>> {
-        let texts = texts.as_ref()?;
+    let mut texts = |name: &str, texts: &Option<Vec<String>>| -> Constraint<String> {
+        let Some(texts) = texts else { return Constraint::Any };
         if texts.is_empty() || texts.iter().any(String::is_empty) {
             context.problem(&at(name), "is empty, so every call of this caller would be refused", "remove it for any");
         }
-        Some(texts.clone())
+        Constraint::OneOf(texts.clone())
     };
     let hubs = texts("hubs", &file.hubs);
     let endpoints = texts("endpoints", &file.endpoints);
-    let patterns = |texts: Option<Vec<String>>, case| match texts {
-        None => Constraint::Any,
-        Some(texts) => Constraint::OneOf(texts.iter().map(|text| Pattern::new(text, case)).collect()),
-    };
-    values::check_hubs(hubs.as_deref().unwrap_or_default(), &at("hubs"), context);
-    for endpoint in endpoints.iter().flatten() {
+    values::check_hubs(hubs.allowed().unwrap_or_default(), &at("hubs"), context);
+    for endpoint in endpoints.allowed().unwrap_or_default() {
         if !endpoint.contains('*') {
             values::check_reference(&at("endpoints"), "endpoints", endpoint, context);
         }
@@ -47,8 +43,8 @@ fn lower_one(name: &str, file: &CallerFile, context: &mut Context<'_>) -> Caller
         name: name.to_owned(),
         identities: identities.iter().map(|text| identity_pattern(text)).collect(),
         operations: file.operations.as_ref().map(|names| operations(names, &at("operations"), context)),
-        hubs: patterns(hubs, Case::Insensitive),
-        endpoints: patterns(endpoints, Case::Sensitive),
+        hubs: hubs.map(|text| Pattern::new(text, Case::Insensitive)),
+        endpoints: endpoints.map(|text| Pattern::new(text, Case::Sensitive)),
         rate: file.rate.as_ref().and_then(|rate| values::rate(&at("rate"), rate.per_second, rate.burst, context)),
     }
 }
@@ -56,21 +52,18 @@ fn lower_one(name: &str, file: &CallerFile, context: &mut Context<'_>) -> Caller
 /// Reports identities that two callers have: the same text, or patterns of which neither includes the other, so that it is not
 /// clear which one applies.
 fn check_overlaps(callers: &[CallerSettings], context: &mut Context<'_>) {
-    let mut all: Vec<(&Pattern, &CallerSettings)> =
-        callers.iter().flat_map(|caller| caller.identities.iter().map(move |pattern| (pattern, caller))).collect();
-    let fixed_start = |pattern: &Pattern| {
-        let text = pattern.to_string();
-        text.split('*').next().unwrap_or_default().to_owned()
-    };
-    all.sort_by_cached_key(|(pattern, _)| (fixed_start(pattern), pattern.to_string()));
-    for (index, (pattern, caller)) in all.iter().enumerate() {
-        let start = fixed_start(pattern);
+    let mut all: Vec<(&str, &Pattern, &CallerSettings)> = callers
+        .iter()
+        .flat_map(|caller| caller.identities.iter().map(move |pattern| (pattern.fixed_start(), pattern, caller)))
+        .collect();
+    all.sort_by_cached_key(|(start, pattern, _)| (*start, pattern.to_string()));
+    for (index, (start, pattern, caller)) in all.iter().enumerate() {
         // Later ones begin with the same text, or no later one can match the same identity.
-        let later = all.iter().skip(index + 1).take_while(|(other, _)| {
-            let other = fixed_start(other);
-            other.starts_with(&start) && (pattern.exact().is_none() || other == start)
-        });
-        for (other, rival) in later {
+        let later = all
+            .iter()
+            .skip(index + 1)
+            .take_while(|(other, ..)| other.starts_with(start) && (pattern.exact().is_none() || other == start));
+        for (_, other, rival) in later {
             if caller.name == rival.name {
                 continue;
             }
@@ -106,17 +99,4 @@ pub(super) fn check_listeners(
     for (index, _) in routes.iter().enumerate().filter(|(_, route)| !route.matches.callers.is_any()) {
         context.problem(&key(&["routes", &index.to_string(), "match", "caller"]), fact, fix);
     }
-}
-
-/// Lowers the condition of a route on the caller.
-pub(super) fn condition(
-    identities: Option<&OneOrMany<String>>,
-    at: &Key,
-    context: &mut Context<'_>,
-) -> Constraint<Pattern> {
-    let Some(identities) = identities.map(OneOrMany::as_slice) else { return Constraint::Any };
-    if identities.is_empty() || identities.iter().any(String::is_empty) {
-        context.problem(at, "is empty, so no call could ever match", "remove it to match any");
-    }
-    Constraint::OneOf(identities.iter().map(|text| identity_pattern(text)).collect())
 }

@@ -40,7 +40,7 @@ pub(super) fn lower(file: &EgressFile, context: &mut Context<'_>) -> Arc<Egress>
             fix,
         );
     }
-    let mut egress = choose(&at, "proxy", file.proxy.as_deref().unwrap_or(OFF), &details, context);
+    let mut egress = choose(&at, &below(&at, "proxy"), file.proxy.as_deref().unwrap_or(OFF), &details, context);
     if let Some(no_proxy) = no_proxy {
         egress.no_proxy = no_proxy;
     }
@@ -57,16 +57,11 @@ pub(super) fn lower_choice(
     let none = Details { username: None, password: None, ca_file: None };
     match choice {
         None => Arc::clone(common),
-        Some(ProxyChoiceFile::Text(text)) => {
-            // A problem of the text is that of the key itself.
-            let (table, name) =
-                at.split_last().map_or((at.clone(), ""), |(name, table)| (table.to_vec(), name.as_str()));
-            Arc::new(choose(&table, name, text, &none, context))
-        }
+        Some(ProxyChoiceFile::Text(text)) => Arc::new(choose(at, at, text, &none, context)),
         Some(ProxyChoiceFile::Table(ProxyFile { url, username, password, ca_file })) => {
             let details =
                 Details { username: username.as_deref(), password: password.as_ref(), ca_file: ca_file.as_deref() };
-            Arc::new(choose(at, "url", url, &details, context))
+            Arc::new(choose(at, &below(at, "url"), url, &details, context))
         }
     }
 }
@@ -74,9 +69,8 @@ pub(super) fn lower_choice(
 const OFF: &str = "off";
 const ENVIRONMENT: &str = "environment";
 
-/// Lowers a proxy whose URL has the key `name` in the table `at`.
-fn choose(at: &Key, name: &str, text: &str, details: &Details<'_>, context: &mut Context<'_>) -> Egress {
-    let url_key = below(at, name);
+/// Lowers a proxy whose URL has the key `url_key`, and whose details stand in the table `at`.
+fn choose(at: &Key, url_key: &Key, text: &str, details: &Details<'_>, context: &mut Context<'_>) -> Egress {
     match text {
         OFF => {
             let unused = [
@@ -98,14 +92,14 @@ fn choose(at: &Key, name: &str, text: &str, details: &Details<'_>, context: &mut
                 context.problem(&below(at, name), "has no effect: the proxy is that of the environment", fix);
             }
             let ca_file = details.ca_file.map(|path| values::existing_file(&below(at, "ca_file"), path, context));
-            let mut egress = environment(&url_key, context);
+            let mut egress = environment(url_key, context);
             if let Some(proxy) = egress.proxy.as_mut().filter(|_| ca_file.is_some()) {
                 Arc::make_mut(proxy).ca_file = ca_file;
             }
             egress
         }
         text => {
-            Egress { proxy: proxy(at, &url_key, text, details, context).map(Arc::new), no_proxy: NoProxy::default() }
+            Egress { proxy: proxy(at, url_key, text, details, context).map(Arc::new), no_proxy: NoProxy::default() }
         }
     }
 }

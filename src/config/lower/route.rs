@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::context::{Context, Key, key};
 use super::digest::Digest;
 use super::listener::operations;
-use super::{caller, named_endpoint, values};
+use super::{named_endpoint, values};
 use crate::config::file::{
     ConfigFile, HashByFile, HashNameFile, HeaderMatchFile, MatchFile, OneOrMany, PickFile, PolicyFile,
     RouteEndpointFile, RouteFile, WhenUnavailableFile,
@@ -14,7 +14,7 @@ use crate::config::file::{
 use crate::endpoint::EndpointName;
 use crate::route::{
     Case, Constraint, HashKey, HeaderMatch, MatchSettings, Pattern, Pick, RouteEndpoint, RouteName, RouteSettings,
-    WhenUnavailable,
+    WhenUnavailable, identity_pattern,
 };
 use crate::signalr::{Operation, Policy};
 
@@ -244,6 +244,7 @@ fn matches(file: &MatchFile, route: &[String], context: &mut Context<'_>) -> Mat
     let applications = texts("application", &file.application);
     let listeners = texts("listener", &file.listener);
     let clients = texts("client", &file.client);
+    let callers = texts("caller", &file.caller);
     for text in hubs.allowed().unwrap_or_default() {
         if !values::is_hub_pattern(&text.replace(CAPTURE, "")) {
             let fix = "hub names have only letters, digits and _`,.[]; `*` matches any text, `{endpoint}` a name of an endpoint";
@@ -291,12 +292,7 @@ fn matches(file: &MatchFile, route: &[String], context: &mut Context<'_>) -> Mat
     let hubs = patterns("hub", hubs, Case::Insensitive);
     let groups = patterns("group", groups, Case::Sensitive);
     let applications = patterns("application", applications, Case::Insensitive);
-    let users = match users {
-        Constraint::Any => Constraint::Any,
-        Constraint::OneOf(texts) => {
-            Constraint::OneOf(texts.iter().map(|text| Pattern::new(text, Case::Sensitive)).collect())
-        }
-    };
+    let users = users.map(|text| Pattern::new(text, Case::Sensitive));
     for listener in listeners.allowed().unwrap_or_default() {
         // Without `[listeners]`, the only one is called `default`.
         if !(listener == "default" && context.names("listeners").is_empty()) {
@@ -324,6 +320,6 @@ fn matches(file: &MatchFile, route: &[String], context: &mut Context<'_>) -> Mat
             Constraint::Any => Constraint::Any,
             Constraint::OneOf(texts) => values::networks(&at("client"), &texts, context),
         },
-        callers: caller::condition(file.caller.as_ref(), &at("caller"), context),
+        callers: callers.map(|text| identity_pattern(text)),
     }
 }
