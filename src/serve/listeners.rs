@@ -294,7 +294,7 @@ impl Listeners {
         let mut open = Vec::with_capacity(bound.bound.len());
         for BoundListener { open: listener, serving, sockets, is_changed, new_tls } in bound.bound {
             if let (Some(tls), Some(settings), Some(new_tls)) = (&listener.tls, &listener.settings.tls, new_tls) {
-                tls.put_in_force(settings, Some(new_tls));
+                tls.put_in_force(settings, new_tls);
             }
             let mut sockets = sockets;
             for commands in &mut commands {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -18,6 +18,36 @@ pub struct LiveTls {
     in_force: ArcSwap<InForce>,
     /// Why the files as they are now cannot be used, if they cannot.
     problem: ArcSwapOption<String>,
+    /// Locked while any of it changes. A read of the files can outlast a commit of other files, and a later read.
+    reads: Mutex<Reads>,
+}
+
+/// The reads of the files, numbered by when they began. A commit has a number too.
+#[derive(Default)]
+struct Reads {
+    last_begun: u64,
+    /// The number of the one whose result is in use. Results of earlier ones are dropped.
+    last_accepted: u64,
+}
+
+/// A read of the files that has begun.
+struct Reading {
+    number: u64,
+    settings: ListenerTlsSettings,
+}
+
+impl Reads {
+    fn begin(&mut self) -> u64 {
+        self.last_begun += 1;
+        self.last_begun
+    }
+
+    /// Accepts the result of a read unless that of a later one was accepted. Returns whether it did.
+    fn accept(&mut self, number: u64) -> bool {
+        let is_latest = number > self.last_accepted;
+        self.last_accepted = self.last_accepted.max(number);
+        is_latest
+    }
 }
 
 struct InForce {
@@ -30,7 +60,7 @@ impl LiveTls {
     pub fn new(listener: &str, settings: &ListenerTlsSettings, tls: ListenerTls) -> Arc<Self> {
         let in_force = InForce { settings: settings.clone(), tls: Arc::new(tls) };
         let (in_force, problem) = (ArcSwap::from_pointee(in_force), ArcSwapOption::empty());
-        Arc::new(Self { listener: listener.to_owned(), in_force, problem })
+        Arc::new(Self { listener: listener.to_owned(), in_force, problem, reads: Mutex::default() })
     }
 
     /// Returns the TLS for a new connection.
@@ -66,36 +96,63 @@ impl LiveTls {
     }
 
     /// Reads the files again, which may block, and puts them in force. Files that cannot be used change nothing: the problem
-    /// is logged once.
+    /// is logged once. The result is dropped if a configuration with other files, or a later read, is in force by then.
     pub fn reload(&self) {
-        let settings = self.in_force.load().settings.clone();
+        let reading = self.begin_read();
         let mut warnings = Vec::new();
-        match ListenerTls::load_valid(&settings, &mut warnings) {
+        let read = ListenerTls::load_valid(&reading.settings, &mut warnings);
+        self.end_read(reading, read, warnings);
+    }
+
+    fn begin_read(&self) -> Reading {
+        let mut reads = self.reads();
+        Reading { number: reads.begin(), settings: self.in_force.load().settings.clone() }
+    }
+
+    fn end_read(&self, reading: Reading, read: Result<ListenerTls, TlsFileError>, warnings: Vec<String>) {
+        let mut reads = self.reads();
+        if !reads.accept(reading.number) {
+            return;
+        }
+        match read {
             Ok(tls) => {
-                let is_new = !tls.has_same_files(&self.current());
-                if is_new {
+                if !tls.has_same_files(&self.current()) {
                     log_warnings(&self.listener, warnings);
                     let not_after = humantime::format_rfc3339_seconds(tls.not_after());
                     tracing::info!(listener = self.listener, %not_after, "the changed TLS files of a listener are in force");
+                    self.store(reading.settings, tls);
                 }
-                self.put_in_force(&settings, is_new.then_some(tls));
+                self.clear_problem();
             }
             Err(err) => self.keep(&err),
         }
     }
 
-    /// Puts what a new configuration says in force; `None` keeps what is.
-    pub(super) fn put_in_force(&self, settings: &ListenerTlsSettings, tls: Option<ListenerTls>) {
-        if let Some(tls) = tls {
-            self.in_force.store(Arc::new(InForce { settings: settings.clone(), tls: Arc::new(tls) }));
-        }
+    /// Puts what a new configuration says in force.
+    pub(super) fn put_in_force(&self, settings: &ListenerTlsSettings, tls: ListenerTls) {
+        let mut reads = self.reads();
+        // After all reads that have begun, which are of the files of the previous configuration.
+        reads.last_accepted = reads.begin();
+        self.store(settings.clone(), tls);
+        self.clear_problem();
+    }
+
+    fn reads(&self) -> MutexGuard<'_, Reads> {
+        self.reads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn store(&self, settings: ListenerTlsSettings, tls: ListenerTls) {
+        self.in_force.store(Arc::new(InForce { settings, tls: Arc::new(tls) }));
+    }
+
+    fn clear_problem(&self) {
         if self.problem.swap(None).is_some() {
             tracing::info!(listener = self.listener, "the TLS files of a listener can be used again");
         }
     }
 
     /// Keeps what is in force, since the files cannot be used.
-    pub(super) fn keep(&self, err: &TlsFileError) {
+    fn keep(&self, err: &TlsFileError) {
         let cause = in_one_line(err);
         let before = self.problem.swap(Some(Arc::new(cause.clone())));
         if before.is_none_or(|before| *before != cause) {
@@ -131,5 +188,93 @@ fn in_one_line(err: &TlsFileError) -> String {
 impl fmt::Debug for LiveTls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LiveTls").field("listener", &self.listener).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair};
+
+    use super::*;
+
+    /// Files with a certificate and its key.
+    struct Pair {
+        folder: tempfile::TempDir,
+    }
+
+    impl Pair {
+        fn new() -> Self {
+            let pair = Self { folder: tempfile::tempdir().unwrap() };
+            pair.renew();
+            pair
+        }
+
+        fn settings(&self) -> ListenerTlsSettings {
+            let path = |name: &str| self.folder.path().join(name);
+            ListenerTlsSettings { certificate: path("own.pem"), key: path("own.key"), client_auth: None }
+        }
+
+        fn renew(&self) {
+            let key = KeyPair::generate().unwrap();
+            let certificate = CertificateParams::new(["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
+            std::fs::write(self.settings().certificate, certificate.pem()).unwrap();
+            std::fs::write(self.settings().key, key.serialize_pem()).unwrap();
+        }
+
+        fn load(&self) -> ListenerTls {
+            self.try_load().unwrap()
+        }
+
+        fn try_load(&self) -> Result<ListenerTls, TlsFileError> {
+            ListenerTls::load_valid(&self.settings(), &mut Vec::new())
+        }
+    }
+
+    fn assert_in_force(live: &LiveTls, pair: &Pair, tls: &ListenerTls) {
+        assert_eq!(live.files(), [pair.settings().certificate, pair.settings().key]);
+        assert!(live.current().has_same_files(tls));
+    }
+
+    #[test]
+    fn read_that_outlasts_a_commit_does_not_undo_it() {
+        let (old, new) = (Pair::new(), Pair::new());
+        let live = LiveTls::new("secure", &old.settings(), old.load());
+        let (usable, unusable) = (live.begin_read(), live.begin_read());
+        live.put_in_force(&new.settings(), new.load());
+        old.renew();
+        live.end_read(usable, old.try_load(), Vec::new());
+        assert_in_force(&live, &new, &new.load());
+        std::fs::write(old.settings().key, "no key").unwrap();
+        live.end_read(unusable, old.try_load(), Vec::new());
+        assert_in_force(&live, &new, &new.load());
+        assert_eq!(live.problem(), None, "it is a problem of the files that were replaced");
+
+        // The next read is of the new files.
+        new.renew();
+        live.reload();
+        assert_in_force(&live, &new, &new.load());
+    }
+
+    #[test]
+    fn commit_of_the_first_files_again_is_not_undone_by_what_was_in_them_before() {
+        let (first, other) = (Pair::new(), Pair::new());
+        let live = LiveTls::new("secure", &first.settings(), first.load());
+        let (reading, before) = (live.begin_read(), first.try_load());
+        live.put_in_force(&other.settings(), other.load());
+        first.renew();
+        live.put_in_force(&first.settings(), first.load());
+        live.end_read(reading, before, Vec::new());
+        assert_in_force(&live, &first, &first.load());
+    }
+
+    #[test]
+    fn earlier_of_two_reads_is_dropped_if_it_ends_last() {
+        let pair = Pair::new();
+        let live = LiveTls::new("secure", &pair.settings(), pair.load());
+        let (earlier, before) = (live.begin_read(), pair.try_load());
+        pair.renew();
+        live.reload();
+        live.end_read(earlier, before, Vec::new());
+        assert_in_force(&live, &pair, &pair.load());
     }
 }
