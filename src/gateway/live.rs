@@ -103,7 +103,8 @@ impl Live {
     /// listener.
     pub(super) fn start(&mut self, addresses: &Addresses, tls: Vec<Arc<LiveTls>>) -> Arc<Admin> {
         self.addresses = addresses.clone();
-        self.follow(tls);
+        self.set_tls(tls);
+        self.follow_tls();
         let (hash, labels) = (&self.parts.settings.hash, Arc::clone(&self.parts.labels));
         self.metrics.config_in_force(hash, labels, states(&self.parts, &self.tls));
         self.parts.credentials.start(&self.parts.settings.tokens);
@@ -133,7 +134,8 @@ impl Live {
         prepared.map_err(|failed| failed.to_string())?.map_err(|err| in_one_line(&err))
     }
 
-    /// Puts a prepared configuration in force. Returns its listeners, which the server must switch to.
+    /// Puts a prepared configuration in force. Returns its listeners, which the server must switch to before
+    /// [`Live::follow_tls`].
     pub(super) fn commit(&mut self, prepared: Prepared, admin: &Admin) -> BoundListeners {
         let Prepared { parts, listeners, after_restart } = prepared;
         for change in changes(&self.parts.settings, &parts.settings) {
@@ -152,7 +154,7 @@ impl Live {
         let names_of = self.parts.settings.listeners.iter().map(|(listener, _)| listener.name.clone());
         self.addresses.listeners = names_of.zip(listeners.addresses()).collect();
         self.after_restart = after_restart;
-        self.follow(listeners.tls());
+        self.set_tls(listeners.tls());
         let hash = &self.parts.settings.hash;
         self.metrics.config_in_force(hash, Arc::clone(&self.parts.labels), states(&self.parts, &self.tls));
         self.metrics.reloaded(true);
@@ -165,10 +167,14 @@ impl Live {
         listeners
     }
 
-    fn follow(&mut self, mut tls: Vec<Arc<LiveTls>>) {
+    fn set_tls(&mut self, mut tls: Vec<Arc<LiveTls>>) {
         tls.extend(self.admin_tls.clone());
-        self.tls_follower = TlsFollower::start(&tls);
         self.tls = tls;
+    }
+
+    /// Reads and follows the TLS files in force, and stops following the previous ones.
+    pub(super) fn follow_tls(&mut self) {
+        self.tls_follower = TlsFollower::start(&self.tls);
     }
 
     /// Records that a configuration was rejected. The one in force stays.

@@ -187,6 +187,8 @@ impl Gateway {
             match prepared {
                 Ok(prepared) => {
                     running.replace_listeners(live.commit(prepared, &admin));
+                    // The server has put the new files in force.
+                    live.follow_tls();
                     on_event(GatewayEvent::Reloaded(live.addresses()));
                 }
                 Err(problem) => {

@@ -115,8 +115,8 @@ impl ListenerPlan {
         self.planned.iter().map(|planned| planned.id).collect()
     }
 
-    /// Binds the new listeners and reads all TLS files. A listener that continues with the same files keeps its TLS if they
-    /// cannot be used now.
+    /// Binds the new listeners and reads the TLS files that the configuration names for the first time. A listener that continues
+    /// with the same files keeps its TLS: what they contain is no matter of the configuration.
     ///
     /// # Errors
     /// [`BindError`] for the first that cannot be set up. Open listeners stay unchanged; new ones are closed.
@@ -209,10 +209,7 @@ fn set_up_tls(
     let live = before.and_then(|before| Some((before.tls.as_ref()?, before.settings.tls.as_ref()?)));
     let mut warnings = Vec::new();
     let (tls, new_tls) = match live {
-        Some((live, same)) if same == settings => {
-            live.reload();
-            (Arc::clone(live), None)
-        }
+        Some((live, same)) if same == settings => (Arc::clone(live), None),
         Some((live, _other)) => (Arc::clone(live), Some(load_tls(listener, settings, &mut warnings)?)),
         None => {
             let tls = load_tls(listener, settings, &mut warnings)?;
@@ -479,5 +476,24 @@ mod tests {
         assert_ne!(plan.ids(), ids, "plain and TLS are two listeners");
         assert!(matches!(plan.bind(1), Err(BindError::Tls { .. })));
         assert_eq!(listeners.plan(&[tcp("a", "127.0.0.1:0")]).ids(), ids);
+    }
+
+    #[test]
+    fn bind_does_not_read_the_files_of_a_listener_that_keeps_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let (certificate, key) = (folder.path().join("own.pem"), folder.path().join("own.key"));
+        let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        std::fs::write(&certificate, pair.cert.pem()).unwrap();
+        std::fs::write(&key, pair.signing_key.serialize_pem()).unwrap();
+        let tls = Some(ListenerTlsSettings { certificate: certificate.clone(), key, client_auth: None });
+        let wanted = [ListenerSettings { tls, ..tcp("a", "127.0.0.1:0") }];
+        let mut listeners = Listeners::default();
+        replace(&mut listeners, &wanted);
+        let live = Arc::clone(listeners.open[0].tls.as_ref().unwrap());
+        let before = live.current();
+        std::fs::remove_file(certificate).unwrap();
+        let bound = listeners.plan(&wanted).bind(1).unwrap();
+        assert!(Arc::ptr_eq(&bound.tls()[0], &live));
+        assert!(Arc::ptr_eq(&live.current(), &before) && live.problem().is_none());
     }
 }
