@@ -293,7 +293,7 @@ async fn log_names_the_caller_and_says_when_it_is_unclear() {
     let toml = toml.replace("[listeners.default]\n", "[listeners.default]\ntrusted_proxies = [\"127.0.0.1\"]\n");
     std::fs::write(&gateway.files.config, toml).unwrap();
     gateway.process.hang_up().await;
-    gateway.wait_for("success", 1.0).await;
+    gateway.process.wait_for_reloads("success", 1.0).await;
     let mut proxy = Caller::connect(gateway.process.listener()).await;
     for headers in [&[("forwarded", "for=\"[2001:db8::9]:4711\"")][..], &[("forwarded", "for=unknown")], &[]] {
         let call = headers.iter().fold(request("GET", "/nowhere"), |call, (name, value)| call.header(*name, *value));

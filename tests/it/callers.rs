@@ -298,18 +298,12 @@ async fn revoked_certificate_loses_its_connection_at_a_reload_and_cannot_come_ba
 
     // A reload without a change of the lists closes nothing.
     process.hang_up().await;
-    let reloads = async |count: f64| {
-        wait_until("the reload is in force", async || {
-            (process.metrics().await.sum("config_reloads_total", &[("result", "success")]) >= count).then_some(())
-        })
-        .await;
-    };
-    reloads(1.0).await;
+    process.wait_for_reloads("success", 1.0).await;
     broadcast(&mut caller).await.assert_status(202);
 
     pki.revoke("crl.pem", &[&revoked], VALID);
     process.hang_up().await;
-    reloads(2.0).await;
+    process.wait_for_reloads("success", 2.0).await;
     wait_until("its connection is closed", async || caller.is_closed().then_some(())).await;
     assert!(!is_accepted(mesh, config).await, "the revoked certificate came back");
     assert!(is_accepted(mesh, pki.client(Some(&kept))).await);

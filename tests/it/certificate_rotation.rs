@@ -274,5 +274,5 @@ async fn reload_keeps_the_certificate_while_its_files_cannot_be_used() {
     let other = files.listener().replace("listener.pem", "listener.key");
     gateway.write(&config(other));
     gateway.process.hang_up().await;
-    gateway.wait_for("failure", 1.0).await;
+    gateway.process.wait_for_reloads("failure", 1.0).await;
 }

@@ -6,9 +6,7 @@ use std::time::Duration;
 
 use signalr_gateway::sandbox::GatewayConfig;
 
-use crate::support::{
-    BROADCAST_BODY, Caller, HarnessBuilder, Process, broadcast_request, run, run_in, wait_until, with_timeout,
-};
+use crate::support::{BROADCAST_BODY, Caller, HarnessBuilder, Process, broadcast_request, run, run_in, with_timeout};
 
 fn make_fifo(path: &Path) {
     assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success());
@@ -31,11 +29,7 @@ async fn configuration_file_that_becomes_a_pipe_blocks_neither_probes_nor_signal
     make_fifo(&files.config);
     wait_for_two_polls().await;
     process.hang_up().await;
-    wait_until("the reload is rejected", async || {
-        let failures = process.metrics().await.sum("config_reloads_total", &[("result", "failure")]);
-        (failures >= 1.0).then_some(())
-    })
-    .await;
+    process.wait_for_reloads("failure", 1.0).await;
     let status = Caller::connect(process.admin()).await.call("GET", "/status").await.json();
     assert!(status["refused_reload"].as_str().unwrap().contains("is not a regular file"), "{status}");
     Caller::connect(process.admin()).await.call("GET", "/livez").await.assert_status(200);
@@ -58,11 +52,7 @@ async fn configuration_file_that_becomes_a_pipe_blocks_neither_probes_nor_signal
         make();
         process.hang_up().await;
         rejected += 1.0;
-        wait_until("the reload is rejected", async || {
-            let failures = process.metrics().await.sum("config_reloads_total", &[("result", "failure")]);
-            (failures >= rejected).then_some(())
-        })
-        .await;
+        process.wait_for_reloads("failure", rejected).await;
         let status = Caller::connect(process.admin()).await.call("GET", "/status").await.json();
         assert!(status["refused_reload"].as_str().unwrap().contains(expected), "{expected}: {status}");
         if files.config.is_dir() {

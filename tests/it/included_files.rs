@@ -26,13 +26,6 @@ fn route(name: &str, hub: &str, endpoint: &str) -> String {
     format!("[[routes]]\nname = \"{name}\"\nmatch = {{ hub = \"{hub}\" }}\nendpoints = [\"{endpoint}\"]\n")
 }
 
-async fn wait_for_reloads(process: &Process, result: &str, count: f64) {
-    wait_until(&format!("{count} reloads end in {result}"), async || {
-        (process.metrics().await.sum("config_reloads_total", &[("result", result)]) >= count).then_some(())
-    })
-    .await;
-}
-
 fn write(folder: &Path, name: &str, text: &str) {
     // As most programs do, so that the file is never seen half written.
     std::fs::write(folder.join(format!(".{name}")), text).unwrap();
@@ -51,13 +44,13 @@ async fn a_tenant_is_added_and_removed_by_a_file_and_the_others_keep_their_conne
     let connections = process.metrics().await.sum("upstream_connects_total", &[("endpoint", "east")]);
 
     write(&folder, "west.toml", &west_file);
-    wait_for_reloads(&process, "success", 1.0).await;
+    process.wait_for_reloads("success", 1.0).await;
     caller.send(broadcast_request(), BROADCAST_BODY).await.assert_status(202);
     west.journal().wait_for(1, |entry| entry.target.contains(":send")).await;
 
     // A file that is invalid changes nothing, and the reason names it.
     write(&folder, "bad.toml", "[endpoints.bad]\nurl = 5\n");
-    wait_for_reloads(&process, "failure", 1.0).await;
+    process.wait_for_reloads("failure", 1.0).await;
     wait_until("the log names the file and the line", async || process.log().contains("bad.toml:2").then_some(()))
         .await;
     caller.send(broadcast_request(), BROADCAST_BODY).await.assert_status(202);
@@ -65,7 +58,7 @@ async fn a_tenant_is_added_and_removed_by_a_file_and_the_others_keep_their_conne
 
     std::fs::remove_file(folder.join("bad.toml")).unwrap();
     std::fs::remove_file(folder.join("west.toml")).unwrap();
-    wait_for_reloads(&process, "success", 2.0).await;
+    process.wait_for_reloads("success", 2.0).await;
     caller.send(broadcast_request(), BROADCAST_BODY).await.assert_status(202);
     east.journal().wait_for(2, |entry| entry.target.contains(":send")).await;
     let metrics = process.metrics().await;
@@ -79,7 +72,7 @@ async fn a_disabled_endpoint_lets_go_of_its_token_and_its_calls_are_answered_503
     let (process, _files, folder, west_file) = start(&builder).await;
     let west = &builder.sandbox.endpoint("west").unwrap().server;
     write(&folder, "west.toml", &west_file);
-    wait_for_reloads(&process, "success", 1.0).await;
+    process.wait_for_reloads("success", 1.0).await;
     let mut caller = Caller::connect(process.listener()).await;
     caller.send(broadcast_request(), BROADCAST_BODY).await.assert_status(202);
     west.journal().wait_for(1, |entry| entry.target.contains(":send")).await;
@@ -87,7 +80,7 @@ async fn a_disabled_endpoint_lets_go_of_its_token_and_its_calls_are_answered_503
     let disabled = west_file.replacen("[endpoints.west]\n", "[endpoints.west]\nenabled = false\n", 1);
     assert_ne!(disabled, west_file);
     write(&folder, "west.toml", &disabled);
-    wait_for_reloads(&process, "success", 2.0).await;
+    process.wait_for_reloads("success", 2.0).await;
     let response = caller.send(broadcast_request(), BROADCAST_BODY).await;
     response.assert_gateway_error(503, "endpoint_disabled");
     let status = Caller::connect(process.admin()).await.call("GET", "/status").await.json();
@@ -98,7 +91,7 @@ async fn a_disabled_endpoint_lets_go_of_its_token_and_its_calls_are_answered_503
     assert!(metrics.sum("upstream_connections", &[("endpoint", "west")]).abs() < 0.5);
 
     write(&folder, "west.toml", &west_file);
-    wait_for_reloads(&process, "success", 3.0).await;
+    process.wait_for_reloads("success", 3.0).await;
     process.wait_until_credentials_are("ready").await;
     caller.send(broadcast_request(), BROADCAST_BODY).await.assert_status(202);
     west.journal().wait_for(2, |entry| entry.target.contains(":send")).await;

@@ -56,20 +56,13 @@ impl ReloadableGateway {
         self.write(config);
         self.process.hang_up().await;
         self.reloads += 1.0;
-        self.wait_for("success", self.reloads).await;
+        self.process.wait_for_reloads("success", self.reloads).await;
     }
 
     pub(crate) fn write(&self, config: &GatewayConfig) {
         let next = self.builder.folder.path().join("next.toml");
         std::fs::write(&next, self.builder.sandbox.gateway_config(config)).unwrap();
         std::fs::rename(next, &self.files.config).unwrap();
-    }
-
-    pub(crate) async fn wait_for(&self, result: &str, count: f64) {
-        wait_until(&format!("{count} reloads end in {result}"), async || {
-            (self.process.metrics().await.sum("config_reloads_total", &[("result", result)]) >= count).then_some(())
-        })
-        .await;
     }
 
     /// Returns the address of a listener on `/status`.
@@ -187,7 +180,7 @@ async fn moved_listener_does_not_apply_new_rules_to_its_old_socket() {
     let text = text.replace("[listeners.default]\n", "[listeners.default]\nmode = \"0600\"\n");
     std::fs::write(&gateway.files.config, text).unwrap();
     gateway.process.hang_up().await;
-    gateway.wait_for("success", 2.0).await;
+    gateway.process.wait_for_reloads("success", 2.0).await;
     assert_eq!(mode(&socket), 0o600);
     wait_until("connections accepted under the old mode are closed", async || inside.is_closed().then_some(())).await;
     Caller::connect_unix(&socket).await.send(token(), "").await.assert_status(200);
@@ -212,7 +205,7 @@ async fn rejects_a_configuration_with_a_listener_that_cannot_be_opened() {
     let bind = busy.local_addr().unwrap().to_string();
     gateway.write(&config(format!("[listeners.also]\nbind = \"127.0.0.1:0\"\n{}", tenants("busy", &bind))));
     gateway.process.hang_up().await;
-    gateway.wait_for("failure", 1.0).await;
+    gateway.process.wait_for_reloads("failure", 1.0).await;
     let status = Caller::connect(gateway.process.admin()).await.call("GET", "/status").await.json();
     assert!(status["refused_reload"].as_str().unwrap().contains("is in use by another program"), "{status}");
     assert_eq!(gateway.address("also").await, None);
@@ -315,7 +308,7 @@ async fn no_call_reaches_another_tenant_through_any_sequence_of_reloads() {
         if round % 6 == 4 {
             gateway.write(&config(next));
             gateway.process.hang_up().await;
-            gateway.wait_for("failure", f64::from(round / 6 + 1)).await;
+            gateway.process.wait_for_reloads("failure", f64::from(round / 6 + 1)).await;
         } else {
             gateway.reload(&config(next)).await;
         }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use signalr_gateway::sandbox::{Fault, FaultKind, Files, GatewayConfig};
 
-use crate::support::{BROADCAST_BODY, Caller, HarnessBuilder, Process, broadcast_request, wait_until};
+use crate::support::{BROADCAST_BODY, Caller, HarnessBuilder, Process, broadcast_request};
 
 /// Starts the real binary in front of a sandbox.
 async fn start(builder: &HarnessBuilder) -> (Process, Files) {
@@ -22,20 +22,13 @@ fn rewrite(builder: &HarnessBuilder, files: &Files, more: &str) {
     std::fs::write(&files.config, builder.sandbox.gateway_config(&config)).unwrap();
 }
 
-async fn wait_for_reloads(process: &Process, result: &str, count: f64) {
-    wait_until(&format!("{count} reloads end in {result}"), async || {
-        (process.metrics().await.sum("config_reloads_total", &[("result", result)]) >= count).then_some(())
-    })
-    .await;
-}
-
 #[tokio::test]
 async fn reload_removes_metrics_of_removed_endpoints() {
     let builder = HarnessBuilder::start().await;
     let (process, files) = start(&builder).await;
     rewrite(&builder, &files, &route_to("west"));
     process.hang_up().await;
-    wait_for_reloads(&process, "success", 1.0).await;
+    process.wait_for_reloads("success", 1.0).await;
     let mut caller = Caller::connect(process.listener()).await;
     caller.send(broadcast_request(), BROADCAST_BODY).await.assert_status(202);
     let names_of_west = ["endpoint=\"west\"", "credential=\"west\"", "route=\"to-west\""];
@@ -56,7 +49,7 @@ async fn reload_removes_metrics_of_removed_endpoints() {
     let tables: Vec<&str> = text.split("\n\n").filter(is_kept).collect();
     std::fs::write(&files.config, tables.join("\n\n") + "\n" + &route_to("east")).unwrap();
     process.hang_up().await;
-    wait_for_reloads(&process, "success", 2.0).await;
+    process.wait_for_reloads("success", 2.0).await;
     assert_eq!(series().await, Vec::<String>::new());
     late.await.unwrap().assert_status(202);
     assert_eq!(series().await, Vec::<String>::new());
@@ -69,7 +62,7 @@ async fn idempotency_keys_survive_a_reload() {
     let (process, files) = start(&builder).await;
     rewrite(&builder, &files, both);
     process.hang_up().await;
-    wait_for_reloads(&process, "success", 1.0).await;
+    process.wait_for_reloads("success", 1.0).await;
     let keyed = async || {
         let mut caller = Caller::connect(process.listener()).await;
         caller.send(broadcast_request().header("idempotency-key", "one"), BROADCAST_BODY).await.assert_status(202);
@@ -77,7 +70,7 @@ async fn idempotency_keys_survive_a_reload() {
     keyed().await;
     rewrite(&builder, &files, &format!("{both}[limits]\nmax_body = \"512KiB\"\n"));
     process.hang_up().await;
-    wait_for_reloads(&process, "success", 2.0).await;
+    process.wait_for_reloads("success", 2.0).await;
     keyed().await;
     for endpoint in builder.sandbox.endpoints() {
         let entries = endpoint.server.journal().entries();
@@ -97,7 +90,7 @@ async fn counts_from_before_a_reload_stay_visible_while_old_requests_run() {
     east.journal().wait_for(2, |entry| entry.target.contains(":send")).await;
     rewrite(&builder, &files, &route_to("east"));
     process.hang_up().await;
-    wait_for_reloads(&process, "success", 1.0).await;
+    process.wait_for_reloads("success", 1.0).await;
     let metrics = process.metrics().await;
     let sum = |name, labels: &[(&str, &str)]| metrics.sum(name, labels);
     assert!((sum("upstream_requests_total", &[("endpoint", "east")]) - 1.0).abs() < f64::EPSILON);
@@ -121,7 +114,7 @@ async fn reload_applies_a_changed_file_and_keeps_unchanged_parts() {
 
     // The gateway notices the change without a signal.
     rewrite(&builder, &files, &route_to("west"));
-    wait_for_reloads(&process, "success", 1.0).await;
+    process.wait_for_reloads("success", 1.0).await;
     caller.send(broadcast_request(), BROADCAST_BODY).await.assert_status(202);
     let west = &builder.sandbox.endpoint("west").unwrap().server;
     west.journal().wait_for(1, |entry| entry.target.contains(":send")).await;
@@ -136,7 +129,7 @@ async fn changed_limit_of_an_endpoint_takes_effect_and_its_connections_stay_open
     let builder = HarnessBuilder::start().await;
     let (process, files) = start(&builder).await;
     rewrite(&builder, &files, &route_to("west"));
-    wait_for_reloads(&process, "success", 1.0).await;
+    process.wait_for_reloads("success", 1.0).await;
     let mut caller = Caller::connect(process.listener()).await;
     caller.send(broadcast_request(), BROADCAST_BODY).await.assert_status(202);
     let connects = async || process.metrics().await.sum("upstream_connects_total", &[("endpoint", "west")]);
@@ -144,7 +137,7 @@ async fn changed_limit_of_an_endpoint_takes_effect_and_its_connections_stay_open
 
     let limits = "[limits]\nendpoint_max_requests = 9\nendpoint_rate = { per_second = 1, burst = 2 }\n";
     rewrite(&builder, &files, &(route_to("west") + limits));
-    wait_for_reloads(&process, "success", 2.0).await;
+    process.wait_for_reloads("success", 2.0).await;
     caller.send(broadcast_request(), BROADCAST_BODY).await.assert_status(202);
     assert!((connects().await - before).abs() < f64::EPSILON, "it connected again");
     let mut codes = Vec::new();
@@ -160,7 +153,7 @@ async fn invalid_configuration_is_reported_and_changes_nothing() {
     let (process, files) = start(&builder).await;
     rewrite(&builder, &files, "[[routes]]\nname = \"r\"\nendpoints = [\"nowhere\"]\n");
     process.hang_up().await;
-    wait_for_reloads(&process, "failure", 1.0).await;
+    process.wait_for_reloads("failure", 1.0).await;
     Caller::connect(process.listener()).await.send(broadcast_request(), BROADCAST_BODY).await.assert_status(202);
     let status = Caller::connect(process.admin()).await.call("GET", "/status").await.json();
     let problem = status["refused_reload"].as_str().unwrap();
@@ -169,7 +162,7 @@ async fn invalid_configuration_is_reported_and_changes_nothing() {
 
     rewrite(&builder, &files, "");
     process.hang_up().await;
-    wait_for_reloads(&process, "success", 1.0).await;
+    process.wait_for_reloads("success", 1.0).await;
     let status = Caller::connect(process.admin()).await.call("GET", "/status").await.json();
     assert_eq!(status.get("refused_reload"), None);
 }
@@ -205,10 +198,10 @@ async fn many_reloads_under_load_fail_no_request() {
         process.hang_up().await;
         if round % 3 == 2 {
             failures += 1.0;
-            wait_for_reloads(&process, "failure", failures).await;
+            process.wait_for_reloads("failure", failures).await;
         } else {
             successes += 1.0;
-            wait_for_reloads(&process, "success", successes).await;
+            process.wait_for_reloads("success", successes).await;
         }
     }
     is_over.store(true, Ordering::Relaxed);

@@ -146,11 +146,7 @@ async fn reload(process: &Process, files: &Files, from: &str, to: &str) {
     assert!(text.contains(from), "{from} is not in {text}");
     std::fs::write(&files.config, text.replacen(from, to, 1)).unwrap();
     process.hang_up().await;
-    wait_until("the configuration was reloaded", async || {
-        let now = process.metrics().await.sum("config_reloads_total", &[("result", "success")]);
-        (now > before).then_some(())
-    })
-    .await;
+    process.wait_for_reloads("success", before + 1.0).await;
 }
 
 #[tokio::test]

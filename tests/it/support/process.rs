@@ -162,6 +162,14 @@ impl Process {
         .await;
     }
 
+    /// Waits until this many reloads have ended in `result`, `success` or `failure`.
+    pub(crate) async fn wait_for_reloads(&self, result: &str, count: f64) {
+        wait_until(&format!("{count} reloads end in {result}"), async || {
+            (self.metrics().await.sum("config_reloads_total", &[("result", result)]) >= count).then_some(())
+        })
+        .await;
+    }
+
     /// Returns what it wrote to stderr so far.
     pub(crate) fn log(&self) -> String {
         self.stderr.lock().unwrap().clone()

@@ -59,14 +59,6 @@ fn change_names(fleet: &Fleet, round: u32) {
     }
 }
 
-async fn wait_for_reloads(gateway: &Process, count: u32) {
-    wait_until(&format!("there were {count} reloads"), async || {
-        let reloads = gateway.metrics().await.sum("config_reloads_total", &[("result", "success")]);
-        (reloads >= f64::from(count)).then_some(())
-    })
-    .await;
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_token_of_a_tenant_reaches_the_endpoint_of_another() {
     let fleet = Fleet::start(TENANTS, "").await;
@@ -90,7 +82,7 @@ async fn no_token_of_a_tenant_reaches_the_endpoint_of_another() {
         });
         change_names(&fleet, round);
         gateway.hang_up().await;
-        wait_for_reloads(&gateway, round).await;
+        gateway.wait_for_reloads("success", f64::from(round)).await;
     }
     for endpoint in fleet.sandbox.endpoints() {
         endpoint.server.faults().clear().await;
