@@ -9,7 +9,7 @@ use std::time::Duration;
 use signalr_gateway::sandbox::GatewayConfig;
 
 use crate::support::{
-    BROADCAST_BODY, Caller, HarnessBuilder, Process, TEST_TIMEOUT, broadcast_request, request, wait_until, with_timeout,
+    BROADCAST_BODY, Caller, HarnessBuilder, Process, TEST_TIMEOUT, broadcast_request, request, wait_until,
 };
 
 /// The socket of a service manager that receives messages.
@@ -117,12 +117,11 @@ async fn connection_during_a_restart_with_inherited_sockets_waits_for_the_next_p
     for _ in 0..2 {
         process.terminate().await;
         assert_eq!(process.wait().await.0.code(), Some(0));
-        // Nobody accepts now, and the connection waits.
-        let waiting =
-            tokio::spawn(async move { Caller::connect(address).await.send(request("HEAD", "/api/health"), "").await });
+        // Nobody accepts now, and the connection waits in the queue of the socket.
+        let mut waiting = Caller::connect(address).await;
         process = Process::start_as_service(&sockets, &[], &arguments, folder).await;
-        with_timeout("the connection that waited", waiting).await.unwrap();
         process.wait_until_credentials_are("ready").await;
+        waiting.send(request("HEAD", "/api/health"), "").await.assert_status(200);
         broadcast(&process).await;
     }
 }
