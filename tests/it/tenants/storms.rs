@@ -1,6 +1,6 @@
 //! Reloads, refused tokens and throttling all at once.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::*;
@@ -16,14 +16,13 @@ const CALLERS: usize = 8;
 /// The number of reloads.
 const ROUNDS: u32 = 10;
 
-/// Calls endpoints in turn until the storm has ended. Returns how many calls were accepted.
-async fn call_until(listener: std::net::SocketAddr, number: usize, ended: Arc<AtomicBool>) -> usize {
+/// Calls endpoints in turn until the storm has ended, and counts the calls that are accepted.
+async fn call_until(listener: std::net::SocketAddr, number: usize, ended: Arc<AtomicBool>, accepted: Arc<AtomicUsize>) {
     let mut caller = Caller::connect(listener).await;
-    let mut accepted = 0;
     // Each caller begins elsewhere, and renamed endpoints are called by both names.
     for call in (number * TENANTS / CALLERS).. {
         if ended.load(Ordering::SeqCst) {
-            return accepted;
+            return;
         }
         let tenant = call % TENANTS + 1;
         let name = if tenant > STABLE && call % 2 == 0 { format!("r{tenant}") } else { format!("t{tenant}") };
@@ -33,9 +32,8 @@ async fn call_until(listener: std::net::SocketAddr, number: usize, ended: Arc<At
             Some("no_endpoint" | "endpoint_disabled") => assert!(tenant > STABLE, "{name}: {response:?}"),
             Some(kind) => assert_eq!(kind, "token_unavailable", "{name}: {response:?}"),
         }
-        accepted += usize::from(response.status == 202);
+        accepted.fetch_add(usize::from(response.status == 202), Ordering::SeqCst);
     }
-    accepted
 }
 
 /// Changes the tenants above [`STABLE`] in a way that depends on the round: renames, swaps, suspends, removes and adds.
@@ -63,9 +61,10 @@ fn change_names(fleet: &Fleet, round: u32) {
 async fn no_token_of_a_tenant_reaches_the_endpoint_of_another() {
     let fleet = Fleet::start(TENANTS, "").await;
     let gateway = fleet.start_gateway("").await;
-    let ended = Arc::new(AtomicBool::new(false));
-    let callers: Vec<_> =
-        (0..CALLERS).map(|number| tokio::spawn(call_until(gateway.listener(), number, Arc::clone(&ended)))).collect();
+    let (ended, accepted) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let callers: Vec<_> = (0..CALLERS)
+        .map(|number| tokio::spawn(call_until(gateway.listener(), number, Arc::clone(&ended), Arc::clone(&accepted))))
+        .collect();
     for round in 1..=ROUNDS {
         // Endpoints refuse tokens; some do so again for the next.
         for number in (1..=TENANTS).skip(round as usize).step_by(3) {
@@ -84,17 +83,16 @@ async fn no_token_of_a_tenant_reaches_the_endpoint_of_another() {
         gateway.hang_up().await;
         gateway.wait_for_reloads("success", f64::from(round)).await;
     }
+    wait_until("a call is accepted", async || (accepted.load(Ordering::SeqCst) > 0).then_some(())).await;
     for endpoint in fleet.sandbox.endpoints() {
         endpoint.server.faults().clear().await;
     }
     fleet.sandbox.entra().faults().clear().await;
     fleet.sandbox.directory().edit(|directory| directory.tenants.iter_mut().for_each(|tenant| tenant.throttled = None));
     ended.store(true, Ordering::SeqCst);
-    let mut accepted = 0;
     for caller in callers {
-        accepted += caller.await.unwrap();
+        caller.await.unwrap();
     }
-    assert!(accepted > 0, "no call was accepted");
 
     // Every tenant is served once the storm is over.
     let mut caller = Caller::connect(gateway.listener()).await;
@@ -106,7 +104,7 @@ async fn no_token_of_a_tenant_reaches_the_endpoint_of_another() {
             last = Some(broadcast(&mut caller, &name).await);
         }
     }
-    assert!(fleet.assert_own_tokens() >= accepted + STABLE);
+    assert!(fleet.assert_own_tokens() >= accepted.load(Ordering::SeqCst) + STABLE);
     for number in 1..=TENANTS {
         // A stable tenant gets its own hubs only, any other those of its former names and of its neighbour.
         let neighbour = if number % 2 == 0 { number - 1 } else { number + 1 };
