@@ -19,7 +19,8 @@ use tokio::net::TcpStream;
 use super::nginx::nginx;
 use super::server::{Server, folder, free_address};
 use super::support::{
-    BROADCAST_BODY, Caller, HarnessBuilder, Process, Response, broadcast_request, run, wait_until, with_timeout,
+    BROADCAST_BODY, Caller, HarnessBuilder, Process, RawConnection, Response, broadcast_request, run, wait_until,
+    with_timeout,
 };
 
 const KEY: &str = "8e03978e-40d5-43dd-bc93-6894a57f9324";
@@ -60,6 +61,16 @@ impl Redis {
 
     fn url(&self) -> String {
         format!("redis://{}/0", self.address)
+    }
+
+    /// Waits until the server has this many keys.
+    async fn wait_for_keys(&self, count: usize) {
+        wait_until(&format!("there are {count} keys"), async || {
+            let mut connection = RawConnection::connect(self.address).await;
+            let size = connection.write("DBSIZE\r\n").await.read_to(b"\r\n").await?;
+            (size == format!(":{count}\r\n").as_bytes()).then_some(())
+        })
+        .await;
     }
 }
 
@@ -113,6 +124,20 @@ impl Replicas {
 
     async fn wait_until_sent(&self, count: usize) {
         wait_until("the calls arrive", async || (self.sent() >= count).then_some(())).await;
+    }
+
+    /// Stops the replicas in order. Returns their logs.
+    async fn stop(&mut self) -> Vec<String> {
+        for process in &self.processes {
+            process.terminate().await;
+        }
+        let mut logs = Vec::new();
+        for process in self.processes.drain(..) {
+            let (status, log) = process.wait().await;
+            assert!(status.success(), "{status}: {log}");
+            logs.push(log);
+        }
+        logs
     }
 
     async fn store_is(&self, replica: usize, state: &str) {
@@ -241,9 +266,10 @@ async fn replica_whose_claim_was_taken_over_can_no_longer_send() {
     let occupying =
         tokio::spawn(async move { Caller::connect(listener).await.send(broadcast_request(), BROADCAST_BODY).await });
     replicas.wait_until_sent(1).await;
+    redis.wait_for_keys(0).await;
     let late = tokio::spawn(async move { keyed(listener, KEY, BROADCAST_BODY).await });
-    // Longer than the lease of a claim: another replica takes it over.
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    redis.wait_for_keys(1).await;
+    // It waits for longer than the lease of its claim: another replica takes the claim over.
     let taken_over = with_timeout("the other replica", keyed(other.listener(0), KEY, BROADCAST_BODY)).await;
     assert!(!is_replay(taken_over.assert_status(202)));
     occupying.await.unwrap().assert_status(202);
@@ -376,7 +402,7 @@ async fn no_message_is_delivered_twice_and_none_is_lost_that_was_answered_202() 
     let mut redis = Redis::start(&[]).await;
     let idempotency = format!("store = \"{}\"\nstore_timeout = \"400ms\"", redis.url());
     let more = "[health]\nfailures = 1000000\n[timeouts]\nrequest = \"4s\"\ntry = \"2s\"\n";
-    let replicas = Replicas::start(2, "first", &idempotency, more).await;
+    let mut replicas = Replicas::start(2, "first", &idempotency, more).await;
     let (ingress, _folder) = nginx(&[replicas.listener(0), replicas.listener(1)], "proxy_next_upstream off;").await;
     let address = ingress.address();
     let is_over = Arc::new(AtomicBool::new(false));
@@ -428,8 +454,8 @@ async fn no_message_is_delivered_twice_and_none_is_lost_that_was_answered_202() 
     }
     is_over.store(true, Ordering::Relaxed);
     let known: Vec<_> = join_all(callers).await.into_iter().flat_map(Result::unwrap).collect();
-    // Until the endpoint has carried out what was delayed.
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    // Nothing is sent any more once the replicas have ended.
+    let logs = replicas.stop().await.join("\n--\n");
 
     let processed: Vec<String> = ["east", "west"]
         .iter()
@@ -444,7 +470,6 @@ async fn no_message_is_delivered_twice_and_none_is_lost_that_was_answered_202() 
     let count = |message: &str| processed.iter().filter(|one| *one == message).count();
     let accepted = known.iter().filter(|(known, _)| *known == Known::Accepted).count();
     println!("{accepted} of {} messages accepted, store paused {paused} times and killed {killed} times", known.len());
-    let logs = replicas.processes.iter().map(Process::log).collect::<Vec<_>>().join("\n--\n");
     assert!(accepted > 0 && known.len() > 8 && paused + killed > 0, "{logs}");
     for (known, message) in &known {
         let times = count(message);
