@@ -24,13 +24,16 @@ const NEAR: &str = "127.0.0.7";
 /// Another one.
 const FAR: &str = "127.0.0.9";
 
+/// The burst of a caller: far more calls than the rate refills in the meantime.
+pub(super) const BURST: usize = 20;
+
 /// Routes calls from [`NEAR`] to `west`, and trusts the proxy at 127.0.0.1.
 const LISTENERS: &str = "[[routes]]\nname = \"near\"\nmatch = { client = \"127.0.0.7\" }\nendpoints = [\"west\"]\n\
     [[routes]]\nname = \"others\"\nendpoints = [\"east\"]\n\
     [listeners.headers]\nbind = \"127.0.0.1:0\"\ntrusted_proxies = [\"127.0.0.1\"]\n\
-    client_rate = { per_second = 1, burst = 3 }\n\
+    client_rate = { per_second = 1, burst = 20 }\n\
     [listeners.protocol]\nbind = \"127.0.0.1:0\"\ntrusted_proxies = [\"127.0.0.1\"]\nproxy_protocol = true\n\
-    client_rate = { per_second = 1, burst = 3 }\n";
+    client_rate = { per_second = 1, burst = 20 }\n";
 
 async fn gateway(more: &str) -> Harness {
     Harness::start(|options| {
@@ -94,14 +97,38 @@ async fn send(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, head
 }
 
 /// Asserts that callers behind the proxy are told apart, by routes and by rates, whatever headers they make up.
+/// Their burst is [`BURST`].
 pub(super) async fn assert_callers_are_told_apart(harness: &Harness, proxy: SocketAddr, made_up: &[(&str, &str)]) {
+    let mut accepted = Vec::new();
+    // The second caller calls when the first has exceeded its rate.
     for source in [NEAR, FAR] {
-        for headers in [&[][..], made_up, made_up] {
+        for headers in [&[][..], made_up] {
             call_from(source, proxy, headers).await.assert_status(202);
         }
-        call_from(source, proxy, &[]).await.assert_gateway_error(429, "rate_limited");
+        let own = 2 + exceed_rate(source, proxy, &[]).await;
+        assert!(own >= BURST, "{source}: {own} calls");
+        let refilled = exceed_rate(source, proxy, made_up).await;
+        assert!(refilled < BURST / 2, "{source}: {refilled} calls with headers that it made up");
+        accepted.push(own + refilled);
     }
-    assert_eq!((harness.arrivals("west").len(), harness.arrivals("east").len()), (3, 3));
+    assert_eq!([harness.arrivals("west").len(), harness.arrivals("east").len()], accepted[..]);
+}
+
+/// Calls until the rate is exceeded. Returns how many calls were accepted.
+async fn exceed_rate(source: &str, proxy: SocketAddr, headers: &[(&str, &str)]) -> usize {
+    let mut accepted = 0;
+    wait_until("the rate is exceeded", async || {
+        let answer = call_from(source, proxy, headers).await;
+        if answer.status == StatusCode::TOO_MANY_REQUESTS {
+            answer.assert_gateway_error(429, "rate_limited");
+            return Some(());
+        }
+        answer.assert_status(202);
+        accepted += 1;
+        None
+    })
+    .await;
+    accepted
 }
 
 #[tokio::test]

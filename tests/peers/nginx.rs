@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use tempfile::TempDir;
 
-use super::haproxy::{assert_callers_are_told_apart, call_from};
+use super::haproxy::{BURST, assert_callers_are_told_apart, call_from};
 use super::server::{Server, folder, free_address};
 use super::support::Harness;
 
@@ -54,7 +54,7 @@ async fn gateway(more: &str) -> Harness {
 async fn callers_behind_an_ingress_are_told_apart_whatever_they_send() {
     // An ingress either appends to the caller's header or replaces it.
     for header in ["$proxy_add_x_forwarded_for", "$remote_addr"] {
-        let harness = gateway("client_rate = { per_second = 1, burst = 3 }\n").await;
+        let harness = gateway(&format!("client_rate = {{ per_second = 1, burst = {BURST} }}\n")).await;
         let directives = format!("proxy_set_header X-Forwarded-For {header}; proxy_set_header Forwarded \"\";");
         let (proxy, _folder) = nginx(&[harness.listener("ingress")], &directives).await;
         let made_up = [("x-forwarded-for", "127.0.0.7, nonsense"), ("forwarded", "for=127.0.0.7")];
