@@ -21,7 +21,7 @@ pub(super) async fn nginx(upstreams: &[SocketAddr], directives: &str) -> (Server
             access_log off;
             client_body_temp_path {path}/body; proxy_temp_path {path}/proxy; fastcgi_temp_path {path}/fastcgi;
             uwsgi_temp_path {path}/uwsgi; scgi_temp_path {path}/scgi;
-            upstream upstreams {{ {servers} }}
+            upstream upstreams {{ {servers} keepalive 8; }}
             server {{
                 listen {address};
                 location / {{

@@ -6,7 +6,8 @@ use std::path::Path;
 use signalr_gateway::sandbox::GatewayConfig;
 use tokio::sync::watch;
 
-use super::server::{Server, folder, free_address};
+use super::nginx::nginx;
+use super::server::free_address;
 use super::support::{BROADCAST_BODY, Caller, HarnessBuilder, Process, broadcast_request, with_timeout};
 
 /// A replica with an address of its own.
@@ -61,36 +62,10 @@ async fn restart_of_one_replica_after_the_other_loses_no_call() {
     for address in addresses {
         replicas.push(Replica::start(address, config, builder.folder.path()).await);
     }
-    let proxy_folder = folder();
-    let (path, address) = (proxy_folder.path().display(), free_address());
     // Only what was not sent is tried at the other replica, so a call that is lost is seen. Each call may try both: a replica is
     // not left out for a while after it was down.
-    let configuration = format!(
-        "daemon off; pid {path}/nginx.pid; error_log stderr; worker_processes 1;
-        events {{ }}
-        http {{
-            access_log off;
-            client_body_temp_path {path}/body; proxy_temp_path {path}/proxy; fastcgi_temp_path {path}/fastcgi;
-            uwsgi_temp_path {path}/uwsgi; scgi_temp_path {path}/scgi;
-            upstream replicas {{
-                server {} max_fails=0; server {} max_fails=0;
-                keepalive 8;
-            }}
-            server {{
-                listen {address};
-                location / {{
-                    proxy_pass http://replicas; proxy_http_version 1.1; proxy_set_header Connection \"\";
-                    proxy_set_header Host $http_host; proxy_next_upstream error;
-                }}
-            }}
-        }}
-        ",
-        addresses[0], addresses[1]
-    );
-    std::fs::write(proxy_folder.path().join("nginx.conf"), configuration).unwrap();
-    let (prefix, file) = (path.to_string(), format!("{path}/nginx.conf"));
-    let arguments = ["-p", &prefix, "-c", &file, "-e", "stderr"];
-    let proxy = Server::start("/usr/sbin/nginx", &arguments, address, proxy_folder.path()).await;
+    let directives = "proxy_set_header Connection \"\"; proxy_next_upstream error;";
+    let (proxy, _folder) = nginx(&addresses, directives).await;
 
     let (stop, stopped) = watch::channel(false);
     let proxy = proxy.address();
