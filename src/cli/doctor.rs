@@ -135,7 +135,8 @@ fn store_to_json(store: &StoreCheck) -> Value {
             "ok": false,
             "problem": err.what.to_string(),
             "result": err.cause,
-            "mend": err.what.remedy(),
+            // As in the steps of endpoints.
+            "mend": [{ "note": err.what.remedy(), "command": null }],
         }),
     }
 }

@@ -2,7 +2,8 @@
 
 use super::client::Client;
 
-/// Returns what in the configuration of a store lets it lose keys. Nothing if it cannot be told: hosted stores refuse `CONFIG`.
+/// Returns what in the configuration of a store lets it lose keys. Empty if it does not say: hosted stores refuse
+/// `CONFIG`.
 pub(super) async fn warnings(client: &Client) -> Vec<String> {
     let mut settings = Vec::new();
     for pattern in ["append*", "maxmemory*"] {
