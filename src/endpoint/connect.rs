@@ -23,13 +23,19 @@ use crate::tls::Trust;
 
 /// The parts that connections to one endpoint are opened with.
 pub(super) struct Connector {
-    lookup: Lookup,
-    /// The proxy, and the endpoint as the destination of its tunnels. The name is then resolved by the proxy.
-    proxy: Option<(Arc<Proxy>, Target)>,
+    path: NetworkPath,
     uri: Uri,
     tls: Option<Tls>,
     resolve_timeout: Duration,
     timeout: Duration,
+}
+
+/// How the endpoint is reached.
+enum NetworkPath {
+    /// By an address of its host.
+    Direct(Lookup),
+    /// By a tunnel of this proxy, which resolves the name of its destination.
+    Proxy(Arc<Proxy>, Target),
 }
 
 struct Tls {
@@ -55,13 +61,14 @@ impl Connector {
             None
         };
         let Origin { host, port, .. } = &settings.origin;
-        let proxy = match &settings.proxy {
-            Some(proxy) => Some((proxies.get(proxy, &settings.name, tls_clients)?, Target::new(host, *port))),
-            None => None,
+        let path = match &settings.proxy {
+            Some(proxy) => {
+                NetworkPath::Proxy(proxies.get(proxy, &settings.name, tls_clients)?, Target::new(host, *port))
+            }
+            None => NetworkPath::Direct(Lookup::new(host, *port)),
         };
-        let lookup = Lookup::new(host, *port);
         let (resolve_timeout, timeout) = (settings.resolve_timeout, settings.connect_timeout);
-        Ok(Self { lookup, proxy, uri, tls, resolve_timeout, timeout })
+        Ok(Self { path, uri, tls, resolve_timeout, timeout })
     }
 
     /// Returns the TLS client, if connections use TLS.
@@ -71,7 +78,7 @@ impl Connector {
 
     /// Returns whether a connection waits for the addresses of the host.
     pub(super) fn is_resolving(&self) -> bool {
-        self.lookup.is_pending()
+        matches!(&self.path, NetworkPath::Direct(lookup) if lookup.is_pending())
     }
 
     /// Returns the endpoint's scheme, host and port.
@@ -88,9 +95,11 @@ impl Connector {
         version: HttpVersion,
         wrap: impl FnOnce(TcpStream) -> S,
     ) -> Result<Socket<S>, ConnectError> {
-        let (carrier, deadline) = match &self.proxy {
-            None => self.connect_directly(wrap).await?,
-            Some((proxy, target)) => proxy.connect(target, self.resolve_timeout, self.timeout, wrap).await?,
+        let (carrier, deadline) = match &self.path {
+            NetworkPath::Direct(lookup) => self.connect_directly(lookup, wrap).await?,
+            NetworkPath::Proxy(proxy, target) => {
+                proxy.connect(target, self.resolve_timeout, self.timeout, wrap).await?
+            }
         };
         let Some(tls) = &self.tls else { return Ok(Socket::Left(carrier)) };
         let secured = tokio::time::timeout_at(deadline, tls.client.handshake(version, tls.name.clone(), carrier)).await;
@@ -100,9 +109,10 @@ impl Connector {
     /// Connects to the endpoint's host. Returns the deadline of what follows as well.
     async fn connect_directly<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
+        lookup: &Lookup,
         wrap: impl FnOnce(TcpStream) -> S,
     ) -> Result<(Carrier<S>, Instant), ConnectError> {
-        let resolved = self.lookup.resolve(self.resolve_timeout).await?;
+        let resolved = lookup.resolve(self.resolve_timeout).await?;
         let deadline = Instant::now() + self.timeout;
         match tokio::time::timeout_at(deadline, race::connect(resolved)).await {
             Ok(connected) => {
