@@ -38,7 +38,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve until SIGTERM or SIGINT. SIGHUP or a changed file reloads the configuration.
+    /// Serve until SIGTERM or SIGINT. SIGHUP or a changed file reloads the configuration; SIGUSR1 turns debug lines on for ten
+    /// minutes, or off.
     Run(run::Options),
     /// Check a configuration: print all problems at once, or the effective settings and their origins.
     Check(check::Options),

@@ -75,6 +75,7 @@ pub(super) async fn serve(
         None => gateway,
     };
     let shutdown = shutdown_signal()?;
+    logging::debug_signal::follow()?;
     let (mut on_serving, mut on_serving_result) = (Some(on_serving), Ok(()));
     let served = gateway.serve_reporting(shutdown, |event| match event {
         GatewayEvent::Serving(addresses, workers) => {
@@ -89,7 +90,10 @@ pub(super) async fn serve(
                 on_serving_result = on_serving(addresses);
             }
         }
-        GatewayEvent::Reloaded(addresses) => manager.ready(&status(addresses)),
+        GatewayEvent::Reloaded(addresses, settings) => {
+            logging::reload(settings);
+            manager.ready(&status(addresses));
+        }
         GatewayEvent::Rejected(problem) => {
             manager.ready(&format!("the new configuration was rejected, the previous one stays in force: {problem}"));
         }

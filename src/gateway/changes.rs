@@ -29,6 +29,9 @@ pub(super) fn changes(old: &Settings, new: &Settings) -> Vec<String> {
     if old.proxy != new.proxy {
         changes.push("limits, timeouts, retry, forwarding or logging.access changed".to_owned());
     }
+    if old.logging != new.logging {
+        changes.push("logging changed".to_owned());
+    }
     if old.store != new.store {
         changes.push("idempotency.store changed".to_owned());
     }

@@ -9,6 +9,7 @@ mod detached;
 mod dry_run;
 mod error;
 mod live;
+mod log_filter;
 mod parts;
 mod settings;
 mod tls_follower;
@@ -28,6 +29,7 @@ pub use detached::{WorkFailed, run_detached};
 pub use dry_run::{Decision, Destination, DryRun, DryRunCall, InvalidCall, error_kinds};
 pub use error::GatewayError;
 pub use live::Addresses;
+pub use log_filter::{LogFilter, LogFilterError};
 pub use settings::{LogFormat, LoggingSettings, MetricsSettings, Settings, short_hash};
 
 /// A gateway whose parts are built and whose sockets are bound. It has sent no request yet.
@@ -45,7 +47,7 @@ pub enum GatewayEvent<'a> {
     /// The listeners accept connections.
     Serving(&'a Addresses, WorkerHandles),
     /// A new configuration is in force.
-    Reloaded(&'a Addresses),
+    Reloaded(&'a Addresses, &'a LoggingSettings),
     /// A new configuration was rejected, for this reason. The previous one stays in force.
     Rejected(&'a str),
     /// The gateway has begun to stop.
@@ -189,7 +191,7 @@ impl Gateway {
                     running.replace_listeners(live.commit(prepared, &admin));
                     // The server has put the new files in force.
                     live.follow_tls();
-                    on_event(GatewayEvent::Reloaded(live.addresses()));
+                    on_event(GatewayEvent::Reloaded(live.addresses(), &live.settings().logging));
                 }
                 Err(problem) => {
                     on_event(GatewayEvent::Rejected(&problem));

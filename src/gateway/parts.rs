@@ -132,9 +132,9 @@ fn keep_until_restart(new: &mut Settings, old: &Settings) -> Vec<&'static str> {
         keys.push("metrics");
         new.metrics = old.metrics;
     }
-    if new.logging != old.logging {
-        keys.push("logging.filter, logging.format");
-        new.logging = old.logging.clone();
+    if new.logging.format != old.logging.format {
+        keys.push("logging.format");
+        new.logging.format = old.logging.format;
     }
     if !keys.is_empty() {
         let Settings { admin, serve, metrics, logging, hash, .. } = &new;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use aws_lc_rs::digest;
 
+use super::log_filter::LogFilter;
 use crate::admin::AdminSettings;
 use crate::credential::{CredentialSettings, TokenSettings};
 use crate::endpoint::{DisabledEndpoint, EndpointSettings};
@@ -95,8 +96,8 @@ pub struct MetricsSettings {
 /// The settings of the logs, which go to stderr.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoggingSettings {
-    /// A `tracing` filter, such as `info` or `signalr_gateway=debug`.
-    pub filter: String,
+    /// Which lines are written.
+    pub filter: LogFilter,
     /// The format of a line.
     pub format: LogFormat,
     /// The maximum number of lines per second for each kind of event that callers cause, such as failed requests; 0 for no

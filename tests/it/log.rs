@@ -145,6 +145,62 @@ async fn limits_the_rate_of_log_lines_about_failures() {
     assert_eq!(lines.iter().filter(|line| line["status"] == 202).count(), 150);
 }
 
+/// Waits until the log has a line with these words after this many bytes.
+async fn logged(process: &Process, since: usize, words: &str) {
+    wait_until(&format!("the log says {words:?}"), async || process.log()[since..].contains(words).then_some(())).await;
+}
+
+#[tokio::test]
+async fn filter_and_access_follow_a_reload_and_a_signal_turns_debug_lines_on_and_off() {
+    let builder = HarnessBuilder::start().await;
+    let files = builder.sandbox.write_files(builder.folder.path(), &GatewayConfig::default()).unwrap();
+    let config = std::fs::read_to_string(&files.config).unwrap();
+    let configure = |logging: &str| std::fs::write(&files.config, format!("{config}\n[logging]\n{logging}\n")).unwrap();
+    configure("filter = \"warn\"");
+    let arguments = ["run", "--config", files.config.to_str().unwrap(), "--set", "shutdown.delay=0s"];
+    let process = Process::start(&arguments, &[], builder.folder.path()).await;
+    process.wait_until_credentials_are("ready").await;
+    let mut caller = Caller::connect(process.listener()).await;
+    let mut call = async |id: &str| {
+        caller.send(broadcast_request().header("x-request-id", id), BROADCAST_BODY).await.assert_status(202);
+    };
+    call("at-warn").await;
+
+    configure("filter = \"info\"");
+    process.hang_up().await;
+    process.wait_for_reloads("success", 1.0).await;
+    call("at-info").await;
+    logged(&process, 0, "at-info").await;
+    assert!(!process.log().contains("at-warn"), "{}", process.log());
+
+    configure("filter = \"info\"\naccess = \"failures\"");
+    process.hang_up().await;
+    process.wait_for_reloads("success", 2.0).await;
+    call("not-failed").await;
+
+    process.toggle_debug().await;
+    logged(&process, 0, "debug lines are on for 10m").await;
+    // A worker that adopts a configuration says so at `debug`.
+    let since = process.log().len();
+    process.hang_up().await;
+    process.wait_for_reloads("success", 3.0).await;
+    call("with-debug").await;
+    logged(&process, since, "\"level\":\"DEBUG\"").await;
+    process.toggle_debug().await;
+    logged(&process, since, "debug lines are off").await;
+
+    // What would silence the log is no configuration.
+    configure("filter = \"warning\"");
+    process.hang_up().await;
+    process.wait_for_reloads("failure", 1.0).await;
+    logged(&process, since, "did you mean `warn`?").await;
+    process.terminate().await;
+    let (_, log) = process.wait().await;
+    assert!(!log.contains("not-failed"), "{log}");
+    let after = log.split_once("debug lines are off").unwrap().1;
+    assert!(!after.contains("\"level\":\"DEBUG\"") && after.contains("shutting down"), "{after}");
+}
+
 #[tokio::test]
 async fn startup_error_does_not_wait_for_the_reader_of_the_log() {
     let (stderr, _unread) = full_stderr();

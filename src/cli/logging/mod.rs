@@ -1,5 +1,7 @@
 //! Logging to stderr: text on a terminal, JSON otherwise. A slow or stalled reader of stderr blocks no other thread.
 
+pub(super) mod debug_signal;
+mod filter;
 mod throttle;
 mod writer;
 
@@ -11,30 +13,33 @@ use std::time::Duration;
 use anyhow::Context;
 use tracing_appender::non_blocking::WorkerGuard;
 use tracing_subscriber::Layer;
-use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::gateway::{LogFormat, LoggingSettings};
-use throttle::{Throttle, ThrottleLayer};
+use filter::FilterInForce;
+use throttle::{LOG, Throttle, ThrottleLayer};
 
-/// The levels of the identity libraries, which log each token acquisition as the gateway does.
-const LIBRARY_LEVELS: &str = "azure_identity=warn,azure_core=warn,typespec_client_core=warn";
 /// The timeout for writing the remaining lines when the process ends.
 pub(super) const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The running logger, until [`finish`] stops it.
-static RUNNING: Mutex<Option<(WorkerGuard, Arc<Throttle>)>> = Mutex::new(None);
+static RUNNING: Mutex<Option<Logger>> = Mutex::new(None);
+
+struct Logger {
+    writer: WorkerGuard,
+    throttle: Arc<Throttle>,
+    filter: FilterInForce,
+}
 
 /// Sets up logging for the process, including panics. [`finish`] writes the remaining lines.
 pub(super) fn init(settings: &LoggingSettings) -> anyhow::Result<()> {
-    let filter: Targets =
-        format!("{LIBRARY_LEVELS},{}", settings.filter).parse().context("`logging.filter` is not a filter")?;
     let is_text = match settings.format {
         LogFormat::Auto => stderr().is_terminal(),
         LogFormat::Text => true,
         LogFormat::Json => false,
     };
+    let filter = FilterInForce::new(settings.filter.clone());
     let throttle = Arc::new(Throttle::new(settings.failures_per_second));
     let (writer, guard) = writer::start(is_text, &throttle).context("cannot write to stderr")?;
     // By default, the layer prints formatting errors to stderr, bypassing the writer.
@@ -44,21 +49,44 @@ pub(super) fn init(settings: &LoggingSettings) -> anyhow::Result<()> {
     } else {
         layer.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed()
     };
-    let subscriber = tracing_subscriber::registry().with(layer).with(filter).with(ThrottleLayer(Arc::clone(&throttle)));
+    let subscriber =
+        tracing_subscriber::registry().with(layer).with(filter.clone()).with(ThrottleLayer(Arc::clone(&throttle)));
     subscriber.try_init().context("cannot set up logging")?;
-    *RUNNING.lock().unwrap_or_else(PoisonError::into_inner) = Some((guard, throttle));
+    *RUNNING.lock().unwrap_or_else(PoisonError::into_inner) = Some(Logger { writer: guard, throttle, filter });
     log_panics();
     Ok(())
+}
+
+/// Puts the settings of a reload in force. The format stays: it may change only at a restart.
+pub(super) fn reload(settings: &LoggingSettings) {
+    if let Some(logger) = &*RUNNING.lock().unwrap_or_else(PoisonError::into_inner) {
+        logger.filter.configure(&settings.filter);
+        logger.throttle.set_rate(settings.failures_per_second);
+    }
+}
+
+/// Turns debug lines on for some time, or off if `time` is `None`. The log says so, whatever its filter.
+fn set_debug(time: Option<Duration>) {
+    let filter = RUNNING.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|logger| logger.filter.clone());
+    let Some(filter) = filter else { return };
+    if let Some(time) = time {
+        filter.set_debug(true);
+        let time = humantime::format_duration(time);
+        tracing::info!(target: LOG, "debug lines are on for {time}, since SIGUSR1 was received; another one turns them off");
+    } else {
+        tracing::info!(target: LOG, "debug lines are off; `logging.filter` is in force again");
+        filter.set_debug(false);
+    }
 }
 
 /// Writes the remaining lines, for at most a second. Later lines are lost.
 pub(super) fn finish() {
     let running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner).take();
-    let Some((guard, throttle)) = running else { return };
+    let Some(Logger { writer, throttle, .. }) = running else { return };
     throttle.report_dropped();
     throttle.report();
     // The guard waits for the writing thread, and prints to stdout if that thread hangs. Both may block.
-    run_with_timeout(FLUSH_TIMEOUT, move || drop(guard));
+    run_with_timeout(FLUSH_TIMEOUT, move || drop(writer));
 }
 
 /// Runs work that may block forever, such as a write to a full pipe, on its own thread. Waits for it at most `time`.

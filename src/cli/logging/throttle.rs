@@ -34,8 +34,6 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 /// The rate limiters of all kinds of lines.
 #[derive(Debug)]
 pub(super) struct Throttle {
-    /// The rate of each kind. `None` is no limit.
-    quota: Option<Quota>,
     kinds: Mutex<Kinds>,
     hasher: RandomState,
     /// The number of lines dropped for a slow reader that have been reported.
@@ -44,6 +42,8 @@ pub(super) struct Throttle {
 
 #[derive(Debug)]
 struct Kinds {
+    /// The rate of each kind. `None` is no limit.
+    quota: Option<Quota>,
     /// By call site and label. Labels are error kinds and statuses, so the number of entries is bounded.
     kinds: HashMap<(Identifier, u64), Kind>,
     reported: Instant,
@@ -66,22 +66,30 @@ struct Label {
 impl Throttle {
     /// Creates a throttle with a rate for each kind, in lines a second. 0 is no limit.
     pub(super) fn new(per_second: u32) -> Self {
-        let quota = NonZeroU32::new(per_second).map(|per_second| {
-            Quota::per_second(per_second)
-                .allow_burst(per_second.saturating_mul(NonZeroU32::MIN.saturating_add(BURST_SECONDS - 1)))
-        });
-        let kinds = Kinds { kinds: HashMap::new(), reported: Instant::now() };
-        Self { quota, kinds: Mutex::new(kinds), hasher: RandomState::new(), reported_dropped: AtomicU64::new(0) }
+        let kinds = Kinds { quota: quota(per_second), kinds: HashMap::new(), reported: Instant::now() };
+        Self { kinds: Mutex::new(kinds), hasher: RandomState::new(), reported_dropped: AtomicU64::new(0) }
+    }
+
+    /// Replaces the rate of each kind.
+    pub(super) fn set_rate(&self, per_second: u32) {
+        let mut kinds = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
+        let quota = quota(per_second);
+        if kinds.quota != quota {
+            kinds.quota = quota;
+            if let Some(quota) = quota {
+                kinds.kinds.values_mut().for_each(|kind| kind.limiter = RateLimiter::direct(quota));
+            }
+        }
     }
 
     /// Returns whether a line may be written. If not, counts it as left out.
     fn allows(&self, event: &Event<'_>) -> bool {
-        let Some(quota) = self.quota else { return true };
         let metadata = event.metadata();
         let mut label = Label::default();
         event.record(&mut label);
         let key = (metadata.callsite(), self.hasher.hash_one(&label));
         let mut kinds = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(quota) = kinds.quota else { return true };
         let kind = kinds.kinds.entry(key).or_insert_with(|| Kind {
             target: metadata.target(),
             label,
@@ -133,6 +141,13 @@ impl Throttle {
         let left_out = kinds.kinds.values_mut().filter(|kind| kind.left_out > 0);
         left_out.map(|kind| (kind.target, kind.label.clone(), std::mem::take(&mut kind.left_out))).collect()
     }
+}
+
+fn quota(per_second: u32) -> Option<Quota> {
+    NonZeroU32::new(per_second).map(|per_second| {
+        Quota::per_second(per_second)
+            .allow_burst(per_second.saturating_mul(NonZeroU32::MIN.saturating_add(BURST_SECONDS - 1)))
+    })
 }
 
 /// Whether callers can cause a line at any rate.
@@ -240,7 +255,10 @@ mod tests {
 
     #[test]
     fn leaves_out_no_line_without_a_rate() {
-        let (lines, _) = with_throttle(0, || (0..500).for_each(|_| failed("malformed")));
+        let (lines, throttle) = with_throttle(0, || (0..500).for_each(|_| failed("malformed")));
         assert_eq!(lines, 500);
+        // A reload may set one.
+        throttle.set_rate(1);
+        assert!(throttle.kinds.lock().unwrap().quota.is_some());
     }
 }

@@ -54,7 +54,7 @@ impl Default for MetricsFile {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct LoggingFile {
-    /// A level, or a filter such as `info,signalr_gateway::credential=debug`.
+    /// A level, or levels by target such as `info,signalr_gateway::credential=debug`.
     pub(crate) filter: String,
     /// `auto` (text on a terminal, JSON otherwise), `text` or `json`.
     pub(crate) format: FormatFile,

@@ -3,7 +3,8 @@
 use super::context::{Context, key};
 use super::values;
 use crate::config::file::{ConfigFile, FormatFile};
-use crate::gateway::{LogFormat, LoggingSettings, MetricsSettings};
+use crate::config::problem::did_you_mean;
+use crate::gateway::{LogFilter, LogFilterError, LogFormat, LoggingSettings, MetricsSettings};
 use crate::serve::ServeSettings;
 
 /// Chosen: more workers than any machine has cores.
@@ -57,12 +58,12 @@ pub(super) fn lower_metrics(file: &ConfigFile, context: &mut Context<'_>) -> Met
 
 pub(super) fn lower_logging(file: &ConfigFile, context: &mut Context<'_>) -> LoggingSettings {
     let logging = &file.logging;
-    if let Err(err) = logging.filter.parse::<tracing_subscriber::filter::targets::Targets>() {
-        let fix = "write a level (`error`, `warn`, `info`, `debug`, `trace`) or `info,signalr_gateway=debug`";
-        context.problem(&key(&["logging", "filter"]), format!("`{}` is not a filter: {err}", logging.filter), fix);
-    }
+    let filter = LogFilter::parse(&logging.filter).unwrap_or_else(|err| {
+        report_filter(&logging.filter, &err, context);
+        LogFilter::default()
+    });
     LoggingSettings {
-        filter: logging.filter.clone(),
+        filter,
         format: match logging.format {
             FormatFile::Auto => LogFormat::Auto,
             FormatFile::Text => LogFormat::Text,
@@ -70,4 +71,12 @@ pub(super) fn lower_logging(file: &ConfigFile, context: &mut Context<'_>) -> Log
         },
         failures_per_second: logging.failures_per_second,
     }
+}
+
+fn report_filter(filter: &str, err: &LogFilterError, context: &mut Context<'_>) {
+    let meant = err.unknown_word().and_then(|(word, known)| did_you_mean(word, known.iter().map(String::as_str)));
+    let fix = "write a level (`error`, `warn`, `info`, `debug`, `trace`), or levels by target such as \
+               `info,signalr_gateway::credential=debug`";
+    let fix = meant.map_or_else(|| fix.to_owned(), |meant| format!("{meant} {fix}"));
+    context.problem(&key(&["logging", "filter"]), format!("`{filter}` is not a filter: {err}"), fix);
 }

@@ -125,7 +125,10 @@ fn reports_each_mistake_in_a_key() {
         (("[endpoints.east]", "[timeouts]\nidle='0s'\n[endpoints.east]"), "is zero, must be longer"),
         (("[endpoints.east]", "[limits]\nmax_body='1GB'\n[endpoints.east]"), "is not a size"),
         (("[endpoints.east]", "[limits]\nmax_body=true\n[endpoints.east]"), "is true or false, must be"),
-        (("[endpoints.east]", "[logging]\nfilter='loud=very'\n[endpoints.east]"), "is not a filter"),
+        (
+            ("[endpoints.east]", "[logging]\nfilter='loud=very'\n[endpoints.east]"),
+            "nothing logs with the target `loud`",
+        ),
         (("[endpoints.east]", "[endpoints.east"), "not valid TOML"),
     ] {
         let text = minimal().replace(change.0, change.1);

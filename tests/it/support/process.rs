@@ -194,6 +194,11 @@ impl Process {
         self.signal("-HUP").await;
     }
 
+    /// Sends SIGUSR1.
+    pub(crate) async fn toggle_debug(&self) {
+        self.signal("-USR1").await;
+    }
+
     async fn signal(&self, signal: &str) {
         let id = self.child.id().unwrap().to_string();
         assert!(Command::new("kill").args([signal, &id]).status().await.unwrap().success());
