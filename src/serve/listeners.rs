@@ -211,12 +211,8 @@ fn set_up_tls(
     let (tls, new_tls) = match live {
         Some((live, same)) if same == settings => (Arc::clone(live), None),
         Some((live, _other)) => (Arc::clone(live), Some(load_tls(listener, settings, &mut warnings)?)),
-        None => {
-            let tls = load_tls(listener, settings, &mut warnings)?;
-            let now = SystemTime::now();
-            warnings.extend(tls.check_validity(&settings.certificate, now).map(|err| err.to_string()));
-            (LiveTls::new(listener, settings, tls), None)
-        }
+        // Whether the certificate is valid now is the matter of `LiveTls::reload`, which reports it once.
+        None => (LiveTls::new(listener, settings, load_tls(listener, settings, &mut warnings)?), None),
     };
     log_warnings(listener, warnings);
     Ok((Some(tls), new_tls))
