@@ -119,11 +119,11 @@ impl<H: Handler> ConnectionServer<H> {
         }
         let forwarded_for =
             address.and_then(|address| HeaderValue::try_from(address.ip().to_canonical().to_string()).ok());
-        let tls = listener.tls.as_ref().map(|tls| tls.current());
+        let tls = listener.tls.as_ref().map(|live| (live, live.current()));
         let bytes = Batched::new(bytes, &self.write_batch);
         let (io, alpn, identity) = match &tls {
             None => (Either::Left(bytes), None, None),
-            Some(tls) => {
+            Some((live, tls)) => {
                 // Boxed: plain connections would otherwise reserve memory for it.
                 let handshake = Box::pin(tokio::time::timeout_at(deadline, tls.acceptor().accept(bytes)));
                 match connection.unless_closing(handshake).await {
@@ -139,10 +139,7 @@ impl<H: Handler> ConnectionServer<H> {
                         };
                         (Either::Right(Box::new(stream)), alpn, identity)
                     }
-                    Some(Ok(Err(err))) => {
-                        let name = listener.tls.as_ref().map_or("_other", |tls| tls.listener());
-                        return self.log_handshake(name, &err, address);
-                    }
+                    Some(Ok(Err(err))) => return self.log_handshake(live.listener(), &err, address),
                     Some(Err(_late)) => {
                         return tracing::debug!(peer = ?address, "a caller's TLS handshake took too long");
                     }
@@ -151,7 +148,7 @@ impl<H: Handler> ConnectionServer<H> {
             }
         };
         let is_tls = tls.is_some();
-        if let (Some(live), Some(tls)) = (&listener.tls, tls) {
+        if let Some((live, tls)) = tls {
             connection.set_tls(live, tls);
         }
         let peer = Peer { listener: listener.id, address, is_unix, is_tls, identity, forwarded_for };
