@@ -52,7 +52,7 @@ pub use status::{
 };
 
 use crate::metrics::{Exposition, Metrics};
-use crate::serve::{ListenerTls, ListenerTlsSettings, LiveTls, is_allowed_host, page_header, tls_refusal};
+use crate::serve::{ListenerTls, ListenerTlsSettings, LiveTls, is_allowed_host, page_header, report_failed_handshake};
 
 /// How long a response may take.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -153,7 +153,9 @@ impl Admin {
                             return log_failure(http.serve_connection(TokioIo::new(stream), open).await);
                         };
                         let tls = live.current();
-                        let Some(stream) = admin.handshake(&tls.http1_acceptor(), stream, peer).await else { return };
+                        let Some(stream) = admin.handshake(&live, &tls.http1_acceptor(), stream, peer).await else {
+                            return;
+                        };
                         let is_identified = stream.get_ref().1.peer_certificates().is_some();
                         let must_identify = tls.client_trust().is_some();
                         let service = if must_identify && !is_identified { probes_only } else { open };
@@ -175,6 +177,7 @@ impl Admin {
 
     async fn handshake(
         &self,
+        live: &LiveTls,
         acceptor: &TlsAcceptor,
         stream: TcpStream,
         peer: SocketAddr,
@@ -185,17 +188,7 @@ impl Admin {
             Ok(Err(err)) => err,
             Err(_late) => std::io::ErrorKind::TimedOut.into(),
         };
-        if let Some(reason) = tls_refusal(&err) {
-            self.metrics.callers().tls_refused("_admin", reason);
-            tracing::warn!(
-                %peer,
-                error.kind = reason.label(),
-                error.cause = %err,
-                "a client of the admin listener was refused in the TLS handshake because of its certificate"
-            );
-        } else {
-            tracing::debug!(error = %err, %peer, "a TLS handshake with the admin listener failed");
-        }
+        report_failed_handshake(live.listener(), Some(peer), &err, self.metrics.callers());
         None
     }
 
@@ -345,8 +338,8 @@ fn is_probe<B>(request: &Request<B>) -> bool {
 }
 
 /// Waits until a connection must end because its client was verified by other CAs or revocation lists than those in force.
-async fn is_outdated(live: &LiveTls, at_handshake: &ListenerTls) {
-    while live.current().client_trust() == at_handshake.client_trust() {
+async fn is_outdated(live: &LiveTls, at_handshake: &Arc<ListenerTls>) {
+    while !live.has_other_trust(at_handshake) {
         tokio::time::sleep(TRUST_INTERVAL).await;
     }
 }

@@ -33,7 +33,7 @@ use super::proxy_protocol;
 use super::settings::ServeSettings;
 use super::socket::ByteStream;
 use super::timeouts::ConnectionTimeouts;
-use super::tls_refusal::tls_refusal;
+use super::tls_refusal::report_failed_handshake;
 use crate::metrics::{CallerMetrics, ProxyProtocolError};
 use crate::write_batch::{Batched, WriteBatch};
 
@@ -139,7 +139,9 @@ impl<H: Handler> ConnectionServer<H> {
                         };
                         (Either::Right(Box::new(stream)), alpn, identity)
                     }
-                    Some(Ok(Err(err))) => return self.log_handshake(live.listener(), &err, address),
+                    Some(Ok(Err(err))) => {
+                        return report_failed_handshake(live.listener(), address, &err, &self.metrics);
+                    }
                     Some(Err(_late)) => {
                         return tracing::debug!(peer = ?address, "a caller's TLS handshake took too long");
                     }
@@ -192,23 +194,6 @@ impl<H: Handler> ConnectionServer<H> {
             }
             Some(Ok(Ok(Ok(None)))) | None => ControlFlow::Break(None),
         }
-    }
-
-    /// Logs a failed handshake. Counts it too if the caller's certificate ended it.
-    #[cold]
-    fn log_handshake(&self, listener: &str, err: &std::io::Error, peer: Option<SocketAddr>) {
-        let Some(reason) = tls_refusal(err) else {
-            return tracing::debug!(error = %err, ?peer, "a caller's TLS handshake failed");
-        };
-        self.metrics.tls_refused(listener, reason);
-        let peer = peer.map(tracing::field::display);
-        tracing::warn!(
-            listener,
-            peer,
-            error.kind = reason.label(),
-            error.cause = %err,
-            "a caller was refused in the TLS handshake because of its certificate"
-        );
     }
 
     async fn serve_http1(&self, source: Source<Io>, peer: Rc<Peer>, connection: &Rc<Connection>) {

@@ -68,6 +68,12 @@ impl LiveTls {
         Arc::clone(&self.in_force.load().tls)
     }
 
+    /// Returns whether callers are verified by other CAs or revocation lists than at an earlier handshake.
+    pub fn has_other_trust(&self, at_handshake: &Arc<ListenerTls>) -> bool {
+        let current = self.current();
+        !Arc::ptr_eq(&current, at_handshake) && current.client_trust() != at_handshake.client_trust()
+    }
+
     /// Returns the configured name of the listener; `_admin` is the admin listener.
     pub fn listener(&self) -> &str {
         &self.listener

@@ -56,4 +56,4 @@ pub use live_tls::LiveTls;
 pub use server::{Bound, Running, WorkerHandles};
 pub use settings::{Bind, ClientAuthSettings, ListenerSettings, ListenerTlsSettings, ServeSettings};
 pub use tls_files::TlsFileError;
-pub use tls_refusal::tls_refusal;
+pub use tls_refusal::report_failed_handshake;

@@ -289,11 +289,7 @@ impl Connection {
 
     /// Returns whether its caller was verified by other CAs or revocation lists than those in force.
     fn has_outdated_trust(&self) -> bool {
-        let is_outdated = |(live, at_handshake): &(Arc<LiveTls>, Arc<ListenerTls>)| {
-            let current = live.current();
-            !Arc::ptr_eq(&current, at_handshake) && current.client_trust() != at_handshake.client_trust()
-        };
-        self.tls.get().is_some_and(is_outdated)
+        self.tls.get().is_some_and(|(live, at_handshake)| live.has_other_trust(at_handshake))
     }
 
     /// Counts a request until the returned value is dropped.

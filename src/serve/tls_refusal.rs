@@ -1,14 +1,32 @@
-//! Why a TLS handshake ended because of the caller's certificate.
+//! Failed TLS handshakes, and why they ended if it was because of the caller's certificate.
 
 use std::io;
+use std::net::SocketAddr;
 
 use rustls::{CertificateError, Error, OtherError};
 
 use super::identity::IdentityError;
-use crate::metrics::TlsRefusal;
+use crate::metrics::{CallerMetrics, TlsRefusal};
+
+/// Logs a failed handshake with a listener. Counts it too if the caller's certificate ended it.
+#[cold]
+pub fn report_failed_handshake(listener: &str, peer: Option<SocketAddr>, err: &io::Error, metrics: &CallerMetrics) {
+    let Some(reason) = tls_refusal(err) else {
+        return tracing::debug!(listener, error = %err, ?peer, "a caller's TLS handshake failed");
+    };
+    metrics.tls_refused(listener, reason);
+    let peer = peer.map(tracing::field::display);
+    tracing::warn!(
+        listener,
+        peer,
+        error.kind = reason.label(),
+        error.cause = %err,
+        "a caller was refused in the TLS handshake because of its certificate"
+    );
+}
 
 /// Returns why the error of a handshake is the refusal of a caller; `None` if it is another error.
-pub fn tls_refusal(err: &io::Error) -> Option<TlsRefusal> {
+fn tls_refusal(err: &io::Error) -> Option<TlsRefusal> {
     let err = err.get_ref()?.downcast_ref::<Error>()?;
     if let Error::InvalidCertificate(err) = err {
         return Some(of_certificate(err));
