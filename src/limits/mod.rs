@@ -11,5 +11,5 @@ mod timer;
 pub use concurrency::{ConcurrencyLimit, ConcurrencyPermit, QueueSettings, Queued};
 pub use deadline::RequestDeadline;
 pub use rate::{ClientRateSettings, RateExceeded, RateLimit, RateSettings};
-pub use table::{CallerLimits, EndpointLimits, Limits, ListenerLimits, RouteLimits};
+pub use table::{EndpointLimits, Limits, ListenerLimits, NamedRate};
 pub use timer::{DeadlineTimer, Until};

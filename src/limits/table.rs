@@ -18,19 +18,10 @@ pub struct ListenerLimits<'a> {
     pub client_rate: Option<ClientRateSettings>,
 }
 
-/// The limits of a route.
+/// The rate of a route or of a configured caller.
 #[derive(Clone, Copy, Debug)]
-pub struct RouteLimits<'a> {
-    /// The route's configured name.
-    pub name: &'a str,
-    /// The rate of its calls; no limit if `None`.
-    pub rate: Option<RateSettings>,
-}
-
-/// The limits of a configured caller.
-#[derive(Clone, Copy, Debug)]
-pub struct CallerLimits<'a> {
-    /// The caller's configured name.
+pub struct NamedRate<'a> {
+    /// The configured name.
     pub name: &'a str,
     /// The rate of its calls; no limit if `None`.
     pub rate: Option<RateSettings>,
@@ -68,10 +59,18 @@ struct Table<T> {
 }
 
 impl<T> Table<T> {
-    fn new<'a>(limits: impl Iterator<Item = (&'a str, Option<Arc<T>>)>) -> Self {
+    /// Creates the limits of these names. One with the same name and settings as in `before` keeps its state.
+    fn next<'a, S: PartialEq>(
+        before: Option<&Self>,
+        wanted: impl Iterator<Item = (&'a str, Option<S>)>,
+        settings_of: impl Fn(&T) -> S,
+        new: impl Fn(S) -> T,
+    ) -> Self {
         let (mut by_index, mut by_name) = (Vec::new(), HashMap::new());
-        for (index, (name, limit)) in limits.enumerate() {
-            let Some(limit) = limit else { continue };
+        for (index, (name, settings)) in wanted.enumerate() {
+            let Some(settings) = settings else { continue };
+            let old = before.and_then(|before| before.by_name.get(name)).filter(|old| settings_of(old) == settings);
+            let limit = old.map_or_else(|| Arc::new(new(settings)), Arc::clone);
             by_index.resize(index, None);
             by_index.push(Some(Arc::clone(&limit)));
             by_name.insert(name.into(), limit);
@@ -89,49 +88,48 @@ impl Limits {
     /// Creates the limits. Those with the same settings as in `before` keep their state.
     pub fn new(
         listeners: &[ListenerLimits<'_>],
-        routes: &[RouteLimits<'_>],
-        callers: &[CallerLimits<'_>],
+        routes: &[NamedRate<'_>],
+        callers: &[NamedRate<'_>],
         endpoints: &[EndpointLimits<'_>],
         before: Option<&Self>,
     ) -> Self {
-        let concurrency = |old: Option<&Table<ConcurrencyLimit>>, name: &str, limit: usize| {
-            let old = old.and_then(|old| old.by_name.get(name)).filter(|old| old.limit() == limit);
-            old.map_or_else(|| Arc::new(ConcurrencyLimit::new(limit)), Arc::clone)
-        };
-        let rate = |old: Option<&Table<RateLimit>>, name: &str, settings: RateSettings| {
-            let old = old.and_then(|old| old.by_name.get(name)).filter(|old| old.settings() == settings);
-            old.map_or_else(|| Arc::new(RateLimit::new(settings)), Arc::clone)
-        };
-        let client_rate = |name: &str, settings: ClientRateSettings| {
-            let old = before.and_then(|old| old.client_rates.by_name.get(name));
-            let old = old.filter(|old| old.settings() == settings);
-            old.map_or_else(|| Arc::new(ClientRateLimits::new(settings)), Arc::clone)
-        };
-        let listener_concurrency = |one: &ListenerLimits<'_>| {
-            let old = before.map(|old| &old.listener_concurrency);
-            one.max_requests.map(|limit| concurrency(old, one.name, limit))
-        };
-        let endpoint_concurrency = |one: &EndpointLimits<'_>| {
-            let old = before.map(|old| &old.endpoint_concurrency);
-            one.max_requests.map(|limit| concurrency(old, one.name, limit))
-        };
-        let route_rate = |one: &RouteLimits<'_>| {
-            one.rate.map(|settings| rate(before.map(|old| &old.route_rates), one.name, settings))
-        };
-        let caller_rate = |one: &CallerLimits<'_>| {
-            one.rate.map(|settings| rate(before.map(|old| &old.caller_rates), one.name, settings))
-        };
-        let endpoint_rate = |one: &EndpointLimits<'_>| {
-            one.rate.map(|settings| rate(before.map(|old| &old.endpoint_rates), one.name, settings))
-        };
-        let client_rates = |one: &ListenerLimits<'_>| one.client_rate.map(|settings| client_rate(one.name, settings));
         Self {
-            listener_concurrency: Table::new(listeners.iter().map(|one| (one.name, listener_concurrency(one)))),
-            client_rates: Table::new(listeners.iter().map(|one| (one.name, client_rates(one)))),
-            route_rates: Table::new(routes.iter().map(|one| (one.name, route_rate(one)))),
-            caller_rates: Table::new(callers.iter().map(|one| (one.name, caller_rate(one)))),
-            endpoint_concurrency: Table::new(endpoints.iter().map(|one| (one.name, endpoint_concurrency(one)))),
-            endpoint_rates: Table::new(endpoints.iter().map(|one| (one.name, endpoint_rate(one)))),
+            listener_concurrency: Table::next(
+                before.map(|before| &before.listener_concurrency),
+                listeners.iter().map(|one| (one.name, one.max_requests)),
+                ConcurrencyLimit::limit,
+                ConcurrencyLimit::new,
+            ),
+            client_rates: Table::next(
+                before.map(|before| &before.client_rates),
+                listeners.iter().map(|one| (one.name, one.client_rate)),
+                ClientRateLimits::settings,
+                ClientRateLimits::new,
+            ),
+            route_rates: Table::next(
+                before.map(|before| &before.route_rates),
+                routes.iter().map(|one| (one.name, one.rate)),
+                RateLimit::settings,
+                RateLimit::new,
+            ),
+            caller_rates: Table::next(
+                before.map(|before| &before.caller_rates),
+                callers.iter().map(|one| (one.name, one.rate)),
+                RateLimit::settings,
+                RateLimit::new,
+            ),
+            endpoint_concurrency: Table::next(
+                before.map(|before| &before.endpoint_concurrency),
+                endpoints.iter().map(|one| (one.name, one.max_requests)),
+                ConcurrencyLimit::limit,
+                ConcurrencyLimit::new,
+            ),
+            endpoint_rates: Table::next(
+                before.map(|before| &before.endpoint_rates),
+                endpoints.iter().map(|one| (one.name, one.rate)),
+                RateLimit::settings,
+                RateLimit::new,
+            ),
         }
     }
 
@@ -191,9 +189,9 @@ mod tests {
         let client_rate = ClientRateSettings { rate, ipv4_prefix: 24, ipv6_prefix: 64 };
         let listener =
             ListenerLimits { name: "inside", max_requests: Some(max_requests), client_rate: Some(client_rate) };
-        let route = RouteLimits { name: "all", rate: Some(rate) };
+        let route = NamedRate { name: "all", rate: Some(rate) };
         let endpoint = EndpointLimits { name: "east", max_requests: Some(max_requests), rate: Some(rate) };
-        let caller = CallerLimits { name: "orders", rate: Some(rate) };
+        let caller = NamedRate { name: "orders", rate: Some(rate) };
         Limits::new(&[listener], &[route], &[caller], &[endpoint], before)
     }
 
@@ -234,7 +232,7 @@ mod tests {
     #[test]
     fn what_has_no_limit_always_passes() {
         let listener = ListenerLimits { name: "inside", max_requests: None, client_rate: None };
-        let route = RouteLimits { name: "all", rate: None };
+        let route = NamedRate { name: "all", rate: None };
         let endpoint = EndpointLimits { name: "east", max_requests: None, rate: None };
         let limits = Limits::new(&[listener], &[route], &[], &[endpoint], None);
         assert_eq!(limits.check_client_rate(0, Some("10.0.0.1".parse().unwrap())), Ok(()));

@@ -8,7 +8,7 @@ use super::admission::Admission;
 use super::settings::{AdmissionSettings, ProxySettings};
 use crate::endpoint::{Endpoint, EndpointSettings, IdleLimit};
 use crate::idempotency::{IdempotencyStore, SharedStore};
-use crate::limits::{CallerLimits, EndpointLimits, Limits, ListenerLimits, RouteLimits};
+use crate::limits::{EndpointLimits, Limits, ListenerLimits, NamedRate};
 use crate::metrics::{Label, Labels};
 use crate::route::{Caller, Callers, Table};
 use crate::serve::{CallerAddress, ListenerId, Peer};
@@ -149,9 +149,9 @@ fn limits(
     });
     let listeners: Vec<_> = listeners.collect();
     let routes: Vec<_> =
-        routes.routes().iter().map(|route| RouteLimits { name: route.name().as_str(), rate: route.rate() }).collect();
+        routes.routes().iter().map(|route| NamedRate { name: route.name().as_str(), rate: route.rate() }).collect();
     let callers = callers.all().iter().map(Caller::settings);
-    let callers: Vec<_> = callers.map(|caller| CallerLimits { name: &caller.name, rate: caller.rate }).collect();
+    let callers: Vec<_> = callers.map(|caller| NamedRate { name: &caller.name, rate: caller.rate }).collect();
     let endpoints = endpoints.iter().map(|endpoint| EndpointLimits {
         name: endpoint.name.as_str(),
         max_requests: endpoint.max_requests,
