@@ -54,6 +54,8 @@ pub use status::{
 use crate::metrics::{Exposition, Metrics};
 use crate::serve::{ListenerTls, ListenerTlsSettings, LiveTls, is_allowed_host, page_header, report_failed_handshake};
 
+/// The name of the admin listener in logs, metrics and reports. No configured listener can have it.
+pub const LISTENER_NAME: &str = "_admin";
 /// How long a response may take.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The pause after an accept error.
@@ -153,7 +155,7 @@ impl Admin {
                             return log_failure(http.serve_connection(TokioIo::new(stream), open).await);
                         };
                         let tls = live.current();
-                        let Some(stream) = admin.handshake(&live, &tls.http1_acceptor(), stream, peer).await else {
+                        let Some(stream) = admin.handshake(&live, tls.http1_acceptor(), stream, peer).await else {
                             return;
                         };
                         let is_identified = stream.get_ref().1.peer_certificates().is_some();

@@ -11,6 +11,7 @@ use tokio::runtime::Handle;
 use super::options::ConfigOptions;
 use super::output::{Outcome, eprint, print, problem_to_json, problems_to_json, usage};
 use super::runtime::block_on;
+use crate::admin;
 use crate::config::Loaded;
 use crate::credential::{Credentials, Inspection, in_one_line};
 use crate::endpoint::{Endpoint, Proxies, TlsClients};
@@ -105,7 +106,7 @@ impl fmt::Display for FileReport {
 fn build(loaded: &Loaded) -> anyhow::Result<FileReports> {
     let mut certificates = check_certificates(&loaded.settings.listener_settings());
     let admin = loaded.settings.admin.as_ref().and_then(|admin| admin.tls.as_ref());
-    certificates.extend(admin.map(|tls| check_certificate("_admin", tls)));
+    certificates.extend(admin.map(|tls| check_certificate(admin::LISTENER_NAME, tls)));
     if let Some(err) = certificates.iter_mut().find_map(|report| report.error.take()) {
         return Err(usage(err));
     }
@@ -122,7 +123,11 @@ fn build(loaded: &Loaded) -> anyhow::Result<FileReports> {
         }
         let mut reports = FileReports { problems: Vec::new(), warnings: Vec::new() };
         for CertificateReport { listener, problem, warnings, .. } in certificates {
-            let key = if listener == "_admin" { "admin.tls".to_owned() } else { format!("listeners.{listener}.tls") };
+            let key = if listener == admin::LISTENER_NAME {
+                "admin.tls".to_owned()
+            } else {
+                format!("listeners.{listener}.tls")
+            };
             let report = |fact| FileReport { key: key.clone(), fact };
             reports.problems.extend(problem.map(report));
             reports.warnings.extend(warnings.into_iter().map(report));

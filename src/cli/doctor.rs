@@ -14,6 +14,7 @@ use super::finding::{checks_to_text, head_line, summary, to_json};
 use super::options::ConfigOptions;
 use super::output::{Outcome, print, problems_to_json, usage};
 use super::runtime::block_on;
+use crate::admin;
 use crate::credential::in_one_line;
 use crate::diagnosis::{self, Examination, Progress, SharedCause, shared_causes};
 use crate::endpoint::{DisabledEndpoint, EndpointSettings};
@@ -63,7 +64,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
     bar.finish_and_clear();
     let mut certificates = check_certificates(&listeners);
     let admin = settings.admin.as_ref().and_then(|admin| admin.tls.as_ref());
-    certificates.extend(admin.map(|tls| check_certificate("_admin", tls)));
+    certificates.extend(admin.map(|tls| check_certificate(admin::LISTENER_NAME, tls)));
     let certificates: Vec<_> = certificates.into_iter().map(ListenerFinding::new).collect();
     let has_passed = examination.not_reached.is_empty()
         && examination.findings.iter().all(|finding| finding.broken.is_none())

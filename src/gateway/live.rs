@@ -18,13 +18,13 @@ use super::error::GatewayError;
 use super::parts::{Parts, Prepared};
 use super::settings::Settings;
 use super::tls_follower::TlsFollower;
-use crate::admin::{Admin, View};
+use crate::admin::{Admin, LISTENER_NAME, View};
 use crate::credential::{CredentialSettings, Credentials, in_one_line};
 use crate::endpoint::{Endpoint, Probes};
 use crate::metrics::{EndpointState, Label, Metrics, ProofExpiries, StateSource, TokenTimes};
 use crate::proxy::Snapshot;
 use crate::route::{NamedBy, Route, Target};
-use crate::serve::{BoundAddress, BoundListeners, ListenerId, ListenerPlan, ListenerTls, ListenerTlsSettings, LiveTls};
+use crate::serve::{BoundAddress, BoundListeners, ListenerId, ListenerPlan, LiveTls};
 
 /// The addresses that a gateway listens on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,7 +57,9 @@ impl Live {
     /// Builds the parts that the gateway starts with. `listeners` are the ids of the settings' listeners, in order.
     pub(super) fn build(settings: Settings, listeners: &[ListenerId], control: &Handle) -> Result<Self, GatewayError> {
         let metrics = Arc::new(Metrics::new()?);
-        let admin_tls = settings.admin.as_ref().and_then(|admin| admin.tls.as_ref()).map(load_admin_tls).transpose()?;
+        let admin_tls = settings.admin.as_ref().and_then(|admin| admin.tls.as_ref());
+        let admin_tls =
+            admin_tls.map(|tls| LiveTls::load(LISTENER_NAME, tls).map_err(GatewayError::AdminTls)).transpose()?;
         let parts = Parts::first(settings, listeners, &metrics, control)?;
         metrics.config_in_force(&parts.settings.hash, Arc::clone(&parts.labels), states(&parts, &[]));
         parts.snapshot.put_in_force();
@@ -233,16 +235,6 @@ fn alternatives(snapshot: &Snapshot) -> impl Iterator<Item = Vec<usize>> {
         indexes.sort_unstable();
         indexes
     })
-}
-
-/// Loads the TLS of the admin listener, and logs warnings about its files.
-fn load_admin_tls(settings: &ListenerTlsSettings) -> Result<Arc<LiveTls>, GatewayError> {
-    let mut warnings = Vec::new();
-    let tls = ListenerTls::load(settings, &mut warnings).map_err(GatewayError::AdminTls)?;
-    for remark in warnings {
-        tracing::warn!(remark, "a TLS file of the admin listener is used, but needs attention");
-    }
-    Ok(LiveTls::new("_admin", settings, tls))
 }
 
 /// The parts in force, whose states the metrics show.

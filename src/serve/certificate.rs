@@ -20,6 +20,8 @@ const EXPIRES_SOON: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 #[derive(Clone)]
 pub struct ListenerTls {
     acceptor: TlsAcceptor,
+    /// Negotiates HTTP/1.1 only.
+    http1_acceptor: TlsAcceptor,
     client_trust: Option<ClientTrust>,
     /// The first and the last moment at which the certificate is valid.
     validity: (SystemTime, SystemTime),
@@ -61,7 +63,16 @@ impl ListenerTls {
             config.session_storage = Arc::new(NoServerSessionStorage {});
             config.send_tls13_tickets = 0;
         }
-        Ok(Self { acceptor: TlsAcceptor::from(Arc::new(config)), client_trust, validity, digest, expired_lists })
+        let mut http1_config = config.clone();
+        http1_config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Self {
+            acceptor: TlsAcceptor::from(Arc::new(config)),
+            http1_acceptor: TlsAcceptor::from(Arc::new(http1_config)),
+            client_trust,
+            validity,
+            digest,
+            expired_lists,
+        })
     }
 
     /// Reads all files like [`ListenerTls::load`], and checks that the certificate is valid now.
@@ -111,11 +122,9 @@ impl ListenerTls {
         &self.acceptor
     }
 
-    /// Returns an acceptor that negotiates HTTP/1.1 only.
-    pub fn http1_acceptor(&self) -> TlsAcceptor {
-        let mut config = rustls::ServerConfig::clone(self.acceptor.config());
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        TlsAcceptor::from(Arc::new(config))
+    /// Returns the acceptor for new connections that negotiate HTTP/1.1 only.
+    pub fn http1_acceptor(&self) -> &TlsAcceptor {
+        &self.http1_acceptor
     }
 
     /// Returns what to do about each revocation list that has expired, so that callers are refused.

@@ -56,8 +56,24 @@ struct InForce {
 }
 
 impl LiveTls {
-    /// Puts the TLS of a listener in force that is open from now on.
-    pub fn new(listener: &str, settings: &ListenerTlsSettings, tls: ListenerTls) -> Arc<Self> {
+    /// Reads the TLS files of a listener, which may block, and logs warnings about them. Whether the certificate is valid now is
+    /// the matter of [`LiveTls::reload`], which reports it once.
+    ///
+    /// # Errors
+    /// [`TlsFileError`] for the first file that cannot be used.
+    pub fn load(listener: &str, settings: &ListenerTlsSettings) -> Result<Arc<Self>, TlsFileError> {
+        Ok(Self::new(listener, settings, Self::read(listener, settings)?))
+    }
+
+    /// Reads the TLS files of a listener as [`LiveTls::load`] does, for [`LiveTls::put_in_force`].
+    pub(super) fn read(listener: &str, settings: &ListenerTlsSettings) -> Result<ListenerTls, TlsFileError> {
+        let mut warnings = Vec::new();
+        let tls = ListenerTls::load(settings, &mut warnings)?;
+        log_warnings(listener, warnings);
+        Ok(tls)
+    }
+
+    fn new(listener: &str, settings: &ListenerTlsSettings, tls: ListenerTls) -> Arc<Self> {
         let in_force = InForce { settings: settings.clone(), tls: Arc::new(tls) };
         let (in_force, problem) = (ArcSwap::from_pointee(in_force), ArcSwapOption::empty());
         Arc::new(Self { listener: listener.to_owned(), in_force, problem, reads: Mutex::default() })
@@ -173,7 +189,7 @@ impl LiveTls {
     }
 }
 
-pub(super) fn log_warnings(listener: &str, warnings: Vec<String>) {
+fn log_warnings(listener: &str, warnings: Vec<String>) {
     for warning in warnings {
         tracing::warn!(listener, remark = warning, "a TLS file of a listener is used, but needs attention");
     }

@@ -11,6 +11,7 @@ mod browser;
 mod caller_address;
 mod caller_stream;
 mod certificate;
+mod certificate_report;
 mod client_verifier;
 mod conn_waker;
 mod connection;
@@ -44,14 +45,13 @@ pub use body::{CallerBody, CallerBodyError};
 pub use browser::{SEC_FETCH_SITE, is_allowed_host, is_valid_host, page_header};
 pub use caller_address::{CallerAddress, TrustedProxies};
 pub use certificate::ListenerTls;
+pub use certificate_report::{CertificateReport, check_certificate, check_certificates};
 pub use client_verifier::ClientTrust;
 pub use handler::{Handler, Peer};
 pub use http1::HeadError;
 pub use identity::{CallerIdentity, IdentityError};
 pub use inherited::{InheritedError, InheritedSockets};
-pub use listeners::{
-    BoundListeners, CertificateReport, ListenerId, ListenerPlan, check_certificate, check_certificates,
-};
+pub use listeners::{BoundListeners, ListenerId, ListenerPlan};
 pub use live_tls::LiveTls;
 pub use server::{Bound, Running, WorkerHandles};
 pub use settings::{Bind, ClientAuthSettings, ListenerSettings, ListenerTlsSettings, ServeSettings};

@@ -1,0 +1,42 @@
+//! What `check` and `doctor` say about the TLS files of listeners.
+
+use std::time::SystemTime;
+
+use super::bind::BindError;
+use super::certificate::ListenerTls;
+use super::settings::{ListenerSettings, ListenerTlsSettings};
+
+/// What is wrong with the TLS files of a listener.
+#[derive(Debug, Default)]
+pub struct CertificateReport {
+    /// The configured name of the listener.
+    pub listener: String,
+    /// Why the files cannot be used, so that the gateway does not start.
+    pub error: Option<BindError>,
+    /// Why callers reject the certificate, or are refused.
+    pub problem: Option<String>,
+    /// What needs attention.
+    pub warnings: Vec<String>,
+}
+
+/// Reads only the files of the listeners' TLS. Returns a report for each listener that has TLS.
+pub fn check_certificates(listeners: &[ListenerSettings]) -> Vec<CertificateReport> {
+    let with_tls = listeners.iter().filter_map(|listener| Some((&listener.name, listener.tls.as_ref()?)));
+    with_tls.map(|(name, settings)| check_certificate(name, settings)).collect()
+}
+
+/// Reads only the files of one listener's TLS.
+pub fn check_certificate(listener: &str, settings: &ListenerTlsSettings) -> CertificateReport {
+    let mut report = CertificateReport { listener: listener.to_owned(), ..CertificateReport::default() };
+    match ListenerTls::load(settings, &mut report.warnings) {
+        Ok(tls) => {
+            let now = SystemTime::now();
+            let problem = tls.check_validity(&settings.certificate, now).map(|err| err.to_string());
+            report.problem = problem.or_else(|| tls.expired_lists().first().cloned());
+            report.warnings.retain(|warning| report.problem.as_ref() != Some(warning));
+            report.warnings.extend(tls.expiry_warning(&settings.certificate, now));
+        }
+        Err(source) => report.error = Some(BindError::tls(listener, settings, source)),
+    }
+    report
+}
