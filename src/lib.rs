@@ -53,17 +53,18 @@
 //! write_batch       →  none
 //! files             →  none
 //! limits            →  metrics
+//! runbook           →  metrics
 //! egress            →  files, redact
 //! tls               →  files
-//! credential        →  egress, files, metrics, redact, tls
-//! idempotency       →  credential, files, metrics, redact, tls
-//! endpoint          →  credential, descriptors, egress, limits, metrics, write_batch, tls
+//! credential        →  egress, files, metrics, redact, runbook, tls
+//! idempotency       →  credential, files, metrics, redact, runbook, tls
+//! endpoint          →  credential, descriptors, egress, limits, metrics, runbook, write_batch, tls
 //! route             →  endpoint, limits, signalr
-//! serve             →  descriptors, files, metrics, write_batch
-//! delivery          →  route, endpoint, credential, signalr, serve, limits, idempotency, metrics, write_batch
-//! proxy             →  delivery, route, endpoint, credential, signalr, serve, limits, idempotency, metrics, write_batch
-//! admin             →  serve, metrics, route, endpoint, credential, idempotency
-//! diagnosis         →  endpoint, credential, egress, signalr, metrics, tls
+//! serve             →  descriptors, files, metrics, runbook, write_batch
+//! delivery          →  route, endpoint, credential, signalr, serve, limits, idempotency, metrics, runbook, write_batch
+//! proxy             →  delivery, route, endpoint, credential, signalr, serve, limits, idempotency, metrics, runbook, write_batch
+//! admin             →  serve, metrics, route, endpoint, credential, idempotency, runbook
+//! diagnosis         →  endpoint, credential, egress, signalr, metrics, runbook, tls
 //! gateway           →  all above
 //! config            →  gateway, the parts' settings, signalr
 //! cli               →  anything; sandbox only from cli/sandbox.rs
@@ -105,6 +106,8 @@ pub mod files;
 pub mod redact;
 
 pub mod metrics;
+
+pub mod runbook;
 
 pub mod write_batch;
 

@@ -8,7 +8,7 @@ use tracing::level_filters::LevelFilter;
 /// The name of this program in targets.
 const PROGRAM: &str = "signalr_gateway";
 /// The parts of this program that log: its modules, and targets of their own.
-const PARTS: [&str; 26] = [
+const PARTS: [&str; 27] = [
     "access",
     "admin",
     "cli",
@@ -29,6 +29,7 @@ const PARTS: [&str; 26] = [
     "proxy",
     "redact",
     "route",
+    "runbook",
     "sandbox",
     "serve",
     "signalr",

@@ -18,6 +18,7 @@ macro_rules! label_enum {
         }
     };
 }
+pub(crate) use label_enum;
 
 label_enum! {
     /// Why the gateway itself responded to a request with an error. Also sent in the header `signalr-gateway-error`.

@@ -37,6 +37,7 @@ pub use connections::{ConnectionCount, ConnectionGauge};
 pub use exposition::Exposition;
 pub use idempotency::IdempotencyMetrics;
 pub use label_table::{Label, LabelTable, Labels};
+pub(crate) use labels::label_enum;
 pub use labels::{
     AddressProblem, BreakerState, CallerCloseReason, ConnectionState, ErrorKind, FanOutOutcome, ProxyProtocolError,
     QueueOutcome, RetryOutcome, StoreOperation, TlsRefusal, TokenErrorReason, TokenOutcome, TokenStage,

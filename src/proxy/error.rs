@@ -13,6 +13,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use crate::delivery::{DeliveryError, ERROR_HEADER, EndpointOutcome, REPLAYED_HEADER};
 use crate::metrics::ErrorKind;
 use crate::route::{CallerRefusal, NamedEndpointError, RouteInput, Table};
+use crate::runbook::Section;
 use crate::serve::HeadError;
 use crate::signalr::{Operation, ParseCallError};
 
@@ -289,10 +290,12 @@ impl ProxyError {
         )
     }
 
-    /// Returns the response: `application/problem+json` (RFC 9457) with the headers that mark it as the gateway's own.
+    /// Returns the response: `application/problem+json` (RFC 9457), whose `type` is a section of the
+    /// runbook, with the headers that mark it as the gateway's own.
     pub(super) fn to_response(&self, request_id: &HeaderValue, note: Option<&str>) -> Response<Bytes> {
         let status = self.status();
         let mut problem = serde_json::json!({
+            "type": Section::Error(self.kind()).to_string(),
             "title": self.title(),
             "status": status.as_u16(),
             "detail": note.map_or_else(|| self.to_string(), |note| format!("{self}; {note}")),
@@ -352,5 +355,6 @@ mod tests {
         assert_eq!(response.headers()[ERROR_HEADER], "draining");
         let problem: serde_json::Value = serde_json::from_slice(response.body()).unwrap();
         assert!(problem["detail"].as_str().unwrap().contains("nothing was sent"), "{problem}");
+        assert!(problem["type"].as_str().unwrap().ends_with("/runbook-errors.md#error-draining"), "{problem}");
     }
 }

@@ -1,0 +1,201 @@
+//! Links to the runbook: one section for each error kind, each cause of a failure and each condition that the log reports.
+//!
+//! The pages are `config/guide/runbook*.md`. A section's anchor is derived from its heading, as GitHub and mdBook derive it,
+//! and does not change. Alerts link to `runbook.md` themselves; a test checks them too.
+
+use std::fmt;
+
+use crate::metrics::{ErrorKind, TokenErrorReason, UpstreamErrorReason, label_enum};
+
+/// The folder of the pages.
+const GUIDE: &str = concat!(env!("CARGO_PKG_REPOSITORY"), "/blob/main/config/guide");
+
+/// A section of the runbook. It displays as the section's URL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Section {
+    /// An error response of the gateway.
+    Error(ErrorKind),
+    /// Why an attempt at an endpoint failed.
+    Endpoint(UpstreamErrorReason),
+    /// A response by which an endpoint refuses calls.
+    Refusal(EndpointRefusal),
+    /// Why there is no new token.
+    Token(TokenErrorReason),
+    /// A condition that the log reports.
+    Condition(Condition),
+}
+
+label_enum! {
+    /// A response by which an endpoint refuses calls.
+    EndpointRefusal {
+        /// It rejects the token.
+        Unauthorized = "401",
+        /// The token lacks a permission, or the network rules block the gateway.
+        Forbidden = "403",
+        /// It throttles its callers.
+        Throttled = "429",
+        /// It failed.
+        ServerError = "5xx",
+    }
+}
+
+impl EndpointRefusal {
+    /// Returns the refusal that a status stands for.
+    pub const fn of(status: u16) -> Option<Self> {
+        match status {
+            401 => Some(Self::Unauthorized),
+            403 => Some(Self::Forbidden),
+            429 => Some(Self::Throttled),
+            500.. => Some(Self::ServerError),
+            _ => None,
+        }
+    }
+}
+
+label_enum! {
+    /// A condition that the log reports and that is no failure of a single call.
+    Condition {
+        /// The circuit of an endpoint is open.
+        CircuitOpen = "circuit_open",
+        /// A new configuration was rejected.
+        ConfigurationRejected = "configuration_rejected",
+        /// A part of the configuration takes effect only after a restart.
+        RestartNeeded = "restart_needed",
+        /// The TLS files of a listener cannot be used, or need attention.
+        TlsFiles = "tls_files",
+        /// A secret, key, certificate or token file needs attention.
+        CredentialFile = "credential_file",
+        /// A certificate of a caller identifies nobody.
+        CallerWithoutIdentity = "caller_without_identity",
+        /// The shared idempotency store is out of reach.
+        StoreOut = "store_out",
+        /// Connections of callers cannot be accepted.
+        CannotAccept = "cannot_accept",
+        /// The limit of open files is low.
+        OpenFiles = "open_files",
+        /// A file system does not respond.
+        SlowFiles = "slow_files",
+        /// Log lines were dropped or left out.
+        LostLines = "lost_lines",
+        /// Requests or connections were cut off.
+        CutOff = "cut_off",
+        /// A worker does not respond, or panicked.
+        WorkerFailed = "worker_failed",
+    }
+}
+
+impl Section {
+    /// Returns every section.
+    pub fn all() -> impl Iterator<Item = Self> {
+        let errors = ErrorKind::ALL.iter().copied().map(Self::Error);
+        let endpoints = UpstreamErrorReason::ALL.iter().copied().map(Self::Endpoint);
+        let refusals = EndpointRefusal::ALL.iter().copied().map(Self::Refusal);
+        let tokens = TokenErrorReason::ALL.iter().copied().map(Self::Token);
+        let conditions = Condition::ALL.iter().copied().map(Self::Condition);
+        errors.chain(endpoints).chain(refusals).chain(tokens).chain(conditions)
+    }
+
+    /// Returns the URL without its anchor, the beginning of the anchor, and the label that completes it.
+    const fn parts(self) -> (&'static str, &'static str, &'static str) {
+        match self {
+            Self::Error(kind) => ("runbook-errors.md", "error", kind.label()),
+            Self::Endpoint(reason) => ("runbook-causes.md", "endpoint", reason.label()),
+            Self::Refusal(refusal) => ("runbook-causes.md", "endpoint", refusal.label()),
+            Self::Token(reason) => ("runbook-causes.md", "token", reason.label()),
+            Self::Condition(condition) => ("runbook-log.md", "log", condition.label()),
+        }
+    }
+}
+
+impl fmt::Display for Section {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (page, beginning, label) = self.parts();
+        write!(f, "{GUIDE}/{page}#{beginning}")?;
+        label.split('_').try_for_each(|word| write!(f, "-{word}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::{Path, PathBuf};
+
+    use super::*;
+
+    /// The largest size of a page of the guide, in bytes.
+    const MAX_PAGE: usize = 12 * 1024;
+
+    fn in_config(path: &str) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("config").join(path)
+    }
+
+    /// Returns the anchors of a page and the text of their sections.
+    fn sections(page: &str) -> Vec<(String, String)> {
+        let text = std::fs::read_to_string(in_config("guide").join(page)).unwrap();
+        assert!(text.len() <= MAX_PAGE, "{page} has {} bytes", text.len());
+        let sections = text.split("\n## ").skip(1).map(|section| section.split_once('\n').unwrap());
+        sections.map(|(heading, text)| (anchor(heading), text.to_owned())).collect()
+    }
+
+    /// Derives an anchor from a heading, as GitHub and mdBook do.
+    fn anchor(heading: &str) -> String {
+        let kept = heading.trim().chars().filter(|character| character.is_alphanumeric() || " -_".contains(*character));
+        kept.map(|character| if character == ' ' { '-' } else { character.to_ascii_lowercase() }).collect()
+    }
+
+    /// Returns the URLs of all sections that the runbook has.
+    fn found() -> Vec<String> {
+        let mut urls = Vec::new();
+        for page in ["runbook.md", "runbook-errors.md", "runbook-causes.md", "runbook-log.md"] {
+            for (anchor, text) in sections(page) {
+                for part in ["- **Means**: ", "- **Look at**: ", "- **Do**: "] {
+                    assert_eq!(text.matches(part).count(), 1, "{page}#{anchor} has not one `{part}`");
+                }
+                urls.push(format!("{GUIDE}/{page}#{anchor}"));
+            }
+        }
+        urls
+    }
+
+    /// Returns the names of the alerts and their `runbook_url`.
+    fn alerts() -> Vec<(String, Option<String>)> {
+        let text = std::fs::read_to_string(in_config("prometheus/alerts.yaml")).unwrap();
+        let value = |rule: &str, key: &str| {
+            let mut lines = rule.lines().filter_map(|line| line.trim().strip_prefix(key));
+            lines.next().map(|value| value.trim().trim_matches('"').to_owned())
+        };
+        let rules = text.split("- alert: ").skip(1);
+        rules.map(|rule| (rule.lines().next().unwrap().to_owned(), value(rule, "runbook_url:"))).collect()
+    }
+
+    #[test]
+    fn every_error_cause_and_alert_has_one_section_of_the_runbook() {
+        let mut expected: Vec<String> = Section::all().map(|section| section.to_string()).collect();
+        let alerts = alerts();
+        assert!(alerts.len() > 20, "{alerts:?}");
+        for (name, url) in alerts {
+            let section = format!("{GUIDE}/runbook.md#{}", name.to_ascii_lowercase());
+            assert_eq!(url.as_ref(), Some(&section), "runbook_url of {name}");
+            expected.push(section);
+        }
+        let mut found = found();
+        let set = |urls: &[String]| urls.iter().cloned().collect::<BTreeSet<_>>();
+        let (wanted, there) = (set(&expected), set(&found));
+        let missing: Vec<_> = wanted.difference(&there).collect();
+        assert!(missing.is_empty(), "no section: {missing:#?}");
+        let dead: Vec<_> = there.difference(&wanted).collect();
+        assert!(dead.is_empty(), "nothing links to: {dead:#?}");
+        expected.sort();
+        found.sort();
+        assert_eq!(expected, found, "a section is there twice");
+    }
+
+    #[test]
+    fn url_of_a_section_names_its_page_and_a_stable_anchor() {
+        let url = Section::Error(ErrorKind::EndpointUnavailable).to_string();
+        assert_eq!(url, format!("{GUIDE}/runbook-errors.md#error-endpoint-unavailable"));
+        assert!(GUIDE.starts_with("https://"), "{GUIDE}");
+        assert_eq!(EndpointRefusal::of(404), None);
+        assert_eq!(EndpointRefusal::of(503).map(EndpointRefusal::label), Some("5xx"));
+    }
+}
