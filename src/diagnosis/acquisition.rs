@@ -1,6 +1,7 @@
 //! The checks of a credential: the proof on this host, the connection to Entra, the assertion, the exchange, and the claims of the
 //! token. They run once for all endpoints that share the credential.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -13,7 +14,7 @@ use super::claims::{self, check_claims, is_guid};
 use super::connectivity::{Connectivity, FailedLayer, Layer, ProxyLayer, SERVER_TIMEOUT, Server};
 use super::finding::{Check, Verdict};
 use crate::credential::{
-    AcquisitionReport, AcquisitionStep, Authorization, Bearer, Claims, CredentialError, CredentialKind,
+    AcquisitionReport, AcquisitionStep, Authorization, Bearer, Claims, CredentialError, CredentialId, CredentialKind,
     CredentialSettings, Credentials, IdentityEndpointKind, NotAfter, SetupStep, SigningKey, StepOutcome, in_one_line,
 };
 use crate::egress::EgressProxy;
@@ -90,9 +91,51 @@ impl Failure {
     }
 }
 
+/// The credentials of an examination. They are built together, so that those of one app share its assertion, as in a gateway: the
+/// metadata service of Azure answers 20 requests a second.
+pub(super) struct NewCredentials {
+    credentials: Credentials,
+    /// Those that cannot be built, which affects no others.
+    problems: HashMap<CredentialId, String>,
+}
+
+impl NewCredentials {
+    /// Builds credentials.
+    pub(super) fn build<'a>(
+        settings: impl IntoIterator<Item = &'a CredentialSettings>,
+        metrics: &TokenMetrics,
+    ) -> Self {
+        let mut usable: Vec<CredentialSettings> = settings.into_iter().cloned().collect();
+        let mut problems = HashMap::new();
+        loop {
+            let err = match Credentials::build(&usable, metrics, &Handle::current()) {
+                Ok(credentials) => return Self { credentials, problems },
+                Err(err) => err,
+            };
+            for (ids, problem) in err.problems {
+                let problem = in_one_line(&problem);
+                problems.extend(ids.into_iter().map(|id| {
+                    let text = format!("credentials.{id}: {problem}");
+                    (id, text)
+                }));
+            }
+            usable.retain(|settings| !problems.contains_key(&settings.id));
+        }
+    }
+
+    async fn acquire_once(&self, id: &CredentialId) -> Result<AcquisitionReport, String> {
+        if let Some(problem) = self.problems.get(id) {
+            return Err(problem.clone());
+        }
+        let report = self.credentials.acquire_once(id, CREDENTIAL_TIMEOUT).await;
+        report.ok_or_else(|| format!("there is no credential `{id}`"))
+    }
+}
+
 impl Acquisition {
-    /// Obtains a token with a new credential. Tests the connection to Entra at the same time, so that the test adds no time.
-    pub(super) async fn make(settings: &CredentialSettings, metrics: &TokenMetrics) -> Self {
+    /// Obtains a token with one of the new credentials. Tests the connection to Entra at the same time, so that the test adds no
+    /// time.
+    pub(super) async fn make(settings: &CredentialSettings, credentials: &NewCredentials) -> Self {
         let mut this = Self {
             bearer: None,
             key: None,
@@ -103,7 +146,7 @@ impl Acquisition {
         };
         let entra = entra_server(&settings.kind);
         let connectivity: OptionFuture<_> = entra.as_ref().map(|server| server.test(SERVER_TIMEOUT)).into();
-        let (report, connectivity) = join(acquire_once(settings, metrics), connectivity).await;
+        let (report, connectivity) = join(credentials.acquire_once(&settings.id), connectivity).await;
         this.failure = match report {
             Ok(report) => this.evaluate(&report, connectivity, settings).err().map(|failure| *failure),
             Err(problem) => Some(Failure::new(SetupStep::Configuration, "build the credential", problem)),
@@ -220,13 +263,6 @@ impl Acquisition {
 ///
 /// # Errors
 /// What is wrong with the settings, if the credential cannot be built.
-async fn acquire_once(settings: &CredentialSettings, metrics: &TokenMetrics) -> Result<AcquisitionReport, String> {
-    let built = Credentials::build(std::slice::from_ref(settings), metrics, &Handle::current());
-    let credentials = built.map_err(|err| err.to_string())?;
-    let report = credentials.acquire_once(&settings.id, CREDENTIAL_TIMEOUT).await;
-    report.ok_or_else(|| format!("there is no credential `{}`", settings.id))
-}
-
 /// Returns Entra's server for an app. Credentials of other kinds connect to no server outside this host.
 fn entra_server(kind: &CredentialKind) -> Option<Server> {
     let CredentialKind::App { app, .. } = kind else { return None };

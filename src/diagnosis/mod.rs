@@ -31,7 +31,7 @@ pub(crate) mod fuzzing;
 mod remediation;
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,6 +39,7 @@ use futures_util::{FutureExt as _, StreamExt as _, stream};
 use tokio::time::{Instant, timeout_at};
 
 pub use acquisition::Acquisition;
+use acquisition::NewCredentials;
 pub use causes::{SharedCause, shared_causes};
 pub use finding::{BrokenStep, Check, Finding, Progress, Remediation, Verdict};
 
@@ -72,14 +73,16 @@ pub async fn examine(
 ) -> Examination {
     let deadline = Instant::now() + TIME_LIMIT;
     let settings: HashMap<_, _> = credentials.iter().map(|settings| (&settings.id, settings)).collect();
-    // Each credential is built separately, so that one that cannot be built does not affect others.
+    let used: HashSet<_> = endpoints.iter().map(|endpoint| &endpoint.credential).collect();
+    let used = credentials.iter().filter(|credential| used.contains(&credential.id));
+    let new_credentials = NewCredentials::build(used, metrics.token());
     let acquisitions = RefCell::new(HashMap::new());
-    let (settings, acquisitions, progress) = (&settings, &acquisitions, &progress);
+    let (settings, new_credentials, acquisitions, progress) = (&settings, &new_credentials, &acquisitions, &progress);
     let chain = |(index, endpoint)| async move {
         let endpoint: &Arc<EndpointSettings> = endpoint;
         let finding = match settings.get(&endpoint.credential) {
             Some(credential) => {
-                let make = || Acquisition::make(credential, metrics.token()).boxed_local().shared();
+                let make = || Acquisition::make(credential, new_credentials).boxed_local().shared();
                 let acquisition = acquisitions.borrow_mut().entry(&credential.id).or_insert_with(make).clone();
                 progress(Progress::Trying { endpoint: endpoint.name.as_str(), what: "obtain a token" });
                 let acquisition = acquisition.await;
@@ -111,7 +114,8 @@ pub async fn acquire(
     endpoint: &Arc<EndpointSettings>,
     metrics: &TokenMetrics,
 ) -> (Acquisition, Finding) {
-    let acquisition = Acquisition::make(credential, metrics).await;
+    let new_credentials = NewCredentials::build([credential], metrics);
+    let acquisition = Acquisition::make(credential, &new_credentials).await;
     let finding = chain::acquisition_only(endpoint, credential, &acquisition);
     (acquisition, finding)
 }

@@ -6,12 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use signalr_gateway::config::{self, Sources};
 use signalr_gateway::credential::{
     AppSettings, AssertionSettings, AuthoritySettings, BearerSource, ClientAuthentication, Cloud, CredentialId,
     CredentialKind, CredentialName, CredentialSettings, Credentials, ManagedIdentity, ManagedIdentitySettings,
-    OAuth2Settings, OAuth2Token, Proof, RequestUrl, SecretSource, TokenUnavailable,
+    OAuth2Settings, OAuth2Token, Proof, RequestUrl, SecretSource, SetupStep, TokenUnavailable,
 };
-use signalr_gateway::metrics::{MetricRegistry, TokenMetrics};
+use signalr_gateway::diagnosis;
+use signalr_gateway::metrics::{MetricRegistry, Metrics, TokenMetrics};
 use signalr_gateway::sandbox::{
     APP_CLIENT_ID, Fault, FaultKind, FederatedCredential, IDENTITY_CLIENT_ID, OAUTH2_CLIENT_ID, Sandbox,
     SandboxSettings, ServicePrincipal, Tenant,
@@ -168,6 +170,34 @@ async fn a_metadata_service_that_fails_is_not_asked_by_each_tenant() {
     let asked = fleet.sandbox.imds().journal().received();
     assert!(asked < TENANTS as u64 / 2, "it was asked {asked} times");
     assert_eq!(fleet.sandbox.entra().journal().received(), 0);
+}
+
+#[tokio::test]
+async fn doctor_asks_the_metadata_service_once_for_all_tenants_of_an_app() {
+    const TENANTS: usize = 40;
+    let fleet = Fleet::start(TENANTS).await;
+    let (entra, imds) = (fleet.sandbox.entra().url(), fleet.sandbox.imds().url());
+    let mut config = format!(
+        "[credentials.saas]\nkind = \"federated\"\ncloud = \"custom\"\nclient_id = \"{APP_CLIENT_ID}\"\nauthority = \"{entra}\"\n\
+         ca_file = \"ca.pem\"\nassertion = {{ source = \"managed_identity\", client_id = \"{IDENTITY_CLIENT_ID}\", \
+         imds_endpoint = \"{imds}\" }}\n[[routes]]\nname = \"all\"\nmatch = {{ hub = \"{{endpoint}}_*\" }}\n"
+    );
+    for tenant in 0..TENANTS {
+        let domain = domain(tenant);
+        config += &format!(
+            "[endpoints.t{tenant}]\nurl = \"http://127.0.0.1:1\"\ncredential = \"saas\"\ntenant = \"{domain}\"\n"
+        );
+    }
+    let path = fleet.path("gateway.toml");
+    std::fs::write(&path, config).unwrap();
+    let settings = config::load(&Sources::of_process(Some(path), Vec::new())).unwrap().settings;
+    let metrics = Metrics::new().unwrap();
+    let examination = diagnosis::examine(&settings.credentials, &settings.endpoints, &metrics, |_| ()).await;
+    assert_eq!(examination.findings.len(), TENANTS, "{:?}", examination.not_reached);
+    for finding in &examination.findings {
+        assert_eq!(finding.broken.as_ref().unwrap().step, SetupStep::EndpointNetwork, "{finding:?}");
+    }
+    assert_eq!(fleet.sandbox.imds().journal().received(), 1);
 }
 
 fn oauth2(fleet: &Fleet, secret: &Path) -> Proof {
