@@ -63,8 +63,8 @@
 //! serve             →  descriptors, files, metrics, runbook, write_batch
 //! delivery          →  route, endpoint, credential, signalr, serve, limits, idempotency, metrics, runbook, write_batch
 //! proxy             →  delivery, route, endpoint, credential, signalr, serve, limits, idempotency, metrics, runbook, write_batch
-//! admin             →  serve, metrics, route, endpoint, credential, idempotency, runbook
 //! diagnosis         →  endpoint, credential, egress, signalr, metrics, runbook, tls
+//! admin             →  serve, metrics, route, endpoint, credential, idempotency, runbook, diagnosis
 //! gateway           →  all above
 //! config            →  gateway, the parts' settings, signalr
 //! cli               →  anything; sandbox only from cli/sandbox.rs

@@ -16,9 +16,13 @@
 //! needs a certificate, and with `client_auth = "optional"` these two need none. The listener runs on the control runtime, so
 //! it and the workers do not delay each other.
 
+mod entries;
+mod failure;
 mod page;
 mod query;
 mod status;
+mod time;
+mod verdict;
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -46,10 +50,11 @@ use tower_http::compression::CompressionLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
 use tower_http::timeout::TimeoutLayer;
 
+pub use entries::{CredentialView, DisabledView, EndpointStatus, ListenerView, ProbeView, RouteView, StoreView};
+pub use failure::{FailureView, RemediationView};
 use query::Query;
-pub use status::{
-    Counts, CredentialView, DisabledView, EndpointStatus, LabelCounts, PageView, RouteView, Status, StoreView, View,
-};
+pub use status::{Counts, LabelCounts, PageView, Status, View};
+pub use verdict::VerdictView;
 
 use crate::metrics::{Exposition, Metrics};
 use crate::serve::{ListenerTls, ListenerTlsSettings, LiveTls, is_allowed_host, page_header, report_failed_handshake};

@@ -1,10 +1,11 @@
 //! The status as an HTML page. It has no script and loads nothing; all values are escaped.
 
 use std::fmt::Write;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use super::Status;
 use super::query::Query;
+use super::time::now;
 
 const HEAD: &str = "<!doctype html>
 <html lang=\"en\"><head><meta charset=\"utf-8\"><title>signalr-gateway</title>
@@ -191,10 +192,6 @@ fn until(unix: u64) -> String {
     }
 }
 
-fn now() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
-
 fn format_seconds(seconds: u64) -> String {
     humantime::format_duration(Duration::from_secs(seconds)).to_string()
 }
@@ -204,11 +201,12 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::admin::{Counts, CredentialView, PageView, RouteView};
+    use crate::admin::{Counts, CredentialView, PageView, RouteView, VerdictView};
 
     #[test]
     fn external_text_is_escaped() {
         let status = Status {
+            verdict: VerdictView { state: "broken", lines: vec![] },
             version: "1",
             config_hash: "abcd".into(),
             after_restart: vec![],
@@ -227,9 +225,15 @@ mod tests {
                 name: "fabrikam".into(),
                 tenant: None,
                 state: "unavailable",
+                since: None,
                 token: None,
+                acquired: None,
                 expires: None,
+                next_acquisition: None,
                 last_success: None,
+                failures: 1,
+                failing_since: None,
+                last_failure: None,
                 last_error: Some("<script>alert('x')</script>".into()),
             }],
             routes: vec![RouteView {

@@ -4,7 +4,7 @@
 pub(super) const PAGE_SIZE: usize = 100;
 
 /// The states of endpoints on `/status`.
-pub(super) const ENDPOINT_STATES: [&str; 4] = ["ok", "circuit_open", "no_token", "disabled"];
+pub(super) const ENDPOINT_STATES: [&str; 5] = ["ok", "circuit_open", "no_token", "unauthorized", "disabled"];
 /// The states of credentials on `/status`.
 pub(super) const CREDENTIAL_STATES: [&str; 5] = ["unused", "starting", "ready", "stale", "unavailable"];
 /// Matches every endpoint and credential with a problem.

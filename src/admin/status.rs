@@ -7,10 +7,15 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 
+use super::entries::{
+    CredentialView, DisabledView, EndpointStatus, ListenerView, RouteView, StoreView, credential_state, endpoint_state,
+};
 use super::query::{BROKEN, CREDENTIAL_STATES, ENDPOINT_STATES, PAGE_SIZE, Query};
-use crate::credential::{BearerSource, CredentialId, CredentialState, Readiness};
-use crate::endpoint::{DisabledEndpoint, Endpoint, EndpointRole};
-use crate::idempotency::{SharedStore, StoreStatus};
+use super::time::seconds;
+use super::verdict::{Situation, VerdictView};
+use crate::credential::{BearerSource, CredentialId, CredentialSettings, CredentialState, Readiness};
+use crate::endpoint::{DisabledEndpoint, Endpoint};
+use crate::idempotency::SharedStore;
 use crate::metrics::{LabelTable, Labels};
 use crate::route::RouteSettings;
 use crate::serve::LiveTls;
@@ -31,7 +36,7 @@ pub struct View {
     /// The tokens that make the gateway ready.
     pub readiness: Readiness,
     /// The credentials.
-    pub credentials: Vec<(CredentialId, Arc<dyn BearerSource>)>,
+    pub credentials: Vec<(CredentialSettings, Arc<dyn BearerSource>)>,
     /// The endpoints.
     pub endpoints: Arc<[Arc<Endpoint>]>,
     /// The endpoints that are not in use.
@@ -44,57 +49,11 @@ pub struct View {
     pub idempotency_store: Option<Arc<SharedStore>>,
 }
 
-/// An endpoint that is not in use.
-#[derive(Debug, Serialize)]
-pub struct DisabledView {
-    /// The configured name.
-    pub name: String,
-    /// `scheme://host[:port]`.
-    pub url: String,
-}
-
-/// An endpoint on `/status`.
-#[derive(Debug, Serialize)]
-pub struct EndpointStatus {
-    /// The configured name.
-    pub name: String,
-    /// `scheme://host[:port]`.
-    pub url: String,
-    /// The credential's name.
-    pub credential: String,
-    /// The tenant, if the endpoint names it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub tenant: Option<String>,
-    /// `primary` or `secondary`.
-    pub role: &'static str,
-    /// The proxy that its connections go through.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub proxy: Option<String>,
-    /// Whether its circuit is closed.
-    pub available: bool,
-    /// `ok`, `circuit_open`, or `no_token` if its credential has no valid token.
-    pub state: &'static str,
-    /// What else the operator should know.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub note: Option<&'static str>,
-}
-
-/// A route on `/status`.
-#[derive(Debug, Serialize)]
-pub struct RouteView {
-    /// The configured name.
-    pub name: String,
-    /// How endpoints are picked.
-    pub pick: &'static str,
-    /// What in a call names its endpoint, such as `hub {endpoint}_*`; `None` if the route picks.
-    pub named_by: Option<String>,
-    /// The endpoints, in configured order. Empty if calls may name any.
-    pub endpoints: Vec<String>,
-}
-
 /// The content of `/status`.
 #[derive(Debug, Serialize)]
 pub struct Status {
+    /// What is wrong, what it means for calls, and what to do, in at most three lines.
+    pub verdict: VerdictView,
     /// The gateway's version.
     pub version: &'static str,
     /// The hash of the configuration in force.
@@ -131,31 +90,6 @@ pub struct Status {
     pub credentials: Vec<CredentialView>,
     /// The routes on the page, in the order in which they are matched.
     pub routes: Vec<RouteView>,
-}
-
-/// The idempotency store on `/status`.
-#[derive(Debug, Serialize)]
-pub struct StoreView {
-    /// Its address.
-    pub address: String,
-    /// `ok`, `out`, or `unknown` until it was first used.
-    pub state: &'static str,
-    /// Since when it has this state, in seconds since the Unix epoch.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub since: Option<u64>,
-    /// Why it is out.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub problem: Option<String>,
-    /// What to do about it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub fix: Option<&'static str>,
-}
-
-impl From<StoreStatus> for StoreView {
-    fn from(status: StoreStatus) -> Self {
-        let StoreStatus { address, state, since, problem, remedy } = status;
-        Self { address, state, since: since.map(seconds), problem, fix: remedy }
-    }
 }
 
 /// How many endpoints, credentials and routes there are. `total` counts all, `broken` those with a problem, and every other
@@ -196,67 +130,36 @@ pub struct LabelCounts {
     pub other: usize,
 }
 
-/// A listener on `/status`.
-#[derive(Debug, Serialize)]
-pub struct ListenerView {
-    /// The configured name.
-    pub name: String,
-    /// The bound address.
-    pub address: String,
-    /// When its certificate expires, in seconds since the Unix epoch.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub not_after: Option<u64>,
-    /// Why its TLS files as they are now cannot be used. Those that were read before are then in force.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub refused_files: Option<String>,
-}
-
-/// A credential on `/status`. Times are in seconds since the Unix epoch.
-#[derive(Debug, Serialize)]
-pub struct CredentialView {
-    /// The configured name.
-    pub name: String,
-    /// The tenant, if endpoints name it. The credential then has one entry for each.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub tenant: Option<String>,
-    /// `unused` (acquired on demand, and no call has needed it lately), `starting`, `ready`, `stale` (a valid token, but the last refresh failed) or `unavailable`.
-    pub state: &'static str,
-    /// The fingerprint of the token in use.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub token: Option<String>,
-    /// When that token expires.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub expires: Option<u64>,
-    /// When a token was last obtained.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub last_success: Option<u64>,
-    /// Why the last acquisition failed.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub last_error: Option<String>,
-}
-
 impl View {
     /// Returns the entries that `query` asks for, those with problems first. Reads the states of all endpoints and
     /// credentials, and makes entries for those on the page only.
     pub(super) fn status(&self, ready: bool, draining: bool, refused_reload: Option<&String>, query: &Query) -> Status {
-        let states: HashMap<&CredentialId, CredentialState> =
-            self.credentials.iter().map(|(id, source)| (id, source.status().state)).collect();
-        let state_of = |id: &CredentialId| states.get(id).copied().unwrap_or(CredentialState::Unavailable);
+        let mut states = HashMap::with_capacity(self.credentials.len());
+        for (settings, source) in &self.credentials {
+            states.insert(&settings.id, (settings, source, source.current_state()));
+        }
         let mut counts = Counts {
             endpoints: counted(ENDPOINT_STATES),
             credentials: counted(CREDENTIAL_STATES),
             routes: self.routes.len(),
         };
+        let mut situation = Situation::default();
 
         let mut endpoints = Vec::new();
+        let mut user_of: HashMap<&CredentialId, &Arc<Endpoint>> = HashMap::new();
         for endpoint in self.endpoints.iter() {
-            let credential = &endpoint.settings().credential;
-            let (state, is_broken) = endpoint_state(endpoint.health().is_closed(), state_of(credential));
+            let id = &endpoint.settings().credential;
+            // Every endpoint has a credential, which its configuration ensures.
+            let Some((settings, source, credential)) = states.get(id) else { continue };
+            user_of.entry(id).or_insert(endpoint);
+            let (state, is_broken) = endpoint_state(endpoint, *credential);
             add(&mut counts.endpoints, state, is_broken);
-            let CredentialId { name, tenant } = credential;
+            let entry = || EndpointStatus::of(endpoint, state, (settings, &***source));
+            situation.add_endpoint(is_broken, endpoint.name().as_str(), entry);
+            let CredentialId { name, tenant } = id;
             let names = [endpoint.name().as_str(), name.as_str()].into_iter().chain(tenant.as_deref());
             if query.has_state(state, is_broken) && query.has_name(names) {
-                endpoints.push((!is_broken, state, endpoint));
+                endpoints.push((!is_broken, state, endpoint, *settings, *source));
             }
         }
         endpoints.sort_by_key(|(is_fine, ..)| *is_fine);
@@ -270,15 +173,19 @@ impl View {
         }
 
         let mut credentials = Vec::new();
-        for (id, source) in &self.credentials {
-            let (state, is_broken) = credential_state(state_of(id));
+        for (settings, source) in &self.credentials {
+            let id = &settings.id;
+            let of_id = states.get(id).map_or(CredentialState::Unavailable, |(.., state)| *state);
+            let (state, is_broken) = credential_state(of_id);
             add(&mut counts.credentials, state, is_broken);
+            let user = user_of.get(id).map(|endpoint| &***endpoint);
+            situation.add_credential(of_id, id, || CredentialView::of(settings, &**source, user));
             let names = [id.name.as_str()].into_iter().chain(id.tenant.as_deref());
             if query.has_state(state, is_broken) && query.has_name(names) {
-                credentials.push((!is_broken, id, source));
+                credentials.push((severity(of_id), settings, source, user));
             }
         }
-        credentials.sort_by_key(|(is_fine, ..)| *is_fine);
+        credentials.sort_by_key(|(severity, ..)| *severity);
 
         let is_listed = |route: &&Arc<RouteSettings>| {
             let endpoints = route.endpoints.iter().map(|named| named.endpoint.as_str());
@@ -298,14 +205,21 @@ impl View {
         let Labels {
             endpoints: endpoint_labels, routes: route_labels, credentials: credential_labels, callers, ..
         } = &*self.labels;
+        let listeners: Vec<ListenerView> =
+            self.listeners.iter().map(|(name, address)| self.listener(name, address)).collect();
+        let idempotency_store: Option<StoreView> = self.idempotency_store.as_ref().map(|store| store.status().into());
+        situation.counts = (counts.endpoints.get("total").copied(), counts.credentials.get("total").copied());
+        situation.process(ready, draining, refused_reload, &self.after_restart);
+        situation.others(&listeners, idempotency_store.as_ref());
         Status {
+            verdict: situation.verdict(&self.routes),
             version: env!("CARGO_PKG_VERSION"),
             config_hash: self.config_hash.clone(),
             after_restart: self.after_restart.clone(),
             started: seconds(self.started),
             ready: ready && !draining,
             draining,
-            listeners: self.listeners.iter().map(|(name, address)| self.listener(name, address)).collect(),
+            listeners,
             refused_reload: refused_reload.cloned(),
             counts,
             page,
@@ -315,15 +229,17 @@ impl View {
                 ("credentials", LabelCounts::of(credential_labels)),
                 ("callers", LabelCounts::of(callers)),
             ]),
-            idempotency_store: self.idempotency_store.as_ref().map(|store| store.status().into()),
+            idempotency_store,
             endpoints: query
                 .page_of(&endpoints)
-                .map(|(_, state, endpoint)| EndpointStatus::of(endpoint, state))
+                .map(|(_, state, endpoint, settings, source)| {
+                    EndpointStatus::of(endpoint, state, (settings, &***source))
+                })
                 .collect(),
             disabled_endpoints: query.page_of(&disabled).map(|endpoint| DisabledView::of(endpoint)).collect(),
             credentials: query
                 .page_of(&credentials)
-                .map(|(_, id, source)| CredentialView::of(id, &***source))
+                .map(|(_, settings, source, user)| CredentialView::of(settings, &***source, *user))
                 .collect(),
             routes: query.page_of(&routes).map(|route| RouteView::of(route)).collect(),
         }
@@ -342,6 +258,15 @@ impl View {
     }
 }
 
+/// Returns the order of a credential in the list, from 0 for the worst.
+fn severity(state: CredentialState) -> u8 {
+    match state {
+        CredentialState::Unavailable => 0,
+        CredentialState::Stale => 1,
+        CredentialState::Unused | CredentialState::Starting | CredentialState::Ready => 2,
+    }
+}
+
 fn counted<const N: usize>(states: [&'static str; N]) -> BTreeMap<&'static str, usize> {
     ["total", BROKEN].into_iter().chain(states).map(|state| (state, 0)).collect()
 }
@@ -352,84 +277,8 @@ fn add(counts: &mut BTreeMap<&'static str, usize>, state: &'static str, is_broke
     *counts.entry(BROKEN).or_default() += usize::from(is_broken);
 }
 
-/// Returns the state of an endpoint and whether it is a problem.
-fn endpoint_state(is_closed: bool, credential: CredentialState) -> (&'static str, bool) {
-    match (is_closed, credential) {
-        (false, _) => ("circuit_open", true),
-        (true, CredentialState::Unavailable) => ("no_token", true),
-        (true, _) => ("ok", false),
-    }
-}
-
-/// Returns the state of a credential and whether it is a problem.
-fn credential_state(state: CredentialState) -> (&'static str, bool) {
-    match state {
-        CredentialState::Unused => ("unused", false),
-        CredentialState::Starting => ("starting", false),
-        CredentialState::Ready => ("ready", false),
-        CredentialState::Stale => ("stale", true),
-        CredentialState::Unavailable => ("unavailable", true),
-    }
-}
-
 impl LabelCounts {
     fn of(table: &LabelTable) -> Self {
         Self { own: table.own(), other: table.shared() }
     }
-}
-
-impl EndpointStatus {
-    fn of(endpoint: &Endpoint, state: &'static str) -> Self {
-        let settings = endpoint.settings();
-        Self {
-            name: settings.name.to_string(),
-            url: endpoint.origin().to_owned(),
-            credential: settings.credential.name.to_string(),
-            tenant: settings.credential.tenant.as_deref().map(str::to_owned),
-            role: match settings.role {
-                EndpointRole::Primary => "primary",
-                EndpointRole::Secondary => "secondary",
-            },
-            proxy: settings.proxy.as_ref().map(ToString::to_string),
-            available: endpoint.health().is_closed(),
-            state,
-            note: endpoint.health().note(),
-        }
-    }
-}
-
-impl DisabledView {
-    fn of(endpoint: &DisabledEndpoint) -> Self {
-        Self { name: endpoint.name.to_string(), url: endpoint.origin.to_string() }
-    }
-}
-
-impl RouteView {
-    fn of(route: &RouteSettings) -> Self {
-        Self {
-            name: route.name.to_string(),
-            pick: route.pick.as_str(),
-            named_by: route.named_by_text(),
-            endpoints: route.endpoints.iter().map(|named| named.endpoint.to_string()).collect(),
-        }
-    }
-}
-
-impl CredentialView {
-    fn of(id: &CredentialId, source: &dyn BearerSource) -> Self {
-        let status = source.status();
-        Self {
-            name: id.name.to_string(),
-            tenant: id.tenant.as_deref().map(str::to_owned),
-            state: credential_state(status.state).0,
-            token: status.fingerprint.map(|fingerprint| fingerprint.to_string()),
-            expires: status.expires_at.map(seconds),
-            last_success: status.last_success.map(seconds),
-            last_error: status.last_error,
-        }
-    }
-}
-
-fn seconds(at: SystemTime) -> u64 {
-    at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

@@ -1,79 +1,12 @@
-//! The bearer, and the trait through which the request path obtains it.
+//! The bearer, and the error if there is none.
 
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use aws_lc_rs::digest;
-use futures_util::future::BoxFuture;
 use http::HeaderValue;
-
-/// A source of bearers: one per configured credential, shared by all workers.
-pub trait BearerSource: fmt::Debug + Send + Sync {
-    /// Returns the bearer for a request to `url`, if there is a valid token or key. Takes no lock and does no I/O.
-    fn current(&self, url: RequestUrl<'_>) -> Option<Bearer>;
-
-    /// Waits until there is a valid token or key. Joins the running acquisition, or starts one.
-    ///
-    /// # Errors
-    /// [`TokenUnavailable`] if the acquisition fails, or if the last one failed and the back-off has not ended.
-    ///
-    /// # Cancel safety
-    /// Safe: acquisitions run in separate tasks, which keep the result.
-    fn acquire(&self) -> BoxFuture<'_, Result<(), TokenUnavailable>>;
-
-    /// Replaces the token that an endpoint rejected with 401, and waits for the new one. Does nothing if `rejected` is not the
-    /// current token. Callers that report the same token share one acquisition. The rejected token stays in service until it is
-    /// replaced: an endpoint that answers 401 to everything must not affect other endpoints.
-    ///
-    /// # Errors
-    /// [`TokenUnavailable`] if the acquisition fails, the last replacement was less than five seconds ago, or the new token
-    /// equals the rejected one.
-    ///
-    /// # Cancel safety
-    /// Safe, like [`BearerSource::acquire`].
-    fn replace(&self, rejected: Fingerprint) -> BoxFuture<'_, Result<(), TokenUnavailable>>;
-
-    /// Returns whether a call could be served now: there is a valid token or key, or one would be requested on demand and the app's
-    /// own credential is not refused.
-    fn may_serve(&self) -> bool;
-
-    /// Returns the state of the credential.
-    fn status(&self) -> CredentialStatus;
-}
-
-/// A source without bearers, for code that sets `Authorization` itself, such as `doctor`.
-#[derive(Debug)]
-pub(crate) struct NoBearer;
-
-impl BearerSource for NoBearer {
-    fn current(&self, _url: RequestUrl<'_>) -> Option<Bearer> {
-        None
-    }
-
-    fn acquire(&self) -> BoxFuture<'_, Result<(), TokenUnavailable>> {
-        Box::pin(std::future::ready(Ok(())))
-    }
-
-    fn replace(&self, _rejected: Fingerprint) -> BoxFuture<'_, Result<(), TokenUnavailable>> {
-        Box::pin(std::future::ready(Ok(())))
-    }
-
-    fn may_serve(&self) -> bool {
-        false
-    }
-
-    fn status(&self) -> CredentialStatus {
-        CredentialStatus {
-            state: CredentialState::Starting,
-            fingerprint: None,
-            expires_at: None,
-            last_success: None,
-            last_error: None,
-        }
-    }
-}
 
 /// The URL of the request that a bearer authorizes, without its query. A token of an access key is valid for this URL only.
 #[derive(Clone, Copy, Debug)]
@@ -200,36 +133,6 @@ impl Error for TokenUnavailable {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         Some(&*self.cause)
     }
-}
-
-/// The state of a credential, for `/status` and `/readyz`.
-#[derive(Clone, Debug)]
-pub struct CredentialStatus {
-    /// Whether requests can be authorized.
-    pub state: CredentialState,
-    /// The fingerprint of the token in service.
-    pub fingerprint: Option<Fingerprint>,
-    /// When the token expires, by this host's clock.
-    pub expires_at: Option<SystemTime>,
-    /// When the last acquisition succeeded.
-    pub last_success: Option<SystemTime>,
-    /// The error of the last acquisition, if it failed, with its sources in one line.
-    pub last_error: Option<String>,
-}
-
-/// Whether requests can be authorized.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CredentialState {
-    /// Its token is acquired on demand, and no call has needed it lately.
-    Unused,
-    /// The first acquisition has not ended.
-    Starting,
-    /// A valid token is in service.
-    Ready,
-    /// A valid token is in service, but the last refresh failed.
-    Stale,
-    /// There is no valid token.
-    Unavailable,
 }
 
 #[cfg(test)]

@@ -3,7 +3,6 @@
 //! Credentials with the same settings share one cell. Workers call it on any thread and runtime; acquisitions run in the
 //! refresh task on the control runtime.
 
-use std::error::Error;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -13,11 +12,10 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use super::app_state::AppState;
-use super::bearer::{
-    Actor, Bearer, BearerSource, CredentialState, CredentialStatus, Fingerprint, RequestUrl, TokenUnavailable,
-};
-use super::error::{RefusedParty, in_one_line};
+use super::bearer::{Actor, Bearer, Fingerprint, RequestUrl, TokenUnavailable};
+use super::error::RefusedParty;
 use super::refresh::Refresher;
+use super::source::{BearerSource, CredentialState, CredentialStatus};
 use super::state::{Failure, Progress, REPLACEMENT_INTERVAL, TokenState};
 
 /// The token of one or more credentials, and its refresh task.
@@ -93,7 +91,17 @@ impl TokenCell {
 
     /// Returns whom Entra refused at the last acquisition.
     pub(crate) fn refused_party(&self) -> Option<RefusedParty> {
-        self.progress.borrow().failure.as_ref()?.cause.refused_party()
+        self.progress.borrow().failure.as_ref()?.failed.cause.refused_party()
+    }
+
+    fn state_after(&self, progress: &Progress) -> CredentialState {
+        match (self.state.has_valid_token(), &progress.failure) {
+            (true, None) => CredentialState::Ready,
+            (true, Some(_)) => CredentialState::Stale,
+            (false, None) if self.app.is_on_demand() && !self.is_running() => CredentialState::Unused,
+            (false, None) if progress.last_success.is_none() => CredentialState::Starting,
+            (false, _) => CredentialState::Unavailable,
+        }
     }
 
     /// Waits until a valid token is in service. Starts the refresh task if necessary.
@@ -217,23 +225,32 @@ impl BearerSource for TokenCell {
         self.state.has_valid_token() || (self.app.is_on_demand() && !self.app.is_refused())
     }
 
+    fn current_state(&self) -> CredentialState {
+        self.state_after(&self.progress.borrow())
+    }
+
     fn status(&self) -> CredentialStatus {
         let progress = self.progress.borrow().clone();
+        let state = self.state_after(&progress);
         let current = self.state.current();
+        let unusable_since = current.as_ref().and_then(|current| current.unusable_since());
         let current = current.as_ref().filter(|current| current.is_valid());
-        let state = match (current, &progress.failure) {
-            (Some(_), None) => CredentialState::Ready,
-            (Some(_), Some(_)) => CredentialState::Stale,
-            (None, None) if self.app.is_on_demand() && !self.is_running() => CredentialState::Unused,
-            (None, None) if progress.last_success.is_none() => CredentialState::Starting,
-            (None, _) => CredentialState::Unavailable,
-        };
         CredentialStatus {
             state,
+            // A failed renewal makes a token unavailable when the old one can no longer be used.
+            since: if state == CredentialState::Unavailable {
+                progress.changed.max(unusable_since)
+            } else {
+                progress.changed
+            },
             fingerprint: current.map(|current| current.fingerprint()),
+            obtained_at: current.map(|current| current.obtained_at),
             expires_at: current.and_then(|current| current.expires_at),
+            next_at: progress.next_at,
             last_success: progress.last_success,
-            last_error: progress.failure.map(|failure| in_one_line(&*failure.cause as &(dyn Error + 'static))),
+            failures: progress.failures,
+            failing_since: progress.changed.filter(|_| progress.failures > 0),
+            last_failure: progress.last_failure,
         }
     }
 }

@@ -109,6 +109,7 @@ mod response_error;
 mod schedule;
 mod secret;
 mod settings;
+mod source;
 mod state;
 mod token_file;
 mod transport;
@@ -121,11 +122,7 @@ use std::time::{Duration, SystemTime};
 
 pub use crate::files::{Secret, SecretSource};
 pub use acquirers::CredentialProblem;
-pub(crate) use bearer::NoBearer;
-pub use bearer::{
-    Actor, Bearer, BearerSource, CredentialState, CredentialStatus, Fingerprint, NotAToken, RequestUrl,
-    TokenUnavailable,
-};
+pub use bearer::{Actor, Bearer, Fingerprint, NotAToken, RequestUrl, TokenUnavailable};
 pub use error::{CredentialError, OtherRequestError};
 pub(crate) use error::{in_one_line, one_line};
 pub use identity_endpoint::{IdentityEndpoint, IdentityEndpointKind, IdentityProvider};
@@ -135,7 +132,7 @@ pub use local_error::CertificateError;
 pub use local_error::SecretError;
 pub use process::CommandError;
 pub use readiness::Readiness;
-pub use record::{AcquisitionStep, NotAfter, StepOutcome};
+pub use record::{AcquisitionStep, FailedAcquisition, NotAfter, StepOutcome};
 pub use remedy::{REMEDIES, Remedy, SetupStep, remedy};
 pub use response_error::{NoResponse, ResponseError, UnusableResponse};
 pub use schedule::ErrorClass;
@@ -144,6 +141,8 @@ pub use settings::{
     Cloud, CommandSettings, CredentialId, CredentialKind, CredentialName, CredentialSettings, Identity, KindFacts,
     ManagedIdentity, ManagedIdentitySettings, OAuth2Settings, OAuth2Token, Proof, TokenSettings,
 };
+pub(crate) use source::NoBearer;
+pub use source::{BearerSource, CredentialState, CredentialStatus};
 
 use acquire::{Acquire, TokenOrKey};
 use acquirers::{Clients, Shared, acquirer};
@@ -345,7 +344,7 @@ impl Credentials {
     /// Returns the sources whose first acquisition has started and not ended.
     pub fn starting(&self) -> Vec<Arc<dyn BearerSource>> {
         let cells = self.sources.values().map(|source| &source.cell);
-        let starting = cells.filter(|cell| cell.status().state == CredentialState::Starting);
+        let starting = cells.filter(|cell| cell.current_state() == CredentialState::Starting);
         starting.map(|cell| Arc::<TokenCell>::clone(cell) as Arc<dyn BearerSource>).collect()
     }
 

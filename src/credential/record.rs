@@ -75,6 +75,17 @@ impl StepOutcome {
     }
 }
 
+/// An acquisition that failed.
+#[derive(Debug)]
+pub struct FailedAcquisition {
+    /// When it ended.
+    pub at: SystemTime,
+    /// Why it failed.
+    pub cause: Arc<CredentialError>,
+    /// Its steps, in the order in which they ended.
+    pub steps: Vec<AcquisitionStep>,
+}
+
 /// The steps of an acquisition, in the order in which they ended, and warnings about the files they read. Clones share their
 /// content.
 #[derive(Clone, Debug, Default)]

@@ -15,7 +15,7 @@ use super::acquire::{Acquire, Acquired};
 use super::app_state::AppState;
 use super::error::{CredentialError, RefusedParty, in_one_line};
 use super::file_watch::{FileChecks, FileWatch};
-use super::record::{AcquisitionRecord, StepOutcome};
+use super::record::{AcquisitionRecord, AcquisitionStep, FailedAcquisition, StepOutcome};
 use super::schedule::ErrorClass;
 use super::schedule::{self, UNEXPIRING_REFRESH};
 use super::settings::CredentialId;
@@ -112,7 +112,10 @@ impl Refresher {
         self.failures = 0;
         self.logged = LoggedState::Nothing;
         self.warnings = Vec::new();
-        self.progress.send_modify(|progress| (progress.failure, progress.last_success) = (None, None));
+        self.progress.send_modify(|progress| {
+            let Progress { begun, ended, .. } = *progress;
+            *progress = Progress { begun, ended, ..Progress::default() };
+        });
         tracing::debug!(credential = self.joined_names(), "unused token released");
         true
     }
@@ -174,7 +177,8 @@ impl Refresher {
         let outcome = AssertUnwindSafe(self.acquirer.acquire(&record)).catch_unwind().await;
         let outcome =
             outcome.unwrap_or(Err(CredentialError::Panicked)).and_then(|acquired| self.put_in_service(acquired));
-        let failures_counted = self.record_metrics(&record);
+        let steps = record.take_steps();
+        let failures_counted = self.record_metrics(&steps);
         self.log_warnings(&record);
         match outcome {
             Ok(()) => self.succeeded(),
@@ -182,7 +186,7 @@ impl Refresher {
                 if failures_counted == 0 {
                     self.ids.iter().for_each(|id| self.metrics.request_failed(id.name.as_str(), err.reason()));
                 }
-                self.failed(err);
+                self.failed(err, steps);
             }
         }
     }
@@ -212,12 +216,18 @@ impl Refresher {
         }
         self.progress.send_modify(|progress| {
             progress.ended = progress.begun;
+            let now = SystemTime::now();
+            progress.next_at = now.checked_add(self.due.saturating_duration_since(Instant::now()));
+            if progress.failures > 0 || progress.last_success.is_none() {
+                progress.changed = Some(now);
+            }
+            progress.failures = 0;
             progress.failure = None;
-            progress.last_success = Some(SystemTime::now());
+            progress.last_success = Some(now);
         });
     }
 
-    fn failed(&mut self, err: CredentialError) {
+    fn failed(&mut self, err: CredentialError, steps: Vec<AcquisitionStep>) {
         self.failures = self.failures.saturating_add(1);
         match err.refused_party() {
             Some(RefusedParty::App) => {
@@ -230,10 +240,17 @@ impl Refresher {
         let wait = schedule::back_off(err.class(), self.failures, err.retry_after(), jitter());
         self.due = Instant::now() + wait;
         self.log_failure_once(&err, wait);
-        let failure = Failure { cause: Arc::new(err), retry_at: self.due };
+        let at = SystemTime::now();
+        let failed = Arc::new(FailedAcquisition { at, cause: Arc::new(err), steps });
         self.progress.send_modify(|progress| {
             progress.ended = progress.begun;
-            progress.failure = Some(failure);
+            progress.next_at = at.checked_add(wait);
+            if progress.failures == 0 {
+                progress.changed = Some(at);
+            }
+            progress.failures = progress.failures.saturating_add(1);
+            progress.last_failure = Some(Arc::clone(&failed));
+            progress.failure = Some(Failure { failed, retry_at: self.due });
         });
     }
 
@@ -267,9 +284,9 @@ impl Refresher {
     }
 
     /// Records the steps in the metrics. Returns how many failed.
-    fn record_metrics(&self, record: &AcquisitionRecord) -> usize {
+    fn record_metrics(&self, steps: &[AcquisitionStep]) -> usize {
         let mut failures = 0;
-        for step in record.take_steps() {
+        for step in steps {
             failures += usize::from(matches!(step.outcome, StepOutcome::Failed { .. }));
             if let Some(not_after) = step.not_after {
                 self.app.set_expiry(not_after);

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::acquire::{Acquired, TokenOrKey};
 use super::bearer::{Bearer, Fingerprint, RequestUrl, TokenUnavailable};
 use super::error::CredentialError;
+use super::record::FailedAcquisition;
 use super::schedule;
 use super::waiting_callers::WaitingCallers;
 
@@ -74,6 +75,12 @@ impl CurrentToken {
         Some(Self { token_or_key: acquired.token_or_key, usable_until, expires_at, obtained_at })
     }
 
+    /// Returns when its use ended, if it has.
+    pub(crate) fn unusable_since(&self) -> Option<SystemTime> {
+        let (_, until) = self.usable_until?;
+        (!self.is_valid()).then_some(until)
+    }
+
     pub(crate) fn is_valid(&self) -> bool {
         self.usable_until.is_none_or(|(instant, clock)| Instant::now() < instant && SystemTime::now() < clock)
     }
@@ -92,11 +99,19 @@ pub(crate) struct Progress {
     /// The failure of the last acquisition, if it failed.
     pub(crate) failure: Option<Failure>,
     pub(crate) last_success: Option<SystemTime>,
+    /// When the next acquisition is due, on the wall clock.
+    pub(crate) next_at: Option<SystemTime>,
+    /// When acquisitions began to fail or to succeed.
+    pub(crate) changed: Option<SystemTime>,
+    /// How many failed since then, if they fail.
+    pub(crate) failures: u32,
+    /// The last acquisition that failed.
+    pub(crate) last_failure: Option<Arc<FailedAcquisition>>,
 }
 
 #[derive(Clone, Debug)]
 pub(crate) struct Failure {
-    pub(crate) cause: Arc<CredentialError>,
+    pub(crate) failed: Arc<FailedAcquisition>,
     /// When the next acquisition is due.
     pub(crate) retry_at: Instant,
 }
@@ -121,9 +136,9 @@ impl Progress {
 
 impl Failure {
     pub(crate) fn unavailable(&self) -> TokenUnavailable {
-        let cause: Arc<CredentialError> = Arc::clone(&self.cause);
         let retry_after = self.retry_at.saturating_duration_since(Instant::now()).max(MIN_RETRY_AFTER);
-        TokenUnavailable { retry_after, who_acts: self.cause.who_acts(), cause }
+        let cause: Arc<CredentialError> = Arc::clone(&self.failed.cause);
+        TokenUnavailable { retry_after, who_acts: self.failed.cause.who_acts(), cause }
     }
 }
 

@@ -216,7 +216,7 @@ async fn status_has_the_times_of_acquisition_and_expiry() {
     let status = source.status();
     assert_eq!(status.state, CredentialState::Ready);
     assert!(jwt::unix_seconds(status.expires_at.unwrap()).abs_diff(exp) <= 1, "{status:?}");
-    assert!(status.last_success.is_some() && status.last_error.is_none());
+    assert!(status.last_success.is_some() && status.error().is_none());
 }
 
 #[test]

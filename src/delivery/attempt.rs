@@ -10,13 +10,13 @@ use super::body::{BodyFailure, UpstreamBody};
 use super::call::{CallState, PlannedCall};
 use super::error::DeliveryError;
 use super::forward::{self, AttemptTime, Failure};
-use super::outcome::{AttemptOutcome, ERROR_CODE, Fault, Sent};
+use super::outcome::{AttemptOutcome, ERROR_CODE, Fault, Sent, is_transient};
 use super::upstream::Upstream;
 use super::worker::WorkerDelivery;
 use crate::credential::{Bearer, RequestUrl, in_one_line};
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, ErrorResponse, FailureCause, FailureKind, transport_failure};
 use crate::limits::{ConcurrencyPermit, Queued, RateExceeded};
-use crate::metrics::{RetryOutcome, UnauthorizedAction, UpstreamResponse};
+use crate::metrics::{RetryOutcome, UnauthorizedAction, UpstreamErrorReason, UpstreamResponse};
 use crate::signalr::Operation;
 
 /// A response, and the bearer that its request carried.
@@ -59,8 +59,8 @@ pub(super) async fn attempt(
         match received.response.status() {
             StatusCode::UNAUTHORIZED => Box::pin(send_with_another_token(worker, upstream, call, received)),
             status => {
-                if is_unauthorized(&received.response) {
-                    worker.metrics.unauthorized(upstream.label(), status.as_u16(), UnauthorizedAction::Kept);
+                if status.is_client_error() || status.is_server_error() {
+                    note_error(worker, upstream, call.operation, &received.response);
                 }
                 if call.operation == Operation::AccessKey {
                     record_access_key(upstream, &received.response);
@@ -78,6 +78,25 @@ fn is_unauthorized(response: &Response<UpstreamBody>) -> bool {
         StatusCode::UNAUTHORIZED => true,
         StatusCode::FORBIDDEN => !response.headers().contains_key(ERROR_CODE),
         _ => false,
+    }
+}
+
+/// Counts a response that refuses the token, and keeps why the endpoint refused it or failed.
+#[cold]
+fn note_error(worker: &WorkerDelivery, upstream: &Upstream, operation: Operation, response: &Response<UpstreamBody>) {
+    let (status, health) = (response.status(), upstream.endpoint().health());
+    let kind = FailureKind::Response(status);
+    let cause = || FailureCause::Response(ErrorResponse::of(response, true));
+    if is_unauthorized(response) {
+        worker.metrics.unauthorized(upstream.label(), status.as_u16(), UnauthorizedAction::Kept);
+        // A role may allow everything but `access_key`.
+        if operation == Operation::AccessKey && status == StatusCode::FORBIDDEN {
+            health.note_failure(kind, cause);
+        } else {
+            health.note_refused_token(kind, cause);
+        }
+    } else if is_transient(status) {
+        health.note_failure(kind, cause);
     }
 }
 
@@ -129,20 +148,17 @@ async fn send_with_another_token(
     unauthorized: AuthorizedResponse,
 ) -> AttemptOutcome {
     let label = upstream.label();
-    let count = |status: StatusCode, action| worker.metrics.unauthorized(label, status.as_u16(), action);
-    let status = unauthorized.response.status();
     if !replace_token(upstream.endpoint(), &unauthorized.bearer, call.state).await {
-        count(status, UnauthorizedAction::Kept);
+        note_error(worker, upstream, call.operation, &unauthorized.response);
         return unauthorized.outcome(call);
     }
-    count(status, UnauthorizedAction::Replaced);
+    let status = unauthorized.response.status().as_u16();
+    worker.metrics.unauthorized(label, status, UnauthorizedAction::Replaced);
     worker.metrics.retry(label, RetryOutcome::Retried);
     unauthorized.response.into_body().discard();
     match send_once(worker, upstream, call, 0).await {
         Ok(received) => {
-            if is_unauthorized(&received.response) {
-                count(received.response.status(), UnauthorizedAction::Kept);
-            }
+            note_error(worker, upstream, call.operation, &received.response);
             received.outcome(call)
         }
         Err(outcome) => outcome.after(Sent::NotProcessed),
@@ -268,6 +284,19 @@ fn failed(
     let (outcome, reason) = failure.or_resolving(upstream.endpoint()).outcome(call.operation, call.body, time);
     if let Some(reason) = reason {
         worker.metrics.upstream_failed(upstream.label(), reason);
+        note_failure(upstream, &outcome, reason);
     }
     Box::new(outcome)
+}
+
+/// Keeps why an attempt got no response, if the endpoint is at fault or its response cannot be read.
+fn note_failure(upstream: &Upstream, outcome: &AttemptOutcome, reason: UpstreamErrorReason) {
+    let is_endpoints = outcome.ending.fault == Fault::Endpoint || reason == UpstreamErrorReason::Protocol;
+    let (true, Err(err)) = (is_endpoints, &outcome.result) else { return };
+    let cause = || {
+        // The error's own text is for callers, and its source has the cause.
+        let err: &(dyn std::error::Error + 'static) = err;
+        transport_failure(reason, err.source().unwrap_or(err))
+    };
+    upstream.endpoint().health().note_failure(FailureKind::Transport(reason), cause);
 }

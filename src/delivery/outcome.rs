@@ -166,13 +166,13 @@ impl AttemptOutcome {
     pub(super) fn report(&self, permit: Permit<'_>) -> Ending {
         let Ending { sent, fault, status } = self.ending;
         match (fault, sent) {
-            (Fault::NoneKnown, Sent::Processed | Sent::NotProcessed) => {
-                if status == Some(StatusCode::TOO_MANY_REQUESTS) {
+            (Fault::NoneKnown, Sent::Processed | Sent::NotProcessed) => match status {
+                Some(StatusCode::TOO_MANY_REQUESTS) => {
                     permit.throttled(self.retry_after().unwrap_or(COOL_DOWN), self.ended);
-                } else {
-                    permit.succeeded(self.ended);
                 }
-            }
+                Some(StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => permit.denied(self.ended),
+                Some(_) | None => permit.succeeded(self.ended),
+            },
             (Fault::Endpoint, Sent::Nothing | Sent::NotProcessed) => permit.unreachable(self.ended),
             (Fault::Endpoint, Sent::MaybeProcessed | Sent::Processed) => {
                 let pause = self.retry_after().filter(|_| status == Some(StatusCode::SERVICE_UNAVAILABLE));

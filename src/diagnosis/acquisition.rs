@@ -301,7 +301,8 @@ fn describe(step: &AcquisitionStep) -> String {
     }
 }
 
-fn failure_of(
+/// Makes the failure of an acquisition.
+pub(super) fn failure_of(
     err: &CredentialError,
     steps: &[AcquisitionStep],
     kind: &CredentialKind,

@@ -14,6 +14,7 @@
 //! | `claims.rs` | the comparison of a token with the configuration |
 //! | `cause.rs` | the map from a failure to the step of the setup that caused it |
 //! | `remediation/` | what to do about a broken step |
+//! | `observed.rs` | the same explanations for failures that the running gateway has observed |
 //! | `finding.rs` | the report |
 //! | `causes.rs` | endpoints that have the same cause |
 //!
@@ -28,6 +29,7 @@ mod connectivity;
 mod finding;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
+mod observed;
 mod remediation;
 
 use std::cell::RefCell;
@@ -42,6 +44,7 @@ pub use acquisition::Acquisition;
 use acquisition::NewCredentials;
 pub use causes::{SharedCause, shared_causes};
 pub use finding::{BrokenStep, Check, Finding, Progress, Remediation, Verdict};
+pub use observed::{explain_acquisition, explain_endpoint, explain_refused_access_key};
 
 use crate::credential::CredentialSettings;
 use crate::endpoint::{EndpointName, EndpointSettings};

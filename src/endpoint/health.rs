@@ -7,10 +7,11 @@
 mod window;
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use super::failure::{EndpointFailure, FailureCause, FailureKind};
 use crate::metrics::{BreakerState, EndpointState};
 use window::{Counts, Window};
 
@@ -18,6 +19,8 @@ use window::{Counts, Window};
 const MAX_PAUSE: Duration = Duration::from_secs(60);
 /// The maximum cool-down that an endpoint can request.
 const MAX_COOL_DOWN: Duration = Duration::from_secs(300);
+/// The time in which only the first of several failures of the same kind is kept: while an endpoint is down, every call fails.
+const SAME_FAILURE: Duration = Duration::from_millis(100);
 
 /// The thresholds of an endpoint's circuit breaker. Calls avoid an endpoint with an open circuit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +97,36 @@ pub struct Health {
     window: Window,
     /// Whether the endpoint's last response to `access_key` was 403.
     refuses_access_key: AtomicBool,
+    /// Whether the endpoint refused the token of the last call (401 or 403).
+    refuses_token: AtomicBool,
+    /// What happened, for people. Written only when something fails or changes, and by probes.
+    history: Mutex<History>,
+}
+
+/// What happened to an endpoint.
+#[derive(Clone, Debug)]
+pub struct History {
+    /// Since when its circuit is open or closed.
+    pub circuit_since: SystemTime,
+    /// Since when it refuses the token of calls, if it does.
+    pub refuses_token_since: Option<SystemTime>,
+    /// Since when it refuses `access_key` for want of a role, if it does.
+    pub refuses_access_key_since: Option<SystemTime>,
+    /// The last failure of a call or a probe, even if later ones succeeded.
+    pub last_failure: Option<Arc<EndpointFailure>>,
+    /// The last probe.
+    pub last_probe: Option<ProbeRecord>,
+}
+
+/// The result of a probe.
+#[derive(Clone, Copy, Debug)]
+pub struct ProbeRecord {
+    /// When it ended.
+    pub at: SystemTime,
+    /// Whether the endpoint responded without a server error.
+    pub ok: bool,
+    /// How long it took.
+    pub took: Duration,
 }
 
 /// What it means that an endpoint answers `access_key` with 403, for the log and `/status`.
@@ -130,15 +163,70 @@ impl Health {
             used: AtomicU32::new(0),
             window: Window::new(settings.window),
             refuses_access_key: AtomicBool::new(false),
+            refuses_token: AtomicBool::new(false),
+            history: Mutex::new(History {
+                circuit_since: SystemTime::now(),
+                refuses_token_since: None,
+                refuses_access_key_since: None,
+                last_failure: None,
+                last_probe: None,
+            }),
         })
     }
 
     /// Records whether the endpoint refused `access_key` for want of a role. The first refusal is logged.
     #[cold]
     pub fn set_refuses_access_key(&self, refuses: bool) {
-        if !self.refuses_access_key.swap(refuses, Ordering::Relaxed) && refuses {
+        if self.refuses_access_key.swap(refuses, Ordering::Relaxed) == refuses {
+            return;
+        }
+        self.history().refuses_access_key_since = refuses.then(SystemTime::now);
+        if refuses {
             tracing::warn!(endpoint = &*self.name, "{REFUSES_ACCESS_KEY}");
         }
+    }
+
+    /// Keeps why a call failed, for people. The permit of the call reports what the failure means for the health.
+    #[cold]
+    pub fn note_failure(&self, kind: FailureKind, cause: impl FnOnce() -> FailureCause) {
+        let at = SystemTime::now();
+        let mut history = self.history();
+        let is_known = history.last_failure.as_ref().is_some_and(|last| {
+            last.cause.kind() == kind && at.duration_since(last.at).is_ok_and(|since| since < SAME_FAILURE)
+        });
+        if !is_known {
+            history.last_failure = Some(Arc::new(EndpointFailure { at, cause: cause() }));
+        }
+    }
+
+    /// Records that the endpoint refused the token of a call, and why. It does until it accepts one.
+    #[cold]
+    pub fn note_refused_token(&self, kind: FailureKind, cause: impl FnOnce() -> FailureCause) {
+        self.note_failure(kind, cause);
+        if !self.refuses_token.swap(true, Ordering::Relaxed) {
+            self.history().refuses_token_since = Some(SystemTime::now());
+        }
+    }
+
+    #[cold]
+    fn accepts_token(&self) {
+        if self.refuses_token.swap(false, Ordering::Relaxed) {
+            self.history().refuses_token_since = None;
+        }
+    }
+
+    /// Returns whether the endpoint refused the token of the last call.
+    pub fn refuses_token(&self) -> bool {
+        self.refuses_token.load(Ordering::Relaxed)
+    }
+
+    /// Returns what happened to the endpoint.
+    pub fn what_happened(&self) -> History {
+        self.history().clone()
+    }
+
+    fn history(&self) -> MutexGuard<'_, History> {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns what the operator should know about an endpoint that serves calls.
@@ -218,7 +306,12 @@ impl Health {
 
     /// Records the result of a health probe. A success closes the circuit if the endpoint was unreachable. If the endpoint failed
     /// calls, only a successful call closes it.
-    pub fn record_probe(&self, ok: bool) {
+    pub fn record_probe(&self, result: Result<(), FailureCause>, took: Duration) {
+        let ok = result.is_ok();
+        self.history().last_probe = Some(ProbeRecord { at: SystemTime::now(), ok, took });
+        if let Err(cause) = result {
+            self.note_failure(cause.kind(), || cause);
+        }
         self.last_probe.store(if ok { UP } else { DOWN }, Ordering::Relaxed);
         match ok {
             true if self.failed_since_success.load(Ordering::Relaxed) => {}
@@ -246,7 +339,7 @@ impl Health {
         Permit { health: self, class, is_trial }
     }
 
-    fn succeeded(&self, now: u64) {
+    fn responded(&self, now: u64) {
         self.window.succeeded(now);
         self.recovered();
     }
@@ -270,6 +363,7 @@ impl Health {
         self.trips.store(0, Ordering::Relaxed);
         // Earlier failures do not count against a recovered endpoint.
         self.window.clear();
+        self.history().circuit_since = SystemTime::now();
         tracing::info!(endpoint = &*self.name, "the endpoint's circuit is closed: the endpoint has recovered");
     }
 
@@ -294,11 +388,18 @@ impl Health {
         }
         self.trips.fetch_add(1, Ordering::Relaxed);
         if !was_open {
+            let last = {
+                let mut history = self.history();
+                history.circuit_since = SystemTime::now();
+                history.last_failure.clone()
+            };
             tracing::warn!(
                 endpoint = &*self.name,
                 failures = counts.failures,
                 calls = counts.failures + counts.successes,
                 pause_ms = millis(pause),
+                error.kind = last.as_ref().map(|last| last.cause.kind().label()),
+                error.cause = last.as_ref().map(|last| last.cause.summary()),
                 "the endpoint's circuit is open: calls are sent to other endpoints until it recovers"
             );
         }
@@ -340,11 +441,20 @@ impl Health {
 }
 
 impl Permit<'_> {
-    /// Reports that the endpoint responded at `now`.
+    /// Reports that the endpoint responded at `now` and accepted the token.
     pub fn succeeded(self, now: Instant) {
+        if self.health.refuses_token() {
+            self.health.accepts_token();
+        }
+        self.denied(now);
+    }
+
+    /// Reports that the endpoint responded at `now` that the call is not allowed (401 or 403). It works, and its circuit stays
+    /// closed.
+    pub fn denied(self, now: Instant) {
         let now = self.health.at(now);
         self.health.set_used(now);
-        self.health.succeeded(now);
+        self.health.responded(now);
     }
 
     /// Reports that the endpoint was reached and failed: it closed the connection, was too slow or responded with a server error.
@@ -367,7 +477,7 @@ impl Permit<'_> {
         let now = self.health.at(now);
         self.health.set_used(now);
         self.health.cool_down(self.class, cool_down.min(MAX_COOL_DOWN), now);
-        self.health.succeeded(now);
+        self.health.responded(now);
     }
 
     /// Reports that the endpoint is unavailable, as its response states. It receives no calls during the cool-down.

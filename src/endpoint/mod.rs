@@ -6,6 +6,7 @@
 mod abandoned;
 mod connect;
 mod error;
+mod failure;
 mod health;
 mod http1;
 mod http2;
@@ -27,12 +28,14 @@ mod store;
 #[cfg(test)]
 pub(crate) mod tests;
 mod tls_clients;
+mod transport_failure;
 mod unpooled;
 mod waiting;
 mod worker_pools;
 
 pub use error::{ConnectError, EndpointError};
-pub use health::{CallClass, FailureRatio, Health, HealthSettings, Permit};
+pub use failure::{EndpointFailure, ErrorResponse, FailureCause, FailureKind};
+pub use health::{CallClass, FailureRatio, Health, HealthSettings, History, Permit, ProbeRecord};
 #[cfg(any(test, fuzzing))]
 pub(crate) use http1::fuzzing;
 pub use http1::{HeaderVisitor, Http1Error, RequestHead, UploadBody};
@@ -46,5 +49,6 @@ pub use running::Endpoint;
 pub use send_error::{Processing, SendError, TransportError};
 pub use settings::{DisabledEndpoint, EndpointName, EndpointRole, EndpointSettings, HttpVersion, Origin, PoolSettings};
 pub use tls_clients::TlsClients;
+pub use transport_failure::transport_failure;
 pub use unpooled::UnpooledError;
 pub use worker_pools::WorkerPools;

@@ -16,6 +16,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::failure::{ErrorResponse, FailureCause};
+use super::transport_failure::probe_failure;
 use super::{Endpoint, UnpooledError};
 
 /// The maximum number of endpoints that are all probed, also those that no call uses. Chosen: the number of credentials that obtain
@@ -178,8 +180,9 @@ fn reschedule(before: &[Scheduled], endpoints: &[Arc<Endpoint>]) -> Vec<Schedule
 }
 
 async fn probe_and_record(endpoint: Arc<Endpoint>) {
-    if let Some(ok) = probe(&endpoint).await {
-        endpoint.health().record_probe(ok);
+    let began = Instant::now();
+    if let Some(result) = probe(&endpoint).await {
+        endpoint.health().record_probe(result, began.elapsed());
     }
 }
 
@@ -188,17 +191,21 @@ fn pause(interval: Duration, is_circuit_closed: bool) -> Duration {
     if is_circuit_closed { interval } else { interval / OPEN_CIRCUIT_FACTOR }
 }
 
-/// Returns whether the endpoint responds with a status below 500; `None` if the gateway's host has run out of a resource.
-async fn probe(endpoint: &Endpoint) -> Option<bool> {
+/// Requests the health of the endpoint, which must respond with a status below 500. Returns `None` if the gateway's host has run
+/// out of a resource.
+async fn probe(endpoint: &Endpoint) -> Option<Result<(), FailureCause>> {
     let request = Request::builder().method(Method::HEAD).uri(PROBE_PATH).body(Empty::new());
     let request = request.ok()?;
     match endpoint.send_unpooled(request, PROBE_TIMEOUT).await {
-        Ok(response) => Some(!response.status().is_server_error()),
+        Ok(response) if response.status().is_server_error() => {
+            Some(Err(FailureCause::Response(ErrorResponse::of(&response, false))))
+        }
+        Ok(_) => Some(Ok(())),
         Err(err) => {
             let is_shortage = matches!(&err, UnpooledError::Connect(err) if err.is_local_shortage());
             let cause = std::error::Error::source(&err).map(tracing::field::display);
             tracing::debug!(endpoint = %endpoint.name(), error = %err, cause, "a health probe got no response");
-            (!is_shortage).then_some(false)
+            (!is_shortage).then(|| Err(probe_failure(&err)))
         }
     }
 }

@@ -194,9 +194,8 @@ impl Live {
     }
 
     fn view(&self) -> View {
-        let source = |credential: &CredentialSettings| {
-            Some((credential.id.clone(), self.parts.credentials.get(&credential.id)?))
-        };
+        let source =
+            |credential: &CredentialSettings| Some((credential.clone(), self.parts.credentials.get(&credential.id)?));
         let listeners = self.addresses.listeners.iter();
         View {
             config_hash: self.parts.settings.hash.clone(),

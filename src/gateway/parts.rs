@@ -92,7 +92,7 @@ impl Prepared {
         let mut starting = credentials.starting();
         while !starting.is_empty() && Instant::now() < end {
             sleep(WARM_UP_INTERVAL).await;
-            starting.retain(|source| source.status().state == CredentialState::Starting);
+            starting.retain(|source| source.current_state() == CredentialState::Starting);
         }
     }
 }

@@ -49,6 +49,7 @@ mod sdk;
 mod secrets;
 mod service_manager;
 mod slow_callers;
+mod status;
 mod tenants;
 mod token_faults;
 mod token_lifetime;

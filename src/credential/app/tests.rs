@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use super::*;
 use crate::credential::acquire::{Acquire, Acquired, TokenOrKey, WatchedFiles};
 use crate::credential::app_state::Demand;
-use crate::credential::bearer::{Bearer, BearerSource as _, CredentialState};
+use crate::credential::bearer::Bearer;
 use crate::credential::error::CredentialError;
 use crate::credential::file_watch::FileChecks;
 use crate::credential::identity_endpoint::{IdentityEndpoint, IdentityEndpointKind};
@@ -19,6 +19,7 @@ use crate::credential::record::AcquisitionRecord;
 use crate::credential::refresh::Refresher;
 use crate::credential::response_error::ResponseError;
 use crate::credential::settings::CredentialId;
+use crate::credential::source::{BearerSource as _, CredentialState};
 use crate::credential::state::{Progress, TokenState};
 use crate::metrics::{MetricRegistry, TokenMetrics};
 

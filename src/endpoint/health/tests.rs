@@ -12,6 +12,11 @@ fn health_of(window: Duration, pause: Duration) -> Arc<Health> {
     Health::new("east".into(), settings)
 }
 
+fn refused() -> FailureCause {
+    let err = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+    crate::endpoint::transport_failure(crate::metrics::UpstreamErrorReason::Connect, &err)
+}
+
 /// Returns a health whose window is longer than any test.
 fn health(pause: Duration) -> Arc<Health> {
     health_of(Duration::from_secs(3600), pause)
@@ -89,16 +94,16 @@ fn successful_probe_closes_the_circuit_of_an_unreachable_endpoint_but_not_of_one
         health.try_acquire_send().unwrap().unreachable(Instant::now());
     }
     assert!(!health.is_closed());
-    health.record_probe(true);
+    health.record_probe(Ok(()), Duration::ZERO);
     assert!(health.is_closed(), "the endpoint is reachable again");
 
     for _ in 0..2 {
         health.record_calls(0, 1);
-        health.record_probe(true);
+        health.record_probe(Ok(()), Duration::ZERO);
     }
     health.record_calls(0, 1);
     assert!(!health.is_closed(), "probes do not interrupt three consecutive failures");
-    health.record_probe(true);
+    health.record_probe(Ok(()), Duration::ZERO);
     assert!(!health.is_closed(), "only a successful call closes the circuit");
     health.record_calls(1, 0);
     assert!(health.is_closed());
@@ -235,7 +240,7 @@ fn apply<'a>(health: &'a Arc<Health>, events: &[Event], max_wait: Duration) {
             Event::Throttle => end(|permit| permit.throttled(Duration::ZERO, Instant::now())),
             Event::BecomeUnavailable => end(|permit| permit.unavailable(Duration::ZERO, Instant::now())),
             Event::Drop => end(drop),
-            Event::Probe(ok) => health.record_probe(*ok),
+            Event::Probe(ok) => health.record_probe(if *ok { Ok(()) } else { Err(refused()) }, Duration::ZERO),
         }
         assert!(
             health.time_until_trial(SENDS) <= max_wait,
@@ -267,7 +272,7 @@ proptest! {
         for permit in permits {
             permit.failed(Instant::now());
         }
-        (0..probes).for_each(|_| health.record_probe(false));
+        (0..probes).for_each(|_| health.record_probe(Err(refused()), Duration::ZERO));
         health.acquire_anyway(SENDS).failed(Instant::now());
         prop_assert!(!health.is_closed() && health.time_until_trial(SENDS) <= pause, "no trial for {:?}", health.time_until_trial(SENDS));
     }

@@ -1,0 +1,109 @@
+//! A failure on `/status`: when, what, and the explanation that `doctor` gives.
+
+use std::time::SystemTime;
+
+use serde::Serialize;
+
+use super::time::seconds;
+use crate::credential::{CredentialSettings, FailedAcquisition, Remedy, in_one_line, remedy};
+use crate::diagnosis::{self, BrokenStep, Remediation};
+use crate::endpoint::{EndpointFailure, EndpointSettings};
+
+/// A failure on `/status`.
+#[derive(Clone, Debug, Serialize)]
+pub struct FailureView {
+    /// When, in seconds since the Unix epoch.
+    pub at: u64,
+    /// The metric label of the error: a `reason` of `upstream_errors_total` or `token_errors_total`, or `response` for an error
+    /// response of the endpoint.
+    pub kind: &'static str,
+    /// The status of the endpoint's response, if there was one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    /// The error in one line.
+    pub error: String,
+    /// What is wrong, in a few words, for lists.
+    pub fact: String,
+    /// The broken step of the setup, as `doctor --json` names it.
+    pub step: &'static str,
+    /// The broken step in words.
+    pub explanation: &'static str,
+    /// What to do, in order.
+    pub remediation: Vec<RemediationView>,
+    /// How long a change takes to come into effect, if that is not immediate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delay: Option<&'static str>,
+}
+
+/// One action against a failure.
+#[derive(Clone, Debug, Serialize)]
+pub struct RemediationView {
+    /// What to do, where and as whom. Empty if the command continues the one before.
+    pub note: String,
+    /// The command, with the known ids filled in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
+}
+
+impl FailureView {
+    /// Explains why a credential obtained no token. `endpoint` is one that uses the credential.
+    pub(super) fn of_acquisition(
+        failed: &FailedAcquisition,
+        credential: &CredentialSettings,
+        endpoint: &EndpointSettings,
+    ) -> Self {
+        let broken = diagnosis::explain_acquisition(failed, credential, endpoint);
+        let fact = broken.codes.iter().find_map(|code| remedy(*code)).map(|remedy| remedy.fact.to_owned());
+        Self {
+            kind: failed.cause.reason().label(),
+            fact: fact.unwrap_or_else(|| broken.step.title().to_owned() + " fails"),
+            error: in_one_line(&*failed.cause),
+            ..Self::of(failed.at, broken)
+        }
+    }
+
+    /// Explains why an endpoint failed a call or a probe.
+    pub(super) fn of_endpoint(
+        failure: &EndpointFailure,
+        credential: &CredentialSettings,
+        endpoint: &EndpointSettings,
+    ) -> Self {
+        let kind = failure.cause.kind();
+        let status = kind.status().map(|status| status.as_u16());
+        let view = Self::of(failure.at, diagnosis::explain_endpoint(failure, credential, endpoint));
+        Self { kind: kind.label(), status, fact: view.error.clone(), ..view }
+    }
+
+    /// Explains that an endpoint refuses `access_key` for want of a role, since then.
+    pub(super) fn of_refused_access_key(
+        since: SystemTime,
+        meaning: &str,
+        credential: &CredentialSettings,
+        endpoint: &EndpointSettings,
+    ) -> Self {
+        let view = Self::of(since, diagnosis::explain_refused_access_key(meaning, credential, endpoint));
+        Self { kind: "response", status: Some(403), ..view }
+    }
+
+    /// Returns what to do first: what Entra's code calls for, or else the first action.
+    pub(super) fn first_action(&self) -> Option<&str> {
+        self.remediation.iter().map(|action| action.note.as_str()).find(|note| !note.is_empty())
+    }
+
+    fn of(at: SystemTime, broken: BrokenStep) -> Self {
+        let known = broken.codes.iter().find_map(|code| remedy(*code));
+        let action = known.map(|Remedy { action, .. }| Remediation { note: (*action).to_owned(), command: None });
+        let actions = action.into_iter().chain(broken.remediation);
+        Self {
+            at: seconds(at),
+            kind: "",
+            status: None,
+            fact: broken.result.clone(),
+            error: broken.result,
+            step: broken.step.name(),
+            explanation: broken.step.title(),
+            remediation: actions.map(|Remediation { note, command }| RemediationView { note, command }).collect(),
+            delay: broken.delay,
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! Times on `/status` and the page.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Returns a time in seconds since the Unix epoch.
+pub(super) fn seconds(at: SystemTime) -> u64 {
+    at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// Returns the current time in seconds since the Unix epoch.
+pub(super) fn now() -> u64 {
+    seconds(SystemTime::now())
+}
+
+/// Formats a time for people: the time of day, with the date unless that is the day of `now`.
+pub(super) fn clock(at: u64, now: u64) -> String {
+    let text = humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(at)).to_string();
+    let (date, time) = text.split_once('T').unwrap_or((&text, ""));
+    let time = time.get(..5).unwrap_or(time);
+    if at / DAY == now / DAY { format!("{time} UTC") } else { format!("{date} {time} UTC") }
+}
+
+/// The seconds of a day.
+const DAY: u64 = 24 * 60 * 60;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_of_other_days_have_a_date() {
+        let noon = 1_800_014_400;
+        assert_eq!(clock(noon, noon + 60), "12:00 UTC");
+        assert_eq!(clock(noon, noon + DAY), "2027-01-15 12:00 UTC");
+    }
+}

@@ -1,0 +1,245 @@
+//! The verdict of `/status`: what is wrong, what it means for calls, and what to do, in at most three lines.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::entries::{CredentialView, EndpointStatus, ListenerView, StoreView};
+use super::time::{clock, now};
+use crate::credential::{CredentialId, CredentialState};
+use crate::route::RouteSettings;
+
+/// The most names in a line.
+const MAX_NAMES: usize = 3;
+/// The longest error in a line, in characters.
+const MAX_ERROR: usize = 160;
+
+/// The verdict.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct VerdictView {
+    /// `healthy`, `starting`, `attention` (calls succeed, and something needs an operator), `broken` (calls fail) or `stopping`.
+    pub state: &'static str,
+    /// At most three lines: what is wrong, what it means for calls, what to do.
+    pub lines: Vec<String>,
+}
+
+/// What the verdict is made from.
+#[derive(Debug, Default)]
+pub(super) struct Situation<'a> {
+    /// How many endpoints and credentials there are.
+    pub(super) counts: (Option<usize>, Option<usize>),
+    is_ready: bool,
+    is_draining: bool,
+    refused_reload: Option<&'a str>,
+    after_restart: &'a [&'static str],
+    /// The names of broken endpoints, and the first one whose own token is not the cause.
+    broken_endpoints: Vec<&'a str>,
+    first_endpoint: Option<EndpointStatus>,
+    /// How many endpoints are broken for a cause other than their credential.
+    own_faults: usize,
+    earliest: Option<u64>,
+    unavailable: Vec<&'a CredentialId>,
+    first_unavailable: Option<CredentialView>,
+    stale: Vec<&'a CredentialId>,
+    first_stale: Option<CredentialView>,
+    /// What else needs an operator.
+    others: Vec<String>,
+}
+
+impl<'a> Situation<'a> {
+    /// Adds an endpoint. `entry` makes its entry, which only the first few need.
+    pub(super) fn add_endpoint(&mut self, is_broken: bool, name: &'a str, entry: impl FnOnce() -> EndpointStatus) {
+        if !is_broken {
+            return;
+        }
+        self.broken_endpoints.push(name);
+        if self.first_endpoint.is_some() && self.broken_endpoints.len() > MAX_NAMES {
+            return;
+        }
+        let entry = entry();
+        self.earliest = Some(self.earliest.map_or(entry.since, |earliest| earliest.min(entry.since)));
+        if entry.state != "no_token" {
+            self.own_faults += 1;
+            self.first_endpoint.get_or_insert(entry);
+        }
+    }
+
+    /// Adds a credential.
+    pub(super) fn add_credential(
+        &mut self,
+        state: CredentialState,
+        id: &'a CredentialId,
+        entry: impl FnOnce() -> CredentialView,
+    ) {
+        match state {
+            CredentialState::Unavailable => {
+                self.unavailable.push(id);
+                self.first_unavailable.get_or_insert_with(entry);
+            }
+            CredentialState::Stale => {
+                self.stale.push(id);
+                self.first_stale.get_or_insert_with(entry);
+            }
+            CredentialState::Unused | CredentialState::Starting | CredentialState::Ready => {}
+        }
+    }
+
+    /// Sets what concerns this process and its configuration.
+    pub(super) fn process(
+        &mut self,
+        is_ready: bool,
+        is_draining: bool,
+        refused_reload: Option<&'a String>,
+        after_restart: &'a [&'static str],
+    ) {
+        self.is_ready = is_ready;
+        self.is_draining = is_draining;
+        self.refused_reload = refused_reload.map(String::as_str);
+        self.after_restart = after_restart;
+    }
+
+    /// Adds what the listeners and the idempotency store need.
+    pub(super) fn others(&mut self, listeners: &[ListenerView], store: Option<&StoreView>) {
+        if let Some(store) = store.filter(|store| store.state == "out") {
+            let problem = store.problem.as_deref().map(|problem| format!(": {}", shortened(problem)));
+            self.others.push(format!("the idempotency store is out{}", problem.unwrap_or_default()));
+            self.others.extend(store.fix.map(|fix| format!("do this: {fix}")));
+        }
+        for listener in listeners.iter().filter(|listener| listener.refused_files.is_some()) {
+            let problem = listener.refused_files.as_deref().map(shortened).unwrap_or_default();
+            self.others.push(format!("the TLS files of listener {} cannot be used: {problem}", listener.name));
+        }
+    }
+
+    /// Returns the verdict. `routes` tell what broken endpoints mean for calls.
+    pub(super) fn verdict(self, routes: &[Arc<RouteSettings>]) -> VerdictView {
+        let (endpoints, credentials) = (self.counts.0.unwrap_or(0), self.counts.1.unwrap_or(0));
+        if self.is_draining {
+            let line = "the gateway is stopping: calls in flight end, new ones are refused".to_owned();
+            return VerdictView { state: "stopping", lines: vec![line] };
+        }
+        if !self.unavailable.is_empty() || !self.broken_endpoints.is_empty() {
+            return VerdictView { state: "broken", lines: self.broken(endpoints, credentials, routes) };
+        }
+        let mut lines = Vec::new();
+        if let Some(stale) = &self.first_stale {
+            let count = of(self.stale.len(), credentials, "credential");
+            let fact = stale.last_failure.as_ref().map(|failure| failure.fact.as_str());
+            let fact = fact.or(stale.last_error.as_deref()).map(|fact| format!(" ({})", shortened(fact)));
+            let names = names(self.stale.iter().map(ToString::to_string), self.stale.len());
+            lines.push(format!("{count} cannot be renewed: {names}{}", fact.unwrap_or_default()));
+            if let Some(expires) = stale.expires {
+                lines.push(format!("calls succeed until {}, when the token expires", clock(expires, now())));
+            }
+            lines.extend(first_action(stale.last_failure.as_ref()));
+        }
+        if let Some(problem) = self.refused_reload {
+            lines.push(format!(
+                "the last configuration was rejected, the previous one is in force: {}",
+                shortened(problem)
+            ));
+        }
+        lines.extend(self.others);
+        if !self.after_restart.is_empty() {
+            lines.push(format!("settings wait for a restart: {}", self.after_restart.join(", ")));
+        }
+        if !lines.is_empty() {
+            lines.truncate(3);
+            return VerdictView { state: "attention", lines };
+        }
+        if !self.is_ready {
+            let line = "the first tokens have not been obtained yet".to_owned();
+            return VerdictView { state: "starting", lines: vec![line] };
+        }
+        let all = |count: usize, word: &str| match count {
+            1 => format!("the {word}"),
+            2 => format!("both {word}s"),
+            _ => format!("all {count} {word}s"),
+        };
+        let accept = if endpoints == 1 { "accepts" } else { "accept" };
+        let work = if credentials == 1 { "works" } else { "work" };
+        let line = format!("{} {accept} calls, {} {work}", all(endpoints, "endpoint"), all(credentials, "credential"));
+        VerdictView { state: "healthy", lines: vec![line] }
+    }
+
+    fn broken(&self, endpoints: usize, credentials: usize, routes: &[Arc<RouteSettings>]) -> Vec<String> {
+        let (mut facts, mut action) = (Vec::new(), None);
+        if let Some(first) = &self.first_unavailable {
+            let count = of(self.unavailable.len(), credentials, "credential");
+            let names = names(self.unavailable.iter().map(ToString::to_string), self.unavailable.len());
+            let fact = first.last_failure.as_ref().map(|failure| failure.fact.as_str());
+            let fact = fact.or(first.last_error.as_deref()).map(|fact| format!(" ({})", shortened(fact)));
+            let is = if self.unavailable.len() == 1 { "is" } else { "are" };
+            facts.push(format!("{count} {is} broken: {names}{}", fact.unwrap_or_default()));
+            action = first_action(first.last_failure.as_ref());
+        }
+        if let Some(first) = &self.first_endpoint {
+            let fact = first.last_failure.as_ref().map(|failure| format!(" ({})", shortened(&failure.fact)));
+            let what = match first.state {
+                "unauthorized" => "refuses the gateway's token",
+                _ => "fails calls",
+            };
+            let count = match self.own_faults {
+                1 => of(1, endpoints, "endpoint") + &format!(": {} {what}", first.name),
+                _ => format!("{} and other endpoints fail calls", first.name),
+            };
+            facts.push(format!("{count}{}", fact.unwrap_or_default()));
+            action = action.or_else(|| first_action(first.last_failure.as_ref()));
+        }
+        let mut lines = vec![facts.join("; ")];
+        lines.extend(self.effect(routes));
+        lines.extend(action);
+        lines
+    }
+
+    /// Returns what broken endpoints mean for calls.
+    fn effect(&self, routes: &[Arc<RouteSettings>]) -> Option<String> {
+        let broken: HashSet<&str> = self.broken_endpoints.iter().copied().collect();
+        let since = clock(self.earliest?, now());
+        let is_broken = |route: &RouteSettings| {
+            !route.endpoints.is_empty() && route.endpoints.iter().all(|named| broken.contains(named.endpoint.as_str()))
+        };
+        let failing: Vec<&str> =
+            routes.iter().filter(|route| is_broken(route)).map(|route| route.name.as_str()).collect();
+        let endpoints = names(self.broken_endpoints.iter().map(|name| (*name).to_owned()), broken.len());
+        let rest = match failing.len() {
+            0 if routes.iter().any(|route| !route.endpoints.is_empty()) => {
+                "; routes with another endpoint use that".to_owned()
+            }
+            0 => String::new(),
+            count if count == routes.len() => ", so all calls fail".to_owned(),
+            1 => format!(", so calls of route {} fail", failing.join("")),
+            count => {
+                format!(", so calls of routes {} fail", names(failing.iter().map(|name| (*name).to_owned()), count))
+            }
+        };
+        Some(format!("calls to {endpoints} fail since {since}{rest}"))
+    }
+}
+
+/// Returns `1 of 2 credentials`.
+fn of(count: usize, total: usize, word: &str) -> String {
+    let plural = if total == 1 { "" } else { "s" };
+    format!("{count} of {total} {word}{plural}")
+}
+
+/// Returns the first names, and how many more there are.
+fn names(names: impl Iterator<Item = String>, count: usize) -> String {
+    let first: Vec<String> = names.take(MAX_NAMES).collect();
+    match count.saturating_sub(first.len()) {
+        0 => first.join(", "),
+        more => format!("{} and {more} more", first.join(", ")),
+    }
+}
+
+fn first_action(failure: Option<&super::failure::FailureView>) -> Option<String> {
+    failure.and_then(|failure| failure.first_action()).map(|action| format!("do this: {action}"))
+}
+
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(MAX_ERROR) {
+        None => text.to_owned(),
+        Some((end, _)) => text.get(..end).unwrap_or(text).to_owned() + "…",
+    }
+}

@@ -1,0 +1,102 @@
+//! Explains failures that the running gateway has observed, in the words of an examination. Contacts nothing.
+
+use std::sync::Arc;
+
+use super::acquisition::{Failure, failure_of};
+use super::cause::{self, ReadResponse};
+use super::connectivity::{Layer, ProxyLayer};
+use super::finding::BrokenStep;
+use super::remediation::{self, Facts};
+use crate::credential::{Claims, CredentialSettings, FailedAcquisition, SetupStep, StepOutcome};
+use crate::endpoint::{EndpointFailure, EndpointSettings, ErrorResponse, FailureCause};
+use crate::metrics::{TokenStage, UpstreamErrorReason};
+
+/// Explains why a credential obtained no token. `endpoint` is one that uses the credential.
+pub fn explain_acquisition(
+    failed: &FailedAcquisition,
+    credential: &CredentialSettings,
+    endpoint: &EndpointSettings,
+) -> BrokenStep {
+    let failure = failure_of(&failed.cause, &failed.steps, &credential.kind, failed.at);
+    let facts = facts(credential, endpoint, assertion(failed));
+    remediation::of(*failure, &facts)
+}
+
+/// Explains why an endpoint failed a call or a probe.
+pub fn explain_endpoint(
+    failure: &EndpointFailure,
+    credential: &CredentialSettings,
+    endpoint: &EndpointSettings,
+) -> BrokenStep {
+    let failure = match &failure.cause {
+        FailureCause::Transport { reason, error, proxy } => {
+            let layer = match proxy {
+                Some((_, refusal)) => Some(Layer::Proxy(refusal.map_or(ProxyLayer::Answer, ProxyLayer::Refused))),
+                None => layer_of(*reason),
+            };
+            let step = if proxy.is_some() { SetupStep::Proxy } else { SetupStep::EndpointNetwork };
+            let tried = format!("call {}", endpoint.origin);
+            Failure {
+                layer,
+                proxy: proxy.as_ref().map(|(proxy, _)| Arc::clone(proxy)),
+                ..Failure::new(step, tried, error)
+            }
+        }
+        FailureCause::Response(response) => of_response(response, credential, endpoint),
+    };
+    remediation::of(failure, &facts(credential, endpoint, None))
+}
+
+/// Explains that an endpoint refuses `access_key` for want of a role.
+pub fn explain_refused_access_key(
+    meaning: &str,
+    credential: &CredentialSettings,
+    endpoint: &EndpointSettings,
+) -> BrokenStep {
+    let failure = Failure::new(SetupStep::Access, format!("call {}", endpoint.origin), meaning);
+    remediation::of(failure, &facts(credential, endpoint, None))
+}
+
+fn of_response(response: &ErrorResponse, credential: &CredentialSettings, endpoint: &EndpointSettings) -> Failure {
+    let ErrorResponse { status, challenge, is_from_front_end, was_authorized } = response;
+    let read = ReadResponse { status: *status, error_code: None, is_from_front_end: *is_from_front_end };
+    let explained = if *was_authorized { cause::of_read(&read, &credential.kind) } else { cause::of_health(*status) };
+    let tried = format!("call {}", endpoint.origin);
+    let challenge = challenge.as_ref().map(|challenge| format!(", {challenge}")).unwrap_or_default();
+    match explained {
+        Some((cause, meaning)) => Failure::new(cause, tried, format!("{meaning} ({status}{challenge})")),
+        None => Failure::new(SetupStep::EndpointNetwork, tried, format!("the endpoint responded {status}{challenge}")),
+    }
+}
+
+fn layer_of(reason: UpstreamErrorReason) -> Option<Layer> {
+    match reason {
+        UpstreamErrorReason::Dns => Some(Layer::Name),
+        UpstreamErrorReason::Connect | UpstreamErrorReason::ConnectTimeout => Some(Layer::Connection),
+        UpstreamErrorReason::Tls => Some(Layer::Tls),
+        UpstreamErrorReason::Proxy
+        | UpstreamErrorReason::TryTimeout
+        | UpstreamErrorReason::RequestTimeout
+        | UpstreamErrorReason::ResetBeforeSend
+        | UpstreamErrorReason::ResetAfterSend
+        | UpstreamErrorReason::Local
+        | UpstreamErrorReason::Protocol
+        | UpstreamErrorReason::Body => None,
+    }
+}
+
+/// Returns the claims of the assertion that was presented.
+fn assertion(failed: &FailedAcquisition) -> Option<&Claims> {
+    failed.steps.iter().rev().find_map(|step| match &step.outcome {
+        StepOutcome::Token { claims, .. } if step.stage == TokenStage::Assertion => claims.as_ref(),
+        StepOutcome::Token { .. } | StepOutcome::Failed { .. } => None,
+    })
+}
+
+fn facts<'a>(
+    credential: &'a CredentialSettings,
+    endpoint: &'a EndpointSettings,
+    assertion: Option<&'a Claims>,
+) -> Facts<'a> {
+    Facts { credential, endpoint, assertion, object_id: credential.object_id.as_deref() }
+}

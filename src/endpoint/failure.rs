@@ -1,0 +1,114 @@
+//! Why an endpoint failed a call or a probe, for the log, `/status` and the diagnosis.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use http::header::{CONTENT_TYPE, SERVER, WWW_AUTHENTICATE};
+use http::{HeaderName, Response, StatusCode};
+
+use crate::credential::one_line;
+use crate::egress::{EgressProxy, RefusalKind};
+use crate::metrics::UpstreamErrorReason;
+
+/// A failure of an endpoint, and when it occurred.
+#[derive(Clone, Debug)]
+pub struct EndpointFailure {
+    /// When it was observed.
+    pub at: SystemTime,
+    /// What failed.
+    pub cause: FailureCause,
+}
+
+/// Why a call to an endpoint, or a probe of it, failed.
+#[derive(Clone, Debug)]
+pub enum FailureCause {
+    /// No connection, or no complete response.
+    Transport {
+        /// The metric label of the error.
+        reason: UpstreamErrorReason,
+        /// The error and its sources, in one line.
+        error: String,
+        /// The proxy that opened no tunnel, if that is the cause, and why it refused, if it answered.
+        proxy: Option<(Arc<EgressProxy>, Option<RefusalKind>)>,
+    },
+    /// A response with an error.
+    Response(ErrorResponse),
+}
+
+/// A response of an endpoint with an error.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ErrorResponse {
+    /// The status.
+    pub status: StatusCode,
+    /// `WWW-Authenticate`, shortened.
+    pub challenge: Option<String>,
+    /// Whether a front end responded instead of the resource, as it does for network rules.
+    pub is_from_front_end: bool,
+    /// Whether the request carried a token. A health probe carries none.
+    pub was_authorized: bool,
+}
+
+/// The longest `WWW-Authenticate` that is kept. Entra's are about 150 characters.
+const MAX_CHALLENGE: usize = 300;
+
+impl ErrorResponse {
+    /// Makes it from a response. `was_authorized` says whether the request carried a token.
+    pub fn of<B>(response: &Response<B>, was_authorized: bool) -> Self {
+        let header = |name: HeaderName| response.headers().get(name).and_then(|value| value.to_str().ok());
+        // Network rules deny with an HTML page of the front end, a missing role does not.
+        // Source: the Management SDK, which distinguishes the two by the page.
+        let is_from_front_end = header(SERVER).is_some_and(|server| server.contains("nginx"))
+            || header(CONTENT_TYPE).is_some_and(|content| content.starts_with("text/html"));
+        let challenge =
+            header(WWW_AUTHENTICATE).map(|challenge| one_line(challenge).chars().take(MAX_CHALLENGE).collect());
+        Self { status: response.status(), challenge, is_from_front_end, was_authorized }
+    }
+}
+
+/// What tells failures apart without formatting them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailureKind {
+    /// No connection, or no complete response.
+    Transport(UpstreamErrorReason),
+    /// A response with this status.
+    Response(StatusCode),
+}
+
+impl FailureCause {
+    /// Returns what tells it apart from other causes.
+    pub fn kind(&self) -> FailureKind {
+        match self {
+            Self::Transport { reason, .. } => FailureKind::Transport(*reason),
+            Self::Response(response) => FailureKind::Response(response.status),
+        }
+    }
+
+    /// Returns the error in one line.
+    pub fn summary(&self) -> String {
+        match self {
+            Self::Transport { error, .. } => error.clone(),
+            Self::Response(ErrorResponse { status, challenge: None, .. }) => format!("the endpoint responded {status}"),
+            Self::Response(ErrorResponse { status, challenge: Some(challenge), .. }) => {
+                format!("the endpoint responded {status}, {challenge}")
+            }
+        }
+    }
+}
+
+impl FailureKind {
+    /// Returns the label: that of the metric, or `response`.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Transport(reason) => reason.label(),
+            Self::Response(_) => "response",
+        }
+    }
+
+    /// Returns the status of the response, if there was one.
+    pub fn status(self) -> Option<StatusCode> {
+        match self {
+            Self::Transport(_) => None,
+            Self::Response(status) => Some(status),
+        }
+    }
+}

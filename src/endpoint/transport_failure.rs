@@ -1,0 +1,51 @@
+//! The causes of calls and probes that got no response.
+
+use std::error::Error;
+use std::sync::Arc;
+
+use super::error::ConnectError;
+use super::failure::FailureCause;
+use super::unpooled::UnpooledError;
+use crate::credential::in_one_line;
+use crate::egress::{EgressProxy, ProxyError, RefusalKind, TunnelError};
+use crate::metrics::UpstreamErrorReason;
+
+/// Returns the cause of an error without a response.
+pub fn transport_failure(reason: UpstreamErrorReason, error: &(dyn Error + 'static)) -> FailureCause {
+    FailureCause::Transport { reason, error: in_one_line(error), proxy: proxy_of(error) }
+}
+
+/// Returns the cause of a probe without a response.
+pub(super) fn probe_failure(error: &UnpooledError) -> FailureCause {
+    let reason = match error {
+        UnpooledError::Connect(err) => err.reason(),
+        UnpooledError::Http(_) => UpstreamErrorReason::ResetAfterSend,
+        UnpooledError::Timeout(_) => UpstreamErrorReason::TryTimeout,
+    };
+    transport_failure(reason, error)
+}
+
+/// Returns the proxy among an error and its sources that opened no tunnel.
+fn proxy_of(error: &(dyn Error + 'static)) -> Option<(Arc<EgressProxy>, Option<RefusalKind>)> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let connect = match error.downcast_ref::<UnpooledError>() {
+            Some(UnpooledError::Connect(err)) => Some(err),
+            Some(_) => None,
+            None => error.downcast_ref::<ConnectError>(),
+        };
+        match connect {
+            Some(ConnectError::Proxy { proxy, source }) => {
+                let refusal = if let ProxyError::Tunnel(TunnelError::Refused(refusal)) = source {
+                    Some(refusal.kind())
+                } else {
+                    None
+                };
+                return Some((Arc::clone(proxy), refusal));
+            }
+            Some(ConnectError::Shared(shared)) => return proxy_of(&**shared),
+            Some(_) | None => next = error.source(),
+        }
+    }
+    None
+}
