@@ -53,10 +53,11 @@ async fn sandbox_of_a_description_file_serves_with_a_gateway_in_front() {
 }
 
 #[tokio::test]
-async fn example_of_many_tenants_in_the_readme_answers_as_it_says() {
+async fn example_of_many_tenants_in_the_guide_answers_as_it_says() {
     let folder = tempfile::tempdir().unwrap();
-    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
-    let (_, example) = readme.split_once("```toml\n# customers.toml\n").unwrap();
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/config/guide/emulator.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let (_, example) = page.split_once("```toml sandbox\n# customers.toml\n").unwrap();
     let file = path(folder.path(), "customers.toml");
     std::fs::write(&file, example.split_once("```").unwrap().0).unwrap();
     let free = "127.0.0.1:0";
