@@ -15,7 +15,7 @@ use super::directory::model::DirectoryHandle;
 use super::server::exchange::{ReceivedRequest, Reply, Service};
 use super::signalr::access::{self, CalledResource};
 use super::signalr::endpoint::Endpoint;
-use super::signalr::operation::{self, Operation};
+use super::signalr::operation::{self, Call, Operation};
 use super::signalr::parameters;
 use super::signalr::problem::{PathForm, Problem};
 use super::signalr::rest;
@@ -55,10 +55,11 @@ impl Service for EndpointService {
             }
             return self.handle_client(request).await;
         }
-        let is_v1 = operation::parse(&request.method, &request.path).is_ok_and(|call| call.v1);
-        let is_v1 = is_v1 || request.path.starts_with("/api/v1/");
+        let call = operation::parse(&request.method, &request.path);
+        let is_v1 = call.as_ref().is_ok_and(|call| call.v1) || request.path.starts_with("/api/v1/");
         let form = if is_v1 { PathForm::V1 } else { PathForm::Current };
-        let reply = self.try_handle(&request, form).await.unwrap_or_else(|problem| problem.reply(form));
+        let call = call.map_err(Problem::UnknownOperation);
+        let reply = self.try_handle(&request, call, form).await.unwrap_or_else(|problem| problem.reply(form));
         if request.method == Method::HEAD {
             // A response to HEAD has no body. The journal records the verdict.
             return Reply { body: Bytes::new(), ..reply };
@@ -83,7 +84,12 @@ impl EndpointService {
     }
 
     /// Handles a REST call. Checks in the service's order: network rules, operation, token, role, parameters.
-    async fn try_handle(&self, request: &ReceivedRequest, form: PathForm) -> Result<Reply, Problem> {
+    async fn try_handle(
+        &self,
+        request: &ReceivedRequest,
+        call: Result<Call, Problem>,
+        form: PathForm,
+    ) -> Result<Reply, Problem> {
         check_size(request)?;
         if !self.endpoint.has_host(&request.host) {
             return Err(Problem::UnknownHost(request.host.clone()));
@@ -93,7 +99,7 @@ impl EndpointService {
         if directory.resource(name).is_some_and(|resource| !resource.public_network) {
             return Err(Problem::PublicAccessDisabled);
         }
-        let call = operation::parse(&request.method, &request.path).map_err(Problem::UnknownOperation)?;
+        let call = call?;
         let Some(action) = call.operation.data_action() else {
             return Ok(Reply::empty(StatusCode::OK).verdict("healthy"));
         };

@@ -70,9 +70,7 @@ impl Entra {
                 }
                 Reply::json(StatusCode::OK, &body).verdict("token issued")
             }
-            Err(error) => Reply::json(error.status, &error.body(&ids, &self.authority, now))
-                .retry_after(error.retry_after)
-                .verdict(format!("AADSTS{}", error.code)),
+            Err(error) => self.error_reply(&error, &ids, now),
         };
         reply
             .header(CACHE_CONTROL, "no-store, no-cache")
@@ -191,8 +189,13 @@ impl Entra {
     /// Returns an error outside of a token request.
     fn error(&self, error: &ErrorResponse, client_request_id: Option<&str>) -> Reply {
         let now = self.directory.read(|directory| directory.tokens.now());
-        let body = error.body(&ResponseIds::new(client_request_id), &self.authority, now);
-        Reply::json(error.status, &body).verdict(format!("AADSTS{}", error.code))
+        self.error_reply(error, &ResponseIds::new(client_request_id), now)
+    }
+
+    fn error_reply(&self, error: &ErrorResponse, ids: &ResponseIds, now: SystemTime) -> Reply {
+        Reply::json(error.status, &error.body(ids, &self.authority, now))
+            .retry_after(error.retry_after)
+            .verdict(format!("AADSTS{}", error.code))
     }
 }
 
