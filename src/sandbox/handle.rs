@@ -20,7 +20,7 @@ use super::gateway_config::credential::{CredentialChoice, GatewayCredential, Url
 use super::gateway_config::files::{ASSERTION_COMMAND, ASSERTION_SCRIPT, DescribedFiles, FileWriter, Files};
 use super::identity::providers;
 use super::server::listen::Server;
-use super::settings::SandboxSettings;
+use super::settings::{self, SandboxSettings};
 use super::signalr::endpoint::Endpoint;
 use super::start::{self, Parts};
 
@@ -110,6 +110,16 @@ impl Sandbox {
     /// Sets the addresses of the gateway and of its admin listener, for the web page. Only the first call has an effect.
     pub fn set_gateway(&self, gateway: SocketAddr, admin: Option<SocketAddr>) {
         let _ = self.parts.gateway_addresses.set(GatewayAddresses { gateway, admin });
+    }
+
+    /// Returns the URL by which others reach the gateway or its admin listener at an address.
+    pub fn url_of(&self, address: SocketAddr) -> String {
+        settings::url_of(address, self.parts.public_host.as_deref())
+    }
+
+    /// Sets the response to `GET /sandbox/ready`, until which it is 503. Only the first call has an effect.
+    pub fn set_ready(&self, ready: Value) {
+        let _ = self.parts.ready.set(ready);
     }
 
     /// Returns the SignalR endpoint with this name.

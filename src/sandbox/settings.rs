@@ -109,6 +109,12 @@ impl Default for SandboxSettings {
     }
 }
 
+/// Returns the URL of a server without TLS at an address that it binds. Others reach one that binds every address by the public
+/// host.
+pub(super) fn url_of(address: SocketAddr, public_host: Option<&str>) -> String {
+    origin(false, public_host.filter(|_| address.ip().is_unspecified()), address)
+}
+
 /// Returns the origin of a server that listens on `address`.
 pub(super) fn origin(tls: bool, public_host: Option<&str>, address: SocketAddr) -> String {
     let scheme = if tls { "https" } else { "http" };

@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
+use serde_json::Value;
 use tokio::task::JoinSet;
 
 use super::client::registry::Clients;
@@ -43,6 +44,9 @@ pub(super) struct Parts {
     pub(super) gcp_metadata: Server,
     pub(super) control: Server,
     pub(super) gateway_addresses: Arc<OnceLock<GatewayAddresses>>,
+    /// The response to `GET /sandbox/ready`.
+    pub(super) ready: Arc<OnceLock<Value>>,
+    pub(super) public_host: Option<String>,
     /// The endpoints with a port of their own, then those of the groups.
     pub(super) endpoints: Arc<[Endpoint]>,
     pub(super) groups: Vec<RunningGroup>,
@@ -166,14 +170,15 @@ pub(super) fn start(settings: SandboxSettings) -> Result<Parts, SandboxError> {
             server.faults().set(fault.clone());
         }
     }
-    let public_host = settings.public_host.clone();
     let gateway_addresses = Arc::new(OnceLock::new());
+    let ready = Arc::new(OnceLock::new());
     let service = Control {
         servers,
         endpoints: services,
         directory: directory.clone(),
         gateway_addresses: Arc::clone(&gateway_addresses),
-        public_host,
+        ready: Arc::clone(&ready),
+        public_host: settings.public_host.clone(),
     };
     tasks.spawn(control.clone().serve(control_port, None, Arc::new(service)));
 
@@ -191,6 +196,8 @@ pub(super) fn start(settings: SandboxSettings) -> Result<Parts, SandboxError> {
         gcp_metadata,
         control,
         gateway_addresses,
+        ready,
+        public_host: settings.public_host,
         endpoints,
         groups,
         key,

@@ -49,7 +49,7 @@ test("the page shows connected clients with users and groups, and removes those 
   const clientList = page.getByRole("list", { name: "Connected to east" });
   await clientList.getByText("ben", { exact: true }).waitFor();
   assert.equal((await rest("PUT", `${hub}/users/ben/groups/admins`)).status, 200);
-  await clientList.getByText("in admins").waitFor();
+  await clientList.getByRole("button", { name: "admins" }).waitFor();
   assert.equal(await clientList.getByText("this page").count(), 1);
   await other.context.close();
   await clientList.getByText("ben", { exact: true }).waitFor({ state: "detached" });
@@ -164,6 +164,133 @@ test("the page shows the reason of a close and reconnects", async () => {
   await context.close();
 });
 
+const faultButton = (page, server, name) => page.getByRole("group", { name: `Faults of ${server}` }).getByRole("button", { name, exact: true });
+const result = (page) => page.getByRole("status", { name: "The gateway's response" });
+const sendForm = (page) => page.getByRole("button", { name: "Send through" }).click();
+
+async function withoutFaults() {
+  await fetch(`${sandbox.control}/sandbox/faults`, { method: "DELETE" });
+  // An endpoint whose circuit is open is not called at first.
+  await until(async () => (await rest("POST", `${freshHub()}/:send`, { target: "t", arguments: [] })).status === 202);
+}
+
+test("one click breaks an endpoint, the response shows the outcome at each, and one click repairs it", async () => {
+  const { page, hub, context } = await openConnected();
+  const west = endpointRegion(page, "west");
+  try {
+    await faultButton(page, "west", "Down").click();
+    await west.getByText("down", { exact: true }).waitFor();
+    // Its clients are gone, too.
+    await west.getByText("No client").waitFor({ state: "detached" });
+    await until(async () => (await page.getByRole("list", { name: "Connected to west" }).getByText("this page").count()) === 0);
+    assert.equal(await faultButton(page, "west", "Down").getAttribute("aria-pressed"), "true");
+    await sendForm(page);
+    const outcomes = result(page).getByRole("list", { name: "Outcome at each endpoint" });
+    await outcomes.getByText("east: accepted (202)").waitFor();
+    await outcomes.getByText(/^west: (not_sent|no_answer)/).waitFor();
+    await result(page).getByText("signalr-gateway-error: partial_delivery").waitFor();
+    await faultButton(page, "west", "Down").click();
+    await west.getByText("connected", { exact: true }).waitFor();
+    assert.equal(await faultButton(page, "west", "Down").getAttribute("aria-pressed"), "false");
+  } finally {
+    await withoutFaults();
+  }
+  await send(`${hub}/:send`, "hello");
+  await arrived(page, "west").getByText("hello").waitFor();
+  await context.close();
+});
+
+test("each fault of the panel replaces the one before, has its effect, and is removed with all others", async () => {
+  const { page, context, errors } = await openConnected();
+  const refused = async (fault, outcome) => {
+    await faultButton(page, "west", fault).click();
+    await until(async () => (await faultButton(page, "west", fault).getAttribute("aria-pressed")) === "true");
+    // After a 429, the gateway does not call the endpoint until `Retry-After` has passed.
+    await until(async () => {
+      await sendForm(page);
+      return await result(page).getByText(outcome).waitFor({ timeout: 500 }).then(() => true, () => false);
+    });
+    assert.equal(await page.getByRole("group", { name: "Faults of west" }).getByRole("button", { pressed: true }).count(), 1);
+  };
+  try {
+    await refused("429", /^west: throttled/);
+    await endpointRegion(page, "west").getByText("connected · answers 429").waitFor();
+    await refused("Token refused", /^west: refused/);
+    for (const name of ["Down", "Slow (3 s)", "429", "Secret refused"]) {
+      await faultButton(page, "Entra", name).click();
+      await until(async () => (await faultButton(page, "Entra", name).getAttribute("aria-pressed")) === "true");
+    }
+    // A fault that no button sets is shown as well.
+    await fetch(`${sandbox.control}/sandbox/faults?server=east`, { method: "POST", headers: { "content-type": "application/json" }, body: '{"fault":"hang","path_prefix":"/none"}' });
+    await page.getByRole("group", { name: "Faults of east" }).getByText("other faults").waitFor();
+    await page.getByRole("button", { name: "Remove all faults" }).click();
+    await until(async () => (await page.getByRole("button", { pressed: true }).count()) === 0);
+    assert.deepEqual(await (await fetch(`${sandbox.control}/sandbox/faults`)).json(), {});
+    assert.equal(await page.getByRole("button", { name: "Remove all faults" }).count(), 0);
+  } finally {
+    await withoutFaults();
+  }
+  assert.deepEqual(errors, []);
+  await context.close();
+});
+
+test("faults are turned on and off by keyboard", async () => {
+  const { page, context } = await openConnected();
+  try {
+    await faultButton(page, "west", "Slow (3 s)").focus();
+    await page.keyboard.press("Space");
+    await until(async () => (await faultButton(page, "west", "Slow (3 s)").getAttribute("aria-pressed")) === "true");
+    const focused = await page.evaluate(() => document.activeElement.textContent);
+    assert.equal(focused, "Slow (3 s)");
+    await page.keyboard.press("Enter");
+    await until(async () => (await faultButton(page, "west", "Slow (3 s)").getAttribute("aria-pressed")) === "false");
+  } finally {
+    await withoutFaults();
+  }
+  await context.close();
+});
+
+test("a click on a user, a connection or a group fills the form", async () => {
+  const { page, hub, context } = await openConnected({}, "ann");
+  await rest("PUT", `${hub}/users/ann/groups/admins`);
+  const clientList = page.getByRole("list", { name: "Connected to east" });
+  const filled = async () => [await page.getByRole("combobox", { name: "To" }).inputValue(), await page.getByLabel("Its name").inputValue()];
+  await clientList.getByRole("button", { name: "ann", exact: true }).click();
+  assert.deepEqual(await filled(), ["users", "ann"]);
+  const connection = clientList.locator("button.mono");
+  const id = await connection.textContent();
+  await connection.focus();
+  await page.keyboard.press("Enter");
+  assert.deepEqual(await filled(), ["connections", id]);
+  await clientList.getByRole("button", { name: "admins" }).click();
+  assert.deepEqual(await filled(), ["groups", "admins"]);
+  await sendForm(page);
+  await arrived(page, "east").getByText("hello").waitFor();
+  await context.close();
+});
+
+test("an edited hub has no effect until the page listens to it", async () => {
+  const { page, hub, context } = await openConnected();
+  await page.getByRole("combobox", { name: "Hub" }).fill("another");
+  await page.getByText(`Still listening to ${hub} as you.`).waitFor();
+  await sendForm(page);
+  await arrived(page, "east").getByText("hello").waitFor();
+  const curl = await page.getByRole("region", { name: "The same call in a terminal" }).textContent();
+  assert.ok(curl.includes(`/api/hubs/${hub}/`), curl);
+  // The list of connections is updated every two seconds.
+  await rest("PUT", `${hub}/users/you/groups/g`);
+  await page.getByRole("list", { name: "Connected to east" }).getByRole("button", { name: "g", exact: true }).waitFor();
+  const other = freshHub();
+  await page.getByRole("combobox", { name: "Hub" }).fill(other);
+  await page.getByRole("button", { name: "Listen" }).click();
+  await page.getByRole("heading", { name: `Send to ${other}` }).waitFor();
+  assert.equal(await page.getByText("Still listening").count(), 0);
+  for (const endpoint of ENDPOINTS) await endpointRegion(page, endpoint).getByText("connected", { exact: true }).waitFor();
+  await sendForm(page);
+  await arrived(page, "west").getByText("hello").waitFor();
+  await context.close();
+});
+
 test("a page of another origin cannot send through the sandbox", async () => {
   const { page, context } = await open();
   // A name of this host, but another origin than that of the page.
@@ -178,18 +305,25 @@ test("a page of another origin cannot send through the sandbox", async () => {
 });
 
 for (const colorScheme of ["light", "dark"]) {
-  for (const viewport of [{ width: 1360, height: 860 }, { width: 380, height: 800 }]) {
+  for (const viewport of [{ width: 1280, height: 860 }, { width: 390, height: 844 }]) {
     test(`axe finds no accessibility violations: ${colorScheme}, ${viewport.width} wide`, async () => {
       const { page, hub, context } = await openConnected({ colorScheme, viewport });
       await send(`${hub}/:send`, "hello", "world");
       await arrived(page, "west").getByText("hello").waitFor();
       await page.getByRole("button", { name: "Send through" }).click();
       await page.getByText("arrived on west").waitFor();
+      await faultButton(page, "west", "Down").click();
+      await endpointRegion(page, "west").getByText("down", { exact: true }).waitFor();
+      await page.getByRole("combobox", { name: "Hub" }).fill("another");
+      await page.getByRole("button", { name: "Send through" }).click();
+      await page.getByText(/^west: /).waitFor();
+      if (process.env.SCREENSHOTS) await page.screenshot({ path: `${process.env.SCREENSHOTS}/${colorScheme}-${viewport.width}.png`, fullPage: true });
       await until(async () => (await page.evaluate(() => document.getAnimations().length)) === 0);
       await page.evaluate(axe);
       const { violations } = await page.evaluate(() => window.axe.run());
       assert.deepEqual(violations.map(({ id, nodes }) => [id, nodes.map(({ html }) => html)]), []);
       assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), "the page scrolls horizontally");
+      await withoutFaults();
       await context.close();
     });
   }

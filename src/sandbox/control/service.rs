@@ -9,14 +9,16 @@ use http::{HeaderMap, Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::faults;
+use super::reply::error_reply;
 use crate::sandbox::client::requests::is_client_path;
 use crate::sandbox::client::{cors, negotiate};
 use crate::sandbox::directory::model::DirectoryHandle;
 use crate::sandbox::endpoint_service::EndpointService;
 use crate::sandbox::page::{self, relay};
-use crate::sandbox::server::exchange::{self, ReceivedRequest, Reply, Service};
-use crate::sandbox::server::faults::Fault;
+use crate::sandbox::server::exchange::{self, ReceivedRequest, Reply, Service, Upgrade};
 use crate::sandbox::server::listen::Server;
+use crate::sandbox::settings::url_of;
 use crate::sandbox::signalr::membership::ConnectionInfo;
 
 /// The maximum number of connections of a hub in a response.
@@ -31,6 +33,7 @@ pub(crate) struct Control {
     pub(crate) endpoints: Vec<Arc<EndpointService>>,
     pub(crate) directory: DirectoryHandle,
     pub(crate) gateway_addresses: Arc<OnceLock<GatewayAddresses>>,
+    pub(crate) ready: Arc<OnceLock<Value>>,
     /// The host name under which other hosts can reach the control listener.
     pub(crate) public_host: Option<String>,
 }
@@ -95,10 +98,25 @@ fn endpoint_path(path: &str) -> Option<(&str, &str)> {
 /// origins cannot use it.
 async fn handle_endpoint(service: &EndpointService, mut request: ReceivedRequest) -> Reply {
     let name = service.endpoint.name();
+    let mut refuse_requested = service.endpoint.server.faults().subscribe_refuse_requested();
+    if *refuse_requested.borrow() {
+        // Status 503 instead of a closed port, because all endpoints share this listener.
+        return error_reply(StatusCode::SERVICE_UNAVAILABLE, "this endpoint refuses connections, by a fault");
+    }
     let inner = request.path.split_off("/endpoints/".len() + name.len());
     request.path = inner;
     if is_client_path(&request.path) {
-        return service.handle_client(request).await;
+        let mut reply = service.handle_client(request).await;
+        // A server that refuses connections also resets the open ones.
+        reply.upgrade = reply.upgrade.map(|upgrade| -> Upgrade {
+            Box::pin(async move {
+                tokio::select! {
+                    () = upgrade => {}
+                    _ = refuse_requested.wait_for(|requested| *requested) => {}
+                }
+            })
+        });
+        return reply;
     }
     if request.path != "/negotiate" {
         return error_reply(
@@ -122,25 +140,32 @@ impl Control {
             return error_reply(StatusCode::FORBIDDEN, CROSS_ORIGIN);
         }
         let json = request.header("content-type").is_some_and(|value| value.starts_with("application/json"));
-        if request.method == Method::POST && !json {
+        if matches!(request.method, Method::POST | Method::PUT) && !json {
             return error_reply(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the body must be application/json");
         }
         match (&request.method, request.path.as_str()) {
             (&Method::GET, "/sandbox") => self.overview(),
+            (&Method::GET, "/sandbox/ready") => match self.ready.get() {
+                Some(ready) => Reply::json(StatusCode::OK, ready),
+                None => error_reply(StatusCode::SERVICE_UNAVAILABLE, "the sandbox is starting"),
+            },
             (&Method::GET, "/sandbox/connections") => self.connections(request),
             (&Method::POST, "/sandbox/relay") => match self.gateway_addresses.get() {
                 Some(addresses) => relay::relay(request, addresses.gateway).await,
                 None => error_reply(StatusCode::NOT_FOUND, "this sandbox has no gateway in front of it"),
             },
             (&Method::POST, "/sandbox/tokens") => self.set_tokens(request),
+            (_, "/sandbox/faults") if request.query_value("server").is_none() => {
+                faults::of_all(request, &self.servers).await
+            }
             (_, path @ ("/sandbox/journal" | "/sandbox/faults")) => match self.server(request) {
                 Some(server) if path == "/sandbox/journal" => journal(request, server),
-                Some(server) => faults(request, server).await,
+                Some(server) => faults::of_server(request, server).await,
                 None => self.no_server(),
             },
             _ => error_reply(
                 StatusCode::NOT_FOUND,
-                "unknown path; the paths are /, /sandbox, and /connections, /relay, /journal, /faults and /tokens below /sandbox",
+                "unknown path; the paths are /, /sandbox, and /ready, /connections, /relay, /journal, /faults and /tokens below /sandbox",
             ),
         }
     }
@@ -155,7 +180,7 @@ impl Control {
             .map(|endpoint| (endpoint.name().to_owned(), json!(endpoint.hubs.connection_counts())))
             .collect();
         let addresses = self.gateway_addresses.get();
-        let url = |address: SocketAddr| format!("http://{address}");
+        let url = |address| url_of(address, self.public_host.as_deref());
         let body = json!({
             "servers": servers,
             "hubs": hubs,
@@ -234,36 +259,6 @@ fn journal(request: &ReceivedRequest, server: &Server) -> Reply {
     }
 }
 
-async fn faults(request: &ReceivedRequest, server: &Server) -> Reply {
-    let faults = server.faults();
-    match request.method {
-        Method::GET => {
-            let body = json!({ "refusing": faults.is_refusing(), "pending": faults.pending() });
-            Reply::json(StatusCode::OK, &body)
-        }
-        Method::DELETE => {
-            faults.clear().await;
-            Reply::empty(StatusCode::NO_CONTENT)
-        }
-        Method::POST if is_refuse(&request.body) => {
-            faults.refuse().await;
-            Reply::empty(StatusCode::NO_CONTENT)
-        }
-        Method::POST => match serde_json::from_slice::<Fault>(&request.body) {
-            Ok(fault) => {
-                faults.set(fault);
-                Reply::empty(StatusCode::NO_CONTENT)
-            }
-            Err(err) => error_reply(StatusCode::BAD_REQUEST, &format!("the fault is invalid: {err}")),
-        },
-        _ => Reply::empty(StatusCode::METHOD_NOT_ALLOWED),
-    }
-}
-
-fn is_refuse(body: &[u8]) -> bool {
-    serde_json::from_slice::<Value>(body).is_ok_and(|body| body == json!({ "fault": "refuse" }))
-}
-
 const CROSS_ORIGIN: &str = "a page of another origin cannot control the sandbox";
 
 /// Returns whether a request comes from a page of another origin. Only browsers send the header fields that this checks.
@@ -284,8 +279,4 @@ fn is_local(host: &str, public: Option<&str>) -> bool {
     let name = name.trim_start_matches('[').trim_end_matches(']');
     let matches = |allowed: &str| allowed.eq_ignore_ascii_case(name);
     matches("localhost") || public.is_some_and(matches) || name.parse::<IpAddr>().is_ok()
-}
-
-fn error_reply(status: StatusCode, detail: &str) -> Reply {
-    Reply::json(status, &json!({ "error": detail })).verdict(detail.to_owned())
 }

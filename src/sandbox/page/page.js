@@ -135,9 +135,17 @@ class EndpointView {
   }
 
   state(text, kind = "", title = "") {
-    this.stateLabel.textContent = text;
-    this.stateLabel.className = `state ${kind}`;
-    this.stateLabel.title = title;
+    this.connection = { text, kind, title };
+    this.showState();
+  }
+
+  // Shows the state of this page's connection, and the endpoint's fault instead of or beside it.
+  showState() {
+    const { text, kind, title } = this.connection;
+    const fault = faultOf(this.name);
+    this.stateLabel.textContent = fault === "down" ? "down" : [text, fault].filter(Boolean).join(" · ");
+    this.stateLabel.className = `state ${fault === "down" ? "bad" : fault ? "" : kind}`;
+    this.stateLabel.title = fault === "down" ? "refuses connections, by a fault" : title;
   }
 
   connected(id) {
@@ -179,17 +187,127 @@ class EndpointView {
     this.connectionCount.textContent = count;
     const lines = connections.map(({ id, user, groups }) => {
       const line = element("li");
-      line.append(element("span", "user", user ?? "no user"), element("code", "", id));
+      line.append(user ? recipient("users", user, "user") : element("span", "muted", "no user"), recipient("connections", id, "mono"));
       if (id === this.id) line.append(element("span", "muted", "this page"));
-      if (groups.length) line.append(element("span", "muted", `in ${groups.join(", ")}`));
+      if (groups.length) line.append(element("span", "muted", "in"), ...groups.map((group) => recipient("groups", group)));
       return line;
     });
     if (count > connections.length) lines.push(element("li", "muted", `and ${count - connections.length} more`));
     // An unchanged list is not replaced, which preserves a selection.
     const changed = JSON.stringify([count, connections, this.id]);
-    if (changed !== this.shown) this.connectionList.replaceChildren(...lines);
+    if (changed === this.shown) return;
     this.shown = changed;
+    const focused = this.connectionList.contains(document.activeElement) ? document.activeElement.title : undefined;
+    this.connectionList.replaceChildren(...lines);
+    // The focus stays on the same recipient, or at least in the list.
+    if (focused !== undefined) {
+      const buttons = [...this.connectionList.querySelectorAll("button")];
+      (buttons.find(({ title }) => title === focused) ?? this.connectionList).focus();
+    }
   }
+}
+
+// Returns a button that fills the form with a user, a connection or a group.
+function recipient(to, name, className) {
+  const button = element("button", className, name);
+  button.type = "button";
+  button.title = `Send to ${{ users: "user", connections: "connection", groups: "group" }[to]} ${name}`;
+  button.onclick = () => {
+    sendFields.to.value = to;
+    sendFields.name.value = name;
+    updateCommand();
+    sendFields.target.focus();
+  };
+  return button;
+}
+
+const DOWN = "refuse";
+const answer = (status, more) => ({ answer: { status, content_type: "application/json", ...more } });
+
+// The faults of the panel, by the kind of server. The API of an endpoint is below /api/, so its clients are not affected.
+const FAULTS = {
+  endpoint: {
+    down: { fault: DOWN },
+    slow: { fault: { delay: { delay_ms: 3000 } }, path_prefix: "/api/" },
+    "answers 429": { fault: answer(429, { retry_after_secs: 2 }), path_prefix: "/api/" },
+    "token refused": { fault: answer(401, { headers: [["www-authenticate", "Bearer"]] }), path_prefix: "/api/" },
+  },
+  entra: {
+    down: { fault: DOWN },
+    slow: { fault: { delay: { delay_ms: 3000 } } },
+    "answers 429": { fault: answer(429, { retry_after_secs: 2, body: '{"error":"temporarily_unavailable","error_description":"AADSTS90055: There are too many requests for this tenant."}' }) },
+    "secret refused": { fault: answer(401, { body: '{"error":"invalid_client","error_description":"AADSTS7000215: Invalid client secret provided."}' }) },
+  },
+};
+// What the buttons say.
+const FAULT_LABELS = { down: "Down", slow: "Slow (3 s)", "answers 429": "429", "token refused": "Token refused", "secret refused": "Secret refused" };
+
+let faults = {};
+
+// Returns JSON with sorted keys.
+const canonical = (value) => JSON.stringify(value, (_key, inner) =>
+  inner && typeof inner === "object" && !Array.isArray(inner) ? Object.fromEntries(Object.entries(inner).sort()) : inner);
+
+// Returns the name of a server's fault, if it has one.
+function faultOf(server) {
+  const current = faults[server];
+  if (!current) return undefined;
+  if (current.refusing) return "down";
+  const same = (fault) => current.pending.length === 1 && canonical(fault) === canonical(current.pending[0]);
+  const presets = server === "entra" ? FAULTS.entra : FAULTS.endpoint;
+  return Object.keys(presets).find((name) => same(presets[name])) ?? "other faults";
+}
+
+// A server's row in the panel.
+class FaultRow {
+  constructor(server) {
+    this.server = server;
+    const row = element("div", "fault-row");
+    row.setAttribute("role", "group");
+    row.setAttribute("aria-label", `Faults of ${server === "entra" ? "Entra" : server}`);
+    const buttons = element("div", "fault-buttons");
+    this.buttons = Object.entries(server === "entra" ? FAULTS.entra : FAULTS.endpoint).map(([name, fault]) => {
+      const button = element("button", "", FAULT_LABELS[name]);
+      button.type = "button";
+      button.onclick = () => this.toggle(name, fault);
+      return [name, button];
+    });
+    this.others = element("span", "muted");
+    buttons.append(...this.buttons.map(([, button]) => button), this.others);
+    row.append(element("b", "", server === "entra" ? "Entra" : server), buttons);
+    find("#fault-rows").append(row);
+    this.show();
+  }
+
+  async toggle(name, fault) {
+    const url = `/sandbox/faults?${new URLSearchParams({ server: this.server })}`;
+    const headers = { "content-type": "application/json" };
+    const request = faultOf(this.server) === name ? { method: "DELETE" } : { method: "PUT", headers, body: JSON.stringify(fault) };
+    await changeFaults(url, request);
+  }
+
+  show() {
+    const current = faultOf(this.server);
+    for (const [name, button] of this.buttons) button.setAttribute("aria-pressed", String(name === current));
+    this.others.textContent = current === "other faults" ? "other faults, set by the API or the description file" : "";
+  }
+}
+
+async function changeFaults(url, request) {
+  try {
+    const response = await fetch(url, request);
+    if (!response.ok) throw new Error(await response.text());
+  } catch (error) {
+    lastCall.show({ error: `the fault was not changed: ${error.message}` });
+  }
+  await refreshFaults();
+}
+
+async function refreshFaults() {
+  faults = await json(await fetch("/sandbox/faults"));
+  for (const row of faultRows) row.show();
+  for (const view of views) view.showState();
+  find("#clear-faults").hidden = Object.keys(faults).length === 0;
 }
 
 // The response to the last call, and the endpoints where its message arrived.
@@ -209,8 +327,15 @@ const lastCall = {
     const lines = [badges];
     if (error_kind) lines.push(element("p", "mono", `signalr-gateway-error: ${error_kind}`));
     if (request_id) lines.push(element("p", "mono muted", `x-request-id: ${request_id}`));
-    const explanation = error ?? detail(body);
+    const { text: explanation, outcomes } = error ? { text: error, outcomes: [] } : detail(body);
     if (explanation) lines.push(element("p", "", explanation));
+    if (outcomes.length) {
+      const list = element("ul", "badges");
+      list.setAttribute("aria-label", "Outcome at each endpoint");
+      list.append(...outcomes.map(({ endpoint, outcome, status: answered }) =>
+        element("li", `badge ${outcome === "accepted" ? "good" : "bad"}`, `${endpoint}: ${outcome}${answered ? ` (${answered})` : ""}`)));
+      lines.push(list);
+    }
     if (good && sent) {
       if (!sent.arrivals.children.length) sent.arrivals.append(element("span", "muted", "not seen on this page yet"));
       lines.push(sent.arrivals);
@@ -227,15 +352,16 @@ const lastCall = {
   },
 };
 
-// Returns the detail of an error body of the gateway or of the service, if any.
+// Returns the detail of an error body of the gateway or of the service, if any, and the outcome at each endpoint.
 function detail(body) {
-  if (!body) return "";
+  if (!body) return { text: "", outcomes: [] };
   try {
     const problem = JSON.parse(body);
-    if (Object.keys(problem).length === 0) return "";
-    return problem.detail ?? problem.error ?? body;
+    if (Object.keys(problem).length === 0) return { text: "", outcomes: [] };
+    const outcomes = Array.isArray(problem.endpoints) ? problem.endpoints : [];
+    return { text: problem.detail ?? problem.error ?? body, outcomes };
   } catch {
-    return body;
+    return { text: body, outcomes: [] };
   }
 }
 
@@ -262,7 +388,7 @@ const segment = encodeURIComponent;
 function formToCall() {
   const to = sendFields.to.value;
   const audience = to === "all" ? "" : `${to}/${segment(sendFields.name.value)}/`;
-  const path = `/api/hubs/${segment(listenFields.hub.value)}/${audience}:send?${VERSION}`;
+  const path = `/api/hubs/${segment(listening.hub)}/${audience}:send?${VERSION}`;
   if (!Array.isArray(JSON.parse(sendFields.args.value))) throw new Error("not an array");
   // The arguments are sent as written, which preserves long numbers.
   return { path, body: `{"target":${JSON.stringify(sendFields.target.value)},"arguments":${sendFields.args.value.trim()}}` };
@@ -271,6 +397,7 @@ function formToCall() {
 const shellQuote = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 
 function updateCommand() {
+  find("#hub").textContent = listening.hub;
   const needsName = sendFields.to.value !== "all";
   find("#recipient").hidden = !needsName;
   sendFields.name.required = needsName;
@@ -289,12 +416,24 @@ function updateCommand() {
 
 let gateway = "";
 let views = [];
+let faultRows = [];
 let session = new AbortController();
+// The hub and the user of the running listener. The fields may have been edited since.
+let listening = { hub: "", user: "" };
+
+// Says that edited fields have no effect yet.
+function updateListening() {
+  const edited = listenFields.hub.value !== listening.hub || listenFields.user.value !== listening.user;
+  find("#not-listening").textContent = edited
+    ? `Still listening to ${listening.hub} as ${listening.user || "no user"}. Press Listen to change that.` : "";
+}
 
 function start() {
   session.abort();
   session = new AbortController();
-  const { hub, user } = { hub: listenFields.hub.value, user: listenFields.user.value };
+  listening = { hub: listenFields.hub.value, user: listenFields.user.value };
+  const { hub, user } = listening;
+  updateListening();
   history.replaceState(null, "", `?${new URLSearchParams({ hub, user })}`);
   for (const view of views) {
     view.clear();
@@ -306,8 +445,9 @@ function start() {
 // Updates the lists of connections, unless the page is in the background.
 async function refresh() {
   if (document.hidden) return;
-  const hub = session.signal.aborted ? "" : listenFields.hub.value;
+  const { hub } = listening;
   try {
+    await refreshFaults();
     const connected = await json(await fetch(`/sandbox/connections?${new URLSearchParams({ hub })}`));
     for (const view of views) view.show(connected[view.name]);
   } catch {
@@ -321,7 +461,11 @@ find("#listen").onsubmit = (event) => {
   start();
 };
 find("#send").oninput = updateCommand;
-find("#listen").oninput = updateCommand;
+find("#listen").oninput = updateListening;
+find("#clear-faults").onclick = async () => {
+  await changeFaults("/sandbox/faults", { method: "DELETE" });
+  find("#fault-rows button").focus();
+};
 find("#send").onsubmit = (event) => {
   event.preventDefault();
   if (sendButton.hidden) return;
@@ -332,7 +476,7 @@ find("#send").onsubmit = (event) => {
 find("#join").onsubmit = (event) => {
   event.preventDefault();
   const { user, group } = event.target.elements;
-  call("PUT", `/api/hubs/${segment(listenFields.hub.value)}/users/${segment(user.value)}/groups/${segment(group.value)}?${VERSION}`);
+  call("PUT", `/api/hubs/${segment(listening.hub)}/users/${segment(user.value)}/groups/${segment(group.value)}?${VERSION}`);
 };
 find("#copy").onclick = async ({ target }) => {
   await navigator.clipboard.writeText(find("#curl").textContent);
@@ -352,6 +496,7 @@ gateway = overview.gateway ?? `${location.protocol}//YOUR-GATEWAY`;
 for (const part of [sendButton, find("#result"), find("#join").closest("details")]) part.hidden = !overview.gateway;
 find("#no-gateway").hidden = Boolean(overview.gateway);
 views = overview.endpoints.map((endpoint) => new EndpointView(endpoint));
+faultRows = [...overview.endpoints.map(({ name }) => name), "entra"].map((server) => new FaultRow(server));
 if (overview.gateway) find("#links").append(element("span", "", `The gateway is at ${overview.gateway}`));
 if (overview.more_endpoints) {
   find("#links").append(element("span", "", `${overview.more_endpoints} more endpoints are not shown`));

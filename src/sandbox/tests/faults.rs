@@ -173,3 +173,51 @@ async fn a_page_of_another_site_cannot_control_the_sandbox() {
         request(&sandbox, Method::POST, &control, "/sandbox/faults?server=east").body("text/plain", "{}").send().await;
     assert_eq!(form.status, StatusCode::UNSUPPORTED_MEDIA_TYPE);
 }
+
+#[tokio::test]
+async fn put_replaces_the_faults_of_a_server_and_all_faults_can_be_listed_and_removed() {
+    let sandbox = start().await;
+    let control = sandbox.control().url();
+    let send = async |method: Method, target: &str, body: Value| {
+        request(&sandbox, method, &control, target).json(&body).send().await
+    };
+    let list = async || request(&sandbox, Method::GET, &control, "/sandbox/faults").send().await.json();
+    assert_eq!(list().await, json!({}));
+    let hang = json!({ "fault": "hang" });
+    let slow = json!({ "fault": { "delay": { "delay_ms": 1 } }, "path_prefix": "/api/" });
+    send(Method::POST, "/sandbox/faults?server=east", hang).await;
+    assert_eq!(send(Method::PUT, "/sandbox/faults?server=east", slow.clone()).await.status, StatusCode::NO_CONTENT);
+    send(Method::PUT, "/sandbox/faults?server=entra", json!({ "fault": "refuse" })).await;
+    let slow_east = json!({ "refusing": false, "pending": [slow] });
+    assert_eq!(list().await, json!({ "east": slow_east, "entra": { "refusing": true, "pending": [] } }));
+    // An invalid fault changes nothing.
+    let invalid = send(Method::PUT, "/sandbox/faults?server=east", json!({ "fault": "none" })).await;
+    assert_eq!(invalid.status, StatusCode::BAD_REQUEST);
+    assert_eq!(list().await["east"], slow_east);
+    assert_eq!(send(Method::POST, "/sandbox/faults", json!({ "fault": "hang" })).await.status, StatusCode::BAD_REQUEST);
+    send(Method::DELETE, "/sandbox/faults", json!({})).await;
+    assert_eq!(list().await, json!({}));
+    assert!(TcpStream::connect(sandbox.entra().address()).await.is_ok());
+}
+
+#[tokio::test]
+async fn an_endpoint_that_refuses_connections_refuses_those_of_the_control_listener() {
+    let sandbox = start().await;
+    let target = "/endpoints/west/negotiate?hub=chat";
+    let negotiate =
+        async || request(&sandbox, Method::POST, &sandbox.control().url(), target).send().await.status.as_u16();
+    let west = sandbox.endpoint("west").unwrap().server.faults();
+    west.refuse().await;
+    assert_eq!(negotiate().await, 503);
+    west.clear().await;
+    assert_eq!(negotiate().await, 200);
+}
+
+#[tokio::test]
+async fn what_a_test_needs_is_served_once_the_sandbox_is_ready() {
+    let sandbox = start().await;
+    let ready = async || request(&sandbox, Method::GET, &sandbox.control().url(), "/sandbox/ready").send().await;
+    assert_eq!(ready().await.status, StatusCode::SERVICE_UNAVAILABLE);
+    sandbox.set_ready(json!({ "version": 1 }));
+    assert_eq!(ready().await.json(), json!({ "version": 1 }));
+}
