@@ -17,6 +17,8 @@ mod run;
 mod runtime;
 #[cfg(feature = "sandbox")]
 mod sandbox;
+#[cfg(feature = "sandbox")]
+mod sandbox_ready;
 mod service_manager;
 mod token;
 mod write_file;
@@ -59,6 +61,10 @@ enum Command {
         /// The schema of a file that `include` names, instead of the main file's.
         #[arg(long)]
         included: bool,
+        /// The schema of the ready file of `sandbox`, instead of the configuration file's.
+        #[cfg(feature = "sandbox")]
+        #[arg(long, conflicts_with = "included")]
+        sandbox_ready_file: bool,
     },
     /// Print a completion script for a shell.
     Completions {
@@ -98,7 +104,9 @@ impl Command {
             #[cfg(feature = "sandbox")]
             Self::Sandbox(options) => sandbox::run(&options),
             Self::Health(options) => health::run(&options),
-            Self::Schema { included } => {
+            #[cfg(feature = "sandbox")]
+            Self::Schema { sandbox_ready_file: true, .. } => print(format_args!("{:#}", sandbox_ready::schema())),
+            Self::Schema { included, .. } => {
                 let schema = if included { crate::config::included_schema() } else { crate::config::schema() };
                 print(format_args!("{schema:#}"))
             }

@@ -5,15 +5,18 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Args;
-use serde_json::json;
 
 use super::output::{Outcome, print, usage};
 use super::run::{Surroundings, serve, shutdown_signal, write_ready_file};
 use super::runtime::control_runtime;
+use super::sandbox_ready::{ReadyAppService, ReadyApplication, ReadyOAuth2, ReadyTokenRequest, SandboxReady, VERSION};
 use super::{logging, write_file};
 use crate::config::{Sources, load};
 use crate::gateway::Addresses;
-use crate::sandbox::{DescribedFiles, Description, Endpoint, GatewayConfig, Sandbox, SandboxSettings};
+use crate::sandbox::{
+    Application, DescribedFiles, Description, Directory, Endpoint, GatewayConfig, OAUTH2_CLIENT_ID, Sandbox,
+    SandboxSettings, SecretText,
+};
 use crate::serve::BoundAddress;
 
 /// The rest of the built-in configuration. Each message goes to both endpoints, and a shutdown has no delay.
@@ -49,6 +52,12 @@ pub(super) struct Options {
     /// JSON file to write once serving, with all addresses and the paths of the configuration and the CA certificate.
     #[arg(long, value_name = "FILE")]
     ready_file: Option<PathBuf>,
+    /// Host name by which others reach the sandbox, in all URLs and certificates. Overrides `public_host` of --config.
+    #[arg(long, value_name = "NAME", requires = "config")]
+    public_host: Option<String>,
+    /// Stop when stdin is closed, which is at the latest when the parent process ends.
+    #[arg(long)]
+    exit_with_stdin: bool,
 }
 
 /// The settings of the sandbox and of the gateway.
@@ -95,6 +104,10 @@ impl Plan {
         if let Some(admin) = options.admin {
             gateway.admin = admin.to_string();
         }
+        if let Some(host) = &options.public_host {
+            gateway.hosts = vec![host.clone()];
+            settings.public_host = Some(host.clone());
+        }
         if let Some(page) = options.page {
             settings.control = page;
         }
@@ -106,7 +119,9 @@ fn built_in_gateway() -> GatewayConfig {
     GatewayConfig {
         listen: String::from("127.0.0.1:8080"),
         admin: String::from("127.0.0.1:9090"),
-        operations: ["messages", "execute", "groups", "queries", "close", "credentials"].map(str::to_owned).to_vec(),
+        operations: ["messages", "execute", "groups", "queries", "close", "credentials", "claims"]
+            .map(str::to_owned)
+            .to_vec(),
         more: ROUTES_AND_SHUTDOWN.to_owned(),
         ..GatewayConfig::default()
     }
@@ -126,8 +141,13 @@ async fn start(options: &Options, plan: &Plan, sandbox: &Sandbox, folder: &Path)
         {
             sandbox.set_gateway(*gateway, admin);
         }
+        let ready = ready_file(sandbox, addresses, &files, folder)?;
         if let Some(file) = &options.ready_file {
-            write_ready_file(file, &ready_file(sandbox, addresses, &files))?;
+            write_ready_file(file, &ready)?;
+        }
+        sandbox.set_ready(ready);
+        if options.exit_with_stdin {
+            exit_with_stdin()?;
         }
         let instructions = instructions(sandbox, addresses, &files, plan.has_description)?;
         // Stdout may be a pipe without a reader.
@@ -137,8 +157,9 @@ async fn start(options: &Options, plan: &Plan, sandbox: &Sandbox, folder: &Path)
         Ok(())
     };
     let Some(config) = &files.config else {
+        let shutdown = shutdown_signal()?;
         announce(None)?;
-        shutdown_signal()?.await;
+        shutdown.await;
         return Ok(());
     };
     let loaded = load(&Sources { file: Some(config.clone()), ..Sources::default() })?;
@@ -153,32 +174,85 @@ fn hint(err: &anyhow::Error, gateway: &GatewayConfig) -> anyhow::Error {
     anyhow::anyhow!("{err:#} (set --listen and --admin, now {listen} and {admin}; port 0 selects a free port)")
 }
 
-fn gateway_address(addresses: &Addresses) -> String {
-    addresses.listeners.first().map(|(_, address)| address.to_string()).unwrap_or_default()
+fn gateway_url(sandbox: &Sandbox, addresses: &Addresses) -> Option<String> {
+    let (_, address) = addresses.listeners.first()?;
+    Some(match address {
+        BoundAddress::Tcp(address) => sandbox.url_of(*address),
+        BoundAddress::Unix(_) => address.to_string(),
+    })
 }
 
-/// The version of the ready file. It changes when a key is removed or gets another meaning.
-const READY_FILE_VERSION: u32 = 1;
+fn ready_file(
+    sandbox: &Sandbox,
+    addresses: Option<&Addresses>,
+    files: &DescribedFiles,
+    folder: &Path,
+) -> anyhow::Result<serde_json::Value> {
+    let by_name = |value: &dyn Fn(&Endpoint) -> String| {
+        sandbox.endpoints().iter().map(|endpoint| (endpoint.name().to_owned(), value(endpoint))).collect()
+    };
+    let connection_string = |endpoint: &Endpoint| {
+        format!("Endpoint={};AccessKey={};Version=1.0;", endpoint.url(), endpoint.access_key().expose())
+    };
+    let tenant_of = |endpoint: &Endpoint| {
+        let tenant =
+            |directory: &Directory| directory.resource(endpoint.name()).map(|resource| resource.tenant.clone());
+        sandbox.directory().read(tenant).unwrap_or_default()
+    };
+    let applications = |directory: &Directory| {
+        let application = |application: &Application| ReadyApplication {
+            client_id: application.client_id.clone(),
+            home_tenant: application.home_tenant.clone(),
+            secret: application.secrets.first().map(|secret| secret.value.expose().to_owned()),
+        };
+        directory.applications.iter().map(application).collect()
+    };
+    let (app_service, github, pipelines, oauth2) =
+        (sandbox.app_service_identity(), sandbox.github_actions(), sandbox.azure_pipelines(), sandbox.oauth2_client());
+    let token_request =
+        |(url, token): (String, SecretText)| ReadyTokenRequest { url, token: token.expose().to_owned() };
+    let ready = SandboxReady {
+        version: VERSION,
+        pid: std::process::id(),
+        gateway: addresses.and_then(|addresses| gateway_url(sandbox, addresses)),
+        admin: addresses.and_then(|addresses| addresses.admin).map(|admin| sandbox.url_of(admin)),
+        control: sandbox.control().url(),
+        page: page(sandbox),
+        endpoints: by_name(&Endpoint::url),
+        connection_strings: by_name(&connection_string),
+        tenants: by_name(&tenant_of),
+        applications: sandbox.directory().read(applications),
+        entra: sandbox.entra().url(),
+        imds: sandbox.imds().url(),
+        app_service: ReadyAppService { endpoint: app_service.0, header: app_service.1.expose().to_owned() },
+        providers: sandbox.providers().url(),
+        github_actions: token_request(github),
+        azure_pipelines: token_request(pipelines),
+        oauth2: ReadyOAuth2 {
+            token_url: oauth2.0,
+            client_id: OAUTH2_CLIENT_ID.to_owned(),
+            secret: oauth2.1.expose().to_owned(),
+        },
+        gcp_metadata: sandbox.gcp_metadata().url(),
+        files: folder.to_owned(),
+        config: files.config.clone(),
+        ca: files.ca.clone(),
+        ca_pem: sandbox.ca_pem().to_owned(),
+    };
+    serde_json::to_value(ready).context("cannot write the ready file")
+}
 
-fn ready_file(sandbox: &Sandbox, addresses: Option<&Addresses>, files: &DescribedFiles) -> serde_json::Value {
-    let app_service = sandbox.app_service_identity();
-    let endpoints: serde_json::Map<_, _> =
-        sandbox.endpoints().iter().map(|endpoint| (endpoint.name().to_owned(), endpoint.url().into())).collect();
-    json!({
-        "gateway": addresses.map(|addresses| format!("http://{}", gateway_address(addresses))),
-        "admin": addresses.and_then(|addresses| addresses.admin).map(|admin| format!("http://{admin}")),
-        "entra": sandbox.entra().url(),
-        "version": READY_FILE_VERSION,
-        "imds": sandbox.imds().url(),
-        "app_service": { "endpoint": app_service.0, "header": app_service.1.expose() },
-        "providers": sandbox.providers().url(),
-        "gcp_metadata": sandbox.gcp_metadata().url(),
-        "control": sandbox.control().url(),
-        "page": page(sandbox),
-        "endpoints": endpoints,
-        "config": files.config,
-        "ca": files.ca,
-    })
+/// Ends the program as SIGTERM does once stdin is closed, which happens at the latest when the parent process ends.
+fn exit_with_stdin() -> anyhow::Result<()> {
+    let thread = std::thread::Builder::new().name("stdin".to_owned());
+    // The thread is detached, because reading cannot be interrupted.
+    let started = thread.spawn(|| {
+        let _read = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        if rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM).is_err() {
+            std::process::exit(1);
+        }
+    });
+    started.map(drop).context("cannot read stdin")
 }
 
 fn page(sandbox: &Sandbox) -> String {
@@ -198,19 +272,19 @@ fn instructions(
             addresses_of(sandbox, files)
         ));
     };
-    let gateway = gateway_address(addresses);
-    let admin = addresses.admin.map(|admin| admin.to_string()).unwrap_or_default();
+    let gateway = gateway_url(sandbox, addresses).unwrap_or_default();
+    let admin = addresses.admin.map(|admin| sandbox.url_of(admin)).unwrap_or_default();
     let program = std::env::current_exe().context("cannot determine the path of this program")?;
     // A hub's name begins with the name of an endpoint in a group.
     let tenant = sandbox.groups().find_map(|(_, _, endpoints)| endpoints.first());
     let hub = tenant.map_or_else(|| String::from("chat"), |endpoint| format!("{}_chat", endpoint.name()));
-    let send = format!("http://{gateway}/api/hubs/{hub}/:send?api-version=2022-11-01");
+    let send = format!("{gateway}/api/hubs/{hub}/:send?api-version=2022-11-01");
     let what = if has_description {
-        format!("signalr-gateway sandbox, and a gateway at http://{gateway}.\n{}", addresses_of(sandbox, files))
+        format!("signalr-gateway sandbox, and a gateway at {gateway}.\n{}", addresses_of(sandbox, files))
     } else {
         format!(
             "signalr-gateway sandbox: an emulated Entra, two emulated SignalR endpoints (east in tenant B, west in tenant C),
-and a gateway at http://{gateway} that calls them as an app of tenant A. No Azure account is involved."
+and a gateway at {gateway} that calls them as an app of tenant A. No Azure account is involved."
         )
     };
     Ok(format!(
@@ -222,12 +296,12 @@ Send a broadcast, without authentication:
   curl -i -X POST '{send}' -H 'content-type: application/json' -d '{{\"target\":\"hello\",\"arguments\":[\"world\"]}}'
 
 See the metrics:
-  curl -s http://{admin}/metrics | grep ^signalr_gateway_requests_total
+  curl -s {admin}/metrics | grep ^signalr_gateway_requests_total
 
 See which endpoint a call goes to, and why:
   {program} explain --config {config} POST '{send}'
 
-The gateway's status page: http://{admin}/
+The gateway's status page: {admin}/
 Its configuration: {config}
 Stop with Ctrl-C.",
         page = page(sandbox),

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 
-/// The mode of a new file. It holds addresses and paths, no secrets.
+/// The mode of a new file. It holds addresses and paths, and no secrets but those of an emulator.
 const MODE: u32 = 0o644;
 
 /// Checks that a file can be written at `path`. Called at start, so that a wrong path is an error there.

@@ -45,6 +45,7 @@ mod responses;
 mod rotation;
 mod routing;
 mod sandbox_description;
+mod sandbox_image;
 mod sdk;
 mod secrets;
 mod service_manager;
