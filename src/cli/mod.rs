@@ -9,6 +9,7 @@ mod explain;
 mod finding;
 mod health;
 mod logging;
+mod man;
 mod memory;
 mod options;
 mod output;
@@ -71,6 +72,9 @@ enum Command {
         /// The shell.
         shell: clap_complete::Shell,
     },
+    /// Write the manual pages of the program and its commands into a folder, for packages.
+    #[command(hide = true)]
+    Man(man::Options),
 }
 
 /// Parses the command line and runs the command.
@@ -115,6 +119,7 @@ impl Command {
                 clap_complete::generate(shell, &mut Cli::command(), "signalr-gateway", &mut script);
                 print(format_args!("{}", String::from_utf8_lossy(&script)))
             }
+            Self::Man(options) => man::run(&options, &Cli::command()),
         }
     }
 }

@@ -367,6 +367,23 @@ async fn prints_the_schema_and_completions() {
 }
 
 #[tokio::test]
+async fn manual_pages_cover_the_program_and_every_command() {
+    let folder = tempfile::tempdir().unwrap();
+    let written = run(&["man", folder.path().to_str().unwrap()]).await;
+    assert_eq!((written.code, written.stderr.as_str()), (Some(0), ""));
+    let page = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
+    let main = page("signalr-gateway.1");
+    for command in COMMANDS {
+        assert!(main.contains(&format!("signalr\\-gateway\\-{command}(1)")), "{command}: {main}");
+        let text = page(&format!("signalr-gateway-{command}.1"));
+        assert!(text.contains(&format!("\\fBsignalr\\-gateway {command}\\fR")), "{text}");
+    }
+    assert!(page("signalr-gateway-run.1").contains("\\-\\-ready\\-file"));
+    let pages = std::fs::read_dir(folder.path()).unwrap().count();
+    assert_eq!(pages, COMMANDS.len() + 1, "hidden commands have no page");
+}
+
+#[tokio::test]
 async fn health_command_queries_a_running_gateway() {
     let folder = tempfile::tempdir().unwrap();
     let config = valid_config(folder.path());
