@@ -99,10 +99,17 @@ impl<H: Handler> ConnectionServer<H> {
         &self.open
     }
 
+    /// Serves a connection in a task of its own. It is open from now on, so a worker that stops waits for its first request even if
+    /// the task has not run yet.
+    pub(super) fn start(self: &Rc<Self>, accepted: Accepted) {
+        let connection = self.open.add(accepted.listener.id);
+        // Awaited by its worker as an open connection, or dropped with the runtime.
+        tokio::task::spawn_local(Rc::clone(self).serve(accepted, connection));
+    }
+
     /// Serves a connection until it ends.
-    pub(super) async fn serve(self: Rc<Self>, accepted: Accepted) {
+    async fn serve(self: Rc<Self>, accepted: Accepted, connection: Rc<Connection>) {
         let Accepted { stream, listener, guard: _guard } = accepted;
-        let connection = self.open.add(listener.id);
         let (mut bytes, mut address) = stream.into_parts();
         let is_unix = address.is_none();
         let deadline = Instant::now() + self.handshake_timeout;

@@ -33,6 +33,8 @@ pub(super) struct ServedListener {
     pub(super) id: ListenerId,
     pub(super) tls: Option<Arc<LiveTls>>,
     pub(super) proxy_protocol: Option<Arc<TrustedProxies>>,
+    /// Whether the socket outlives this process, because the service manager keeps it.
+    pub(super) is_inherited: bool,
 }
 
 /// The listeners that are open.
@@ -149,8 +151,8 @@ impl ListenerPlan {
                 last_number += 1;
                 (SocketId(last_number), address, Some(sockets))
             };
-            let serving =
-                Arc::new(ServedListener { id, tls: tls.clone(), proxy_protocol: settings.proxy_protocol.clone() });
+            let (proxy_protocol, tls_served) = (settings.proxy_protocol.clone(), tls.clone());
+            let serving = Arc::new(ServedListener { id, tls: tls_served, proxy_protocol, is_inherited });
             bound.push(BoundListener {
                 open: OpenListener { id, socket, settings, address, tls, is_inherited },
                 serving,

@@ -82,25 +82,30 @@ impl Listener {
         })
     }
 
+    /// Returns the socket outside of the runtime.
+    pub(super) fn into_std(self) -> io::Result<StdListener> {
+        Ok(match self {
+            Self::Tcp(socket) => StdListener::Tcp(socket.into_std()?),
+            Self::Unix(socket) => StdListener::Unix(socket.into_std()?),
+        })
+    }
+
     /// Accepts every connection in the kernel's queue, also those that the runtime was not notified of. Returns the socket too.
     pub(super) fn accept_queued(self) -> io::Result<(StdListener, Vec<Stream>)> {
+        let socket = self.into_std()?;
         let mut queued = Vec::new();
-        let socket = match self {
-            Self::Tcp(socket) => {
-                let socket = socket.into_std()?;
+        match &socket {
+            StdListener::Tcp(socket) => {
                 while let Ok((stream, peer)) = socket.accept() {
                     queued.push(Stream::from_std(StdStream::Tcp(stream, peer))?);
                 }
-                StdListener::Tcp(socket)
             }
-            Self::Unix(socket) => {
-                let socket = socket.into_std()?;
+            StdListener::Unix(socket) => {
                 while let Ok((stream, _)) = socket.accept() {
                     queued.push(Stream::from_std(StdStream::Unix(stream))?);
                 }
-                StdListener::Unix(socket)
             }
-        };
+        }
         Ok((socket, queued))
     }
 }

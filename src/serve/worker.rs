@@ -54,10 +54,7 @@ impl Worker {
             Rc::new(ConnectionServer::new(handler, &self.settings, self.phase.clone(), write_batch, &self.metrics));
         let handler = Rc::clone(connections.handler());
         let open = Rc::clone(connections.open());
-        let serve = move |accepted: Accepted| {
-            // Awaited below, or dropped with the runtime.
-            tokio::task::spawn_local(Rc::clone(&connections).serve(accepted));
-        };
+        let serve = move |accepted: Accepted| connections.start(accepted);
         let serve = Rc::new(serve);
         let mut sockets = Sockets { open: HashMap::new(), closing: Vec::new() };
         let apply = |sockets: &mut Sockets, command: Command| match command {
@@ -188,7 +185,10 @@ impl<S: Fn(Accepted)> Acceptor<S> {
             let accepting = async {
                 let socket = Listener::from_std(socket)?;
                 let is_draining = self.accept(&socket, &listener, &mut serving).await;
-                Ok::<_, io::Error>((socket.accept_queued()?, is_draining))
+                // The queue of a socket that outlives the process is for the next process.
+                let is_left = is_draining && listener.is_inherited;
+                let accepted = if is_left { (socket.into_std()?, Vec::new()) } else { socket.accept_queued()? };
+                Ok::<_, io::Error>((accepted, is_draining))
             };
             let ((unregistered, queued), is_draining) = match accepting.await {
                 Ok(accepted) => accepted,
@@ -261,5 +261,89 @@ impl<S: Fn(Accepted)> Acceptor<S> {
 
     fn assign(&self, stream: Stream, listener: &Arc<ServedListener>, permit: OwnedSemaphorePermit) {
         serve_or_log(self.balancer.assign(self.worker, stream, listener, permit), &*self.serve);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::{TcpListener, TcpStream};
+
+    use http::{Request, Response};
+    use http_body_util::Empty;
+    use tokio::runtime::{Builder, LocalOptions};
+
+    use super::super::body::CallerBody;
+    use super::super::handler::Peer;
+    use super::super::listeners::ListenerId;
+    use super::super::socket::StdStream;
+    use super::*;
+
+    struct Empty200;
+
+    impl Handler for Empty200 {
+        type Body = Empty<bytes::Bytes>;
+
+        fn handle(&self, _: &Rc<Peer>, _: Request<CallerBody>) -> impl Future<Output = Response<Self::Body>> + 'static {
+            std::future::ready(Response::new(Empty::new()))
+        }
+    }
+
+    /// Connects, sends a request, and returns both ends.
+    fn request(listener: &TcpListener) -> (TcpStream, StdStream) {
+        let mut caller = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        caller.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        caller.write_all(b"GET / HTTP/1.1\r\nhost: gateway\r\n\r\n").unwrap();
+        let (stream, peer) = listener.accept().unwrap();
+        (caller, StdStream::Tcp(stream, peer))
+    }
+
+    #[test]
+    fn connection_that_was_handed_over_before_the_stop_is_served() {
+        let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (balancer, mut receivers) = Balancer::new(2, 16);
+        let serving =
+            ServedListener { id: ListenerId::default(), tls: None, proxy_protocol: None, is_inherited: false };
+        let serving = Arc::new(serving);
+        let assign = async |stream| {
+            let permit = balancer.acquire_permit().await.unwrap();
+            balancer.assign(0, Stream::from_std(stream).unwrap(), &serving, permit).unwrap()
+        };
+        let (_other, own) = request(&listener);
+        let (mut caller, handed_over) = request(&listener);
+        let _kept = runtime.block_on(async {
+            let kept = assign(own).await;
+            assert!(kept.is_some() && assign(handed_over).await.is_none(), "the second is handed over");
+            kept
+        });
+
+        let (_commands, commands) = mpsc::unbounded_channel();
+        let ((ended, _), (_stop, phase)) = (mpsc::channel(1), watch::channel(Phase::Draining));
+        let second = Duration::from_secs(1);
+        let settings = ServeSettings {
+            workers: 2,
+            max_connections: 16,
+            header_read_timeout: 20 * second,
+            write_timeout: 20 * second,
+            connection_age: None,
+            drain_delay: Duration::ZERO,
+            drain_timeout: 20 * second,
+        };
+        let worker = Worker {
+            index: 1,
+            commands,
+            balancer: balancer.clone(),
+            handed_over: receivers.remove(1),
+            settings,
+            phase,
+            metrics: CallerMetrics::unregistered(),
+            ended,
+        };
+        worker.run(&runtime, |_| Empty200);
+        drop(runtime);
+        let mut response = String::new();
+        caller.read_to_string(&mut response).unwrap();
+        assert!(response.starts_with("HTTP/1.1 200 OK\r\n"), "{response:?}");
     }
 }

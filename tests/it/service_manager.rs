@@ -1,9 +1,12 @@
 //! The protocol of systemd, by environment: messages about the state of the process, and sockets that outlive it.
 
-use std::net::TcpListener;
+use std::io::{self, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use signalr_gateway::sandbox::GatewayConfig;
@@ -124,6 +127,52 @@ async fn connection_during_a_restart_with_inherited_sockets_waits_for_the_next_p
         waiting.send(request("HEAD", "/api/health"), "").await.assert_status(200);
         broadcast(&process).await;
     }
+}
+
+/// Connects and asks for the health of the gateway, each time by a new connection, until `is_stopped`. Returns how often.
+fn call_until(address: std::net::SocketAddr, is_stopped: &AtomicBool) -> io::Result<usize> {
+    let mut calls = 0;
+    while !is_stopped.load(Ordering::Relaxed) {
+        let mut stream = TcpStream::connect(address)?;
+        stream.write_all(b"HEAD /api/health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")?;
+        stream.set_read_timeout(Some(TEST_TIMEOUT))?;
+        let mut response = String::new();
+        stream.read_to_string(&mut response)?;
+        if !response.starts_with("HTTP/1.1 ") {
+            return Err(io::Error::other(format!("call {calls} was answered {response:?}")));
+        }
+        calls += 1;
+    }
+    Ok(calls)
+}
+
+#[tokio::test]
+async fn restarts_with_inherited_sockets_refuse_no_connection_and_cut_none_off() {
+    let builder = HarnessBuilder::start().await;
+    let (config, folder) = (configuration(&builder), builder.folder.path());
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let sockets = [("default", OwnedFd::from(listener))];
+    let arguments = ["run", "--config", &config, "--set", "shutdown.delay=0s", "--set", "process.workers=2"];
+    let mut process = Process::start_as_service(&sockets, &[], &arguments, folder).await;
+    let is_stopped = Arc::new(AtomicBool::new(false));
+    let callers = (0..8).map(|_| {
+        let is_stopped = Arc::clone(&is_stopped);
+        std::thread::spawn(move || call_until(address, &is_stopped))
+    });
+    let callers: Vec<_> = callers.collect();
+    for _ in 0..4 {
+        process.terminate().await;
+        assert_eq!(process.wait().await.0.code(), Some(0));
+        process = Process::start_as_service(&sockets, &[], &arguments, folder).await;
+    }
+    is_stopped.store(true, Ordering::Relaxed);
+    for caller in callers {
+        let calls = tokio::task::spawn_blocking(|| caller.join().unwrap()).await.unwrap().unwrap();
+        assert!(calls > 0);
+    }
+    process.terminate().await;
+    process.wait().await;
 }
 
 #[tokio::test]
