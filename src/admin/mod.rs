@@ -120,6 +120,11 @@ impl Admin {
         self.rejection.store(None);
     }
 
+    /// Replaces what is shown of the configuration in force, which is still the same.
+    pub fn refresh(&self, view: View) {
+        self.view.store(Arc::new(view));
+    }
+
     /// Shows why a configuration was rejected, until one is accepted.
     pub fn show_rejection(&self, problem: String) {
         self.rejection.store(Some(Arc::new(problem)));

@@ -38,6 +38,10 @@ pub(super) fn render(status: &Status, query: &Query) -> String {
         page.raw("<p class=\"bad\">The last configuration was rejected; the previous one is in force:</p><pre>");
         page.text(problem).raw("</pre>");
     }
+    for problem in &status.refused_ca_files {
+        page.raw("<p class=\"bad\">A CA file cannot be used; the CAs that were read before are in force:</p><pre>");
+        page.text(problem).raw("</pre>");
+    }
     if !status.after_restart.is_empty() {
         page.raw("<p class=\"bad\">Takes effect only after a restart: ")
             .text(&status.after_restart.join(", "))
@@ -215,6 +219,7 @@ mod tests {
             draining: false,
             listeners: vec![],
             refused_reload: None,
+            refused_ca_files: vec![],
             counts: Counts::default(),
             page: PageView { number: 1, of: 1, ..PageView::default() },
             metric_labels: BTreeMap::new(),

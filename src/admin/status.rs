@@ -33,6 +33,8 @@ pub struct View {
     pub listeners: Vec<(String, String)>,
     /// The TLS of the listeners that have it.
     pub tls: Vec<Arc<LiveTls>>,
+    /// Why CA files of endpoints or credentials cannot be used.
+    pub refused_ca_files: Vec<String>,
     /// The tokens that make the gateway ready.
     pub readiness: Readiness,
     /// The credentials.
@@ -72,6 +74,9 @@ pub struct Status {
     /// Why the last configuration was rejected, if it was. The previous one is then in force.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refused_reload: Option<String>,
+    /// Why CA files of endpoints or credentials cannot be used, if some cannot. The CAs that were read before are then in force.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub refused_ca_files: Vec<String>,
     /// How many there are in each state, of all and not only of those on the page.
     pub counts: Counts,
     /// Which of the entries that the query asks for are listed.
@@ -221,6 +226,7 @@ impl View {
             draining,
             listeners,
             refused_reload: refused_reload.cloned(),
+            refused_ca_files: self.refused_ca_files.clone(),
             counts,
             page,
             metric_labels: BTreeMap::from([

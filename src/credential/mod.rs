@@ -116,7 +116,8 @@ mod transport;
 mod waiting_callers;
 
 use std::cell::LazyCell;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -163,6 +164,10 @@ pub struct Credentials {
     shared: Arc<Shared>,
     sources: HashMap<CredentialId, Arc<Source>>,
     apps: Vec<App>,
+    /// Why CA files that were read before cannot be used now.
+    refused_cas: BTreeSet<String>,
+    /// The CA files of the credentials that these are about: they are read again each time, like changed ones.
+    refused_ca_files: HashSet<PathBuf>,
     /// Shared with the configurations before and after this one.
     demand: Arc<Demand>,
     control: tokio::runtime::Handle,
@@ -206,22 +211,28 @@ impl Credentials {
             shared: Arc::new(Shared::new(metrics)),
             sources: HashMap::new(),
             apps: Vec::new(),
+            refused_cas: BTreeSet::new(),
+            refused_ca_files: HashSet::new(),
             demand: Arc::default(),
             control: control.clone(),
             tries: Mutex::default(),
         };
-        empty.rebuild(settings, metrics, control)
+        empty.rebuild(settings, &HashSet::new(), metrics, control)
     }
 
     /// Builds credentials like [`Credentials::build`], and reuses the cells of unchanged ones. Changes no metric. If only the
     /// proof of a credential changed (another secret, or a certificate in its place), the new cell starts with the current
     /// token until it has acquired its own.
     ///
+    /// A credential is also built anew if it trusts one of the CA files `changed_cas`. If that cannot be used now, an unchanged
+    /// credential keeps the CAs that were read before.
+    ///
     /// # Errors
     /// Like [`Credentials::build`]. `self` is unchanged.
     pub fn rebuild(
         &self,
         settings: &[CredentialSettings],
+        changed_cas: &HashSet<PathBuf>,
         metrics: &TokenMetrics,
         control: &tokio::runtime::Handle,
     ) -> Result<Self, CredentialBuildError> {
@@ -240,6 +251,9 @@ impl Credentials {
             self.sources.values().map(|source| (AppKey::of(&source.kind), &source.app)).collect();
         let (mut apps, mut positions) = (Vec::<App>::new(), HashMap::new());
         let (mut sources, mut problems) = (HashMap::with_capacity(settings.len()), Vec::new());
+        let (mut refused_keys, mut refused_cas, mut refused_ca_files) =
+            (HashSet::new(), BTreeSet::new(), HashSet::new());
+        let is_read_again = |path: &Path| changed_cas.contains(path) || self.refused_ca_files.contains(path);
         for (kind, ids) in distinct {
             let key = AppKey::of(kind);
             let position = *positions.entry(key).or_insert_with(|| {
@@ -251,7 +265,9 @@ impl Credentials {
             });
             let Some(app) = apps.get_mut(position) else { continue };
             let same = ids.first().and_then(|id| self.sources.get(id));
-            if let Some(same) = same.filter(|source| source.kind == *kind && source.ids == ids) {
+            let same = same.filter(|source| source.kind == *kind && source.ids == ids);
+            let keeps_cas = refused_keys.contains(&key) || !kind.ca_files().any(is_read_again);
+            if let Some(same) = same.filter(|_| keeps_cas) {
                 app.cells.push(Arc::clone(&same.cell));
                 sources.extend(ids.into_iter().map(|id| (id, Arc::clone(same))));
                 continue;
@@ -264,7 +280,16 @@ impl Credentials {
             let acquirer = match acquirer(kind, &mut clients, &self.shared, &state) {
                 Ok(acquirer) => acquirer,
                 Err(problem) => {
-                    problems.push((ids, problem));
+                    if let Some(same) = same {
+                        // The tenants of an app have the same CA files.
+                        refused_keys.insert(key);
+                        refused_cas.insert(in_one_line(&problem));
+                        refused_ca_files.extend(kind.ca_files().map(Path::to_owned));
+                        app.cells.push(Arc::clone(&same.cell));
+                        sources.extend(ids.into_iter().map(|id| (id, Arc::clone(same))));
+                    } else {
+                        problems.push((ids, problem));
+                    }
                     continue;
                 }
             };
@@ -297,10 +322,17 @@ impl Credentials {
             shared: Arc::clone(&self.shared),
             sources,
             apps,
+            refused_cas,
+            refused_ca_files,
             demand: Arc::clone(&self.demand),
             control: control.clone(),
             tries: Mutex::default(),
         })
+    }
+
+    /// Returns why CA files that were read before cannot be used now. Credentials keep the CAs that were read before.
+    pub fn refused_cas(&self) -> &BTreeSet<String> {
+        &self.refused_cas
     }
 
     /// Returns the sources by the identity in their tokens.

@@ -1,7 +1,7 @@
 //! The settings of credentials. They name secrets and files, which are read when they are used.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -115,6 +115,26 @@ pub enum CredentialKind {
 }
 
 impl CredentialKind {
+    /// Returns the files with the CAs that its token requests trust.
+    pub fn ca_files(&self) -> impl Iterator<Item = &Path> {
+        let app = match self {
+            Self::App { app, .. } => Some(app),
+            Self::ManagedIdentity { .. } | Self::AzureCli { .. } | Self::AccessKey { .. } | Self::TokenFile { .. } => {
+                None
+            }
+        };
+        let of_authority = app.and_then(|app| app.authority.ca_file.as_deref());
+        let of_provider = app.and_then(|app| match &app.proof {
+            Proof::Federated(
+                AssertionSettings::GithubActions { ca_file, .. } | AssertionSettings::AzurePipelines { ca_file, .. },
+            ) => ca_file.as_deref(),
+            Proof::Federated(AssertionSettings::OAuth2(settings)) => settings.ca_file.as_deref(),
+            Proof::Federated(_) | Proof::Secret(_) | Proof::Certificate(_) => None,
+        });
+        let of_proxy = app.and_then(|app| app.egress.ca_file());
+        of_authority.into_iter().chain(of_provider).chain(of_proxy)
+    }
+
     /// Returns what is known about the kind before a token is obtained.
     pub fn facts(&self) -> KindFacts<'_> {
         match self {

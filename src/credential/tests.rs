@@ -302,7 +302,8 @@ async fn a_reload_keeps_the_token_lives_that_did_not_change() {
     let before = Credentials::build(&settings[..3], &metrics, &Handle::current()).unwrap();
     before.start(&ON_DEMAND);
     before.get(&settings[0].id).unwrap().acquire().await.unwrap();
-    let after = before.rebuild(&settings[1..], &metrics, &Handle::current()).unwrap();
+    let after =
+        before.rebuild(&settings[1..], &std::collections::HashSet::new(), &metrics, &Handle::current()).unwrap();
     for kept in &settings[1..3] {
         let cells = [&before, &after].map(|credentials| Arc::clone(&credentials.sources[&kept.id].cell));
         assert!(Arc::ptr_eq(&cells[0], &cells[1]), "{kept:?}");
@@ -311,4 +312,35 @@ async fn a_reload_keeps_the_token_lives_that_did_not_change() {
     drop(before);
     let status = |number: usize| after.get(&settings[number].id).unwrap().status().state;
     wait_until(|| (1..4).all(|number| status(number) == CredentialState::Ready)).await;
+}
+
+#[tokio::test]
+async fn ca_file_that_cannot_be_used_is_refused_at_each_reload_until_it_can() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = ca(&folder);
+    let settings = [app("contoso", "contoso", Cloud::Public, Some(&path)), app("own", "own", Cloud::Public, None)];
+    let metrics = TokenMetrics::register(&mut MetricRegistry::default()).unwrap();
+    let rebuilt = |before: &Credentials, changed: &[PathBuf]| {
+        let changed = changed.iter().cloned().collect();
+        before.rebuild(&settings, &changed, &metrics, &Handle::current()).unwrap()
+    };
+    let kept = |before: &Credentials, after: &Credentials| {
+        settings.each_ref().map(|settings| {
+            let [before, after] = [before, after].map(|credentials| &credentials.sources[&settings.id].cell);
+            Arc::ptr_eq(before, after)
+        })
+    };
+    let first = Credentials::build(&settings, &metrics, &Handle::current()).unwrap();
+    std::fs::write(&path, "half of a file").unwrap();
+    let changed = rebuilt(&first, std::slice::from_ref(&path));
+    let reloaded = rebuilt(&changed, &[]);
+    for (before, after) in [(&first, &changed), (&changed, &reloaded)] {
+        assert_eq!(after.refused_cas().len(), 1, "{:?}", after.refused_cas());
+        assert_eq!(kept(before, after), [true, true]);
+    }
+    ca(&folder);
+    let mended = rebuilt(&reloaded, &[]);
+    assert!(mended.refused_cas().is_empty());
+    assert_eq!(kept(&reloaded, &mended), [false, true]);
+    assert_eq!(kept(&mended, &rebuilt(&mended, &[])), [true, true]);
 }

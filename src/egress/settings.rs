@@ -23,6 +23,11 @@ impl Egress {
         self.proxy.as_ref().filter(|_| !self.no_proxy.matches(host))
     }
 
+    /// Returns the file with the CAs that are trusted for the proxy, if they are in a file.
+    pub fn ca_file(&self) -> Option<&Path> {
+        self.proxy.as_ref()?.ca_file.as_deref()
+    }
+
     /// Returns the file with the password of the proxy, if it is in a file.
     pub fn password_file(&self) -> Option<&Path> {
         match self.proxy.as_ref()?.credentials.as_ref()? {

@@ -71,9 +71,13 @@ impl Connector {
         Ok(Self { path, uri, tls, resolve_timeout, timeout })
     }
 
-    /// Returns the TLS client, if connections use TLS.
-    pub(super) fn tls_client(&self) -> Option<&Arc<TlsClient>> {
-        self.tls.as_ref().map(|tls| &tls.client)
+    /// Returns the TLS clients of connections to the endpoint and to its proxy, as far as they use TLS.
+    pub(super) fn tls_clients(&self) -> impl Iterator<Item = &Arc<TlsClient>> {
+        let of_proxy = match &self.path {
+            NetworkPath::Direct(_) => None,
+            NetworkPath::Proxy(proxy, _) => proxy.tls_client(),
+        };
+        self.tls.as_ref().map(|tls| &tls.client).into_iter().chain(of_proxy)
     }
 
     /// Returns whether a connection waits for the addresses of the host.

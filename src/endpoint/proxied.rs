@@ -76,6 +76,11 @@ impl Proxy {
         })
     }
 
+    /// Returns the TLS client of connections to the proxy itself, if they use TLS.
+    pub(super) fn tls_client(&self) -> Option<&Arc<TlsClient>> {
+        self.tls.as_ref().map(|(client, _)| client)
+    }
+
     /// Opens a tunnel to `target`. `resolve_timeout` applies to name resolution, `timeout` to the rest: TCP, TLS with the proxy, its
     /// answer and, by the returned deadline, what follows. `wrap` wraps the TCP stream.
     ///

@@ -18,7 +18,6 @@ use super::tls_clients::TlsClients;
 use super::unpooled::{self, UnpooledError};
 use crate::credential::BearerSource;
 use crate::metrics::Label;
-use crate::tls::Trust;
 
 /// An endpoint: its origin, its bearer source and its health. No other type combines origin and bearer source, so no bearer is
 /// sent to another host.
@@ -67,11 +66,15 @@ impl Endpoint {
         })
     }
 
-    /// Offers its TLS client to the endpoints of the next configuration.
-    pub fn share_tls_client(&self, tls_clients: &mut TlsClients) {
-        if let Some(client) = self.connector.tls_client() {
-            tls_clients.add_previous(Trust::from_ca_file(self.settings.ca_file.as_deref()), client);
-        }
+    /// Offers its TLS clients to the endpoints of the next configuration.
+    pub fn share_tls_clients(&self, tls_clients: &mut TlsClients) {
+        self.connector.tls_clients().for_each(|client| tls_clients.add_previous(client));
+    }
+
+    /// Returns whether it trusts the CAs that its CA file and that of its proxy have now. Reads the files, unless `tls_clients` has
+    /// read them.
+    pub fn has_current_cas(&self, tls_clients: &mut TlsClients) -> bool {
+        self.connector.tls_clients().all(|client| tls_clients.is_current(client))
     }
 
     /// Returns the configured name.

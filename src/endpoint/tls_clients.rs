@@ -14,6 +14,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::error::ConnectError;
 use super::settings::HttpVersion;
+use crate::credential::in_one_line;
 use crate::tls::{self, Trust, TrustError};
 
 /// The ALPN protocol name of HTTP/2.
@@ -26,6 +27,7 @@ const TICKETS_PER_SERVER: usize = 8;
 
 /// Opens TLS connections to servers whose certificates are verified against one set of CAs.
 pub(super) struct TlsClient {
+    trust: Trust,
     roots: Arc<RootCertStore>,
     http1: TlsConnector,
     http2: TlsConnector,
@@ -33,7 +35,11 @@ pub(super) struct TlsClient {
 
 /// The TLS clients of the endpoints of one configuration.
 #[derive(Default)]
-pub struct TlsClients(HashMap<Trust, Known>);
+pub struct TlsClients {
+    known: HashMap<Trust, Known>,
+    /// Why CA files that were read before cannot be used now.
+    refused: Vec<String>,
+}
 
 struct Known {
     client: Arc<TlsClient>,
@@ -43,27 +49,44 @@ struct Known {
 
 impl TlsClients {
     /// Adds a client of the previous configuration, to be shared by new endpoints while its CAs are the same.
-    pub(super) fn add_previous(&mut self, trust: Trust, client: &Arc<TlsClient>) {
+    pub(super) fn add_previous(&mut self, client: &Arc<TlsClient>) {
         // The system's CAs are read once.
-        let is_current = trust == Trust::System;
-        self.0.entry(trust).or_insert_with(|| Known { client: Arc::clone(client), is_current });
+        let is_current = client.trust == Trust::System;
+        self.known.entry(client.trust.clone()).or_insert_with(|| Known { client: Arc::clone(client), is_current });
     }
 
-    /// Returns the client that trusts these CAs. Reads a CA file once.
+    /// Returns whether a client of the previous configuration trusts the CAs that its file has now, or that file cannot be used.
+    /// Reads the file, unless it was read before.
+    pub(super) fn is_current(&mut self, client: &Arc<TlsClient>) -> bool {
+        self.get(client.trust.clone()).is_ok_and(|current| Arc::ptr_eq(&current, client))
+    }
+
+    /// Returns why CA files that were read before cannot be used now. Endpoints keep the CAs that were read before.
+    pub fn into_refused(self) -> Vec<String> {
+        self.refused
+    }
+
+    /// Returns the client that trusts these CAs. Reads a CA file once. If one that was read before cannot be used now, what was
+    /// read before stays in use.
     pub(super) fn get(&mut self, trust: Trust) -> Result<Arc<TlsClient>, TrustError> {
-        let known = match self.0.entry(trust) {
+        let known = match self.known.entry(trust) {
             Entry::Occupied(known) if known.get().is_current => known.into_mut(),
             Entry::Occupied(known) => {
-                let roots = tls::roots(known.key())?;
+                let roots = tls::roots(known.key());
                 let known = known.into_mut();
-                if known.client.roots.roots != roots.roots {
-                    known.client = Arc::new(TlsClient::new(roots)?);
-                }
                 known.is_current = true;
+                match roots {
+                    Ok(roots) if known.client.roots.roots != roots.roots => {
+                        known.client = Arc::new(TlsClient::new(known.client.trust.clone(), roots)?);
+                    }
+                    Ok(_same) => {}
+                    Err(err) => self.refused.push(in_one_line(&err)),
+                }
                 known
             }
             Entry::Vacant(unknown) => {
-                let client = Arc::new(TlsClient::new(tls::roots(unknown.key())?)?);
+                let roots = tls::roots(unknown.key())?;
+                let client = Arc::new(TlsClient::new(unknown.key().clone(), roots)?);
                 unknown.insert(Known { client, is_current: true })
             }
         };
@@ -73,19 +96,19 @@ impl TlsClients {
 
 impl std::fmt::Debug for TlsClients {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list().entries(self.0.keys()).finish()
+        f.debug_list().entries(self.known.keys()).finish()
     }
 }
 
 impl TlsClient {
-    fn new(roots: Arc<RootCertStore>) -> Result<Self, TrustError> {
+    fn new(trust: Trust, roots: Arc<RootCertStore>) -> Result<Self, TrustError> {
         let mut config = tls::client_config_with(Arc::clone(&roots))?;
         config.resumption = Resumption::in_memory_sessions(REMEMBERED_SERVERS * TICKETS_PER_SERVER);
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         let http1 = TlsConnector::from(Arc::new(config.clone()));
         config.alpn_protocols = vec![HTTP2.to_vec()];
         let http2 = TlsConnector::from(Arc::new(config));
-        Ok(Self { roots, http1, http2 })
+        Ok(Self { trust, roots, http1, http2 })
     }
 
     pub(super) async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
@@ -139,14 +162,27 @@ mod tests {
         assert!(Arc::ptr_eq(&client, &first.get(trust.clone()).unwrap()));
 
         let mut same = TlsClients::default();
-        same.add_previous(trust.clone(), &client);
+        same.add_previous(&client);
+        assert!(same.is_current(&client));
         assert!(Arc::ptr_eq(&client, &same.get(trust.clone()).unwrap()), "the file has not changed");
 
         write_ca(&path, "two");
         let mut changed = TlsClients::default();
-        changed.add_previous(trust.clone(), &client);
+        changed.add_previous(&client);
+        assert!(!changed.is_current(&client));
         let other = changed.get(trust.clone()).unwrap();
         assert!(!Arc::ptr_eq(&client, &other));
-        assert!(Arc::ptr_eq(&other, &changed.get(trust).unwrap()));
+        assert!(Arc::ptr_eq(&other, &changed.get(trust.clone()).unwrap()));
+        assert!(changed.into_refused().is_empty());
+
+        std::fs::write(&path, "half of a file").unwrap();
+        let mut refused = TlsClients::default();
+        refused.add_previous(&other);
+        assert!(refused.is_current(&other), "what was read before");
+        assert!(Arc::ptr_eq(&other, &refused.get(trust.clone()).unwrap()), "what was read before");
+        assert!(Arc::ptr_eq(&other, &refused.get(trust.clone()).unwrap()));
+        let problems = refused.into_refused();
+        assert!(problems.len() == 1 && problems[0].contains("is not PEM"), "{problems:?}");
+        assert!(TlsClients::default().get(trust).is_err(), "nothing was read before");
     }
 }

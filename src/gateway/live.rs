@@ -35,6 +35,15 @@ pub struct Addresses {
     pub admin: Option<SocketAddr>,
 }
 
+/// Why parts are built anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// There is a new configuration.
+    Configuration,
+    /// CA files changed, and the configuration is the same.
+    CaFiles,
+}
+
 /// The configuration in force.
 #[derive(Debug)]
 pub(super) struct Live {
@@ -138,8 +147,9 @@ impl Live {
 
     /// Puts a prepared configuration in force. Returns its listeners, which the server must switch to before
     /// [`Live::follow_tls`].
-    pub(super) fn commit(&mut self, prepared: Prepared, admin: &Admin) -> BoundListeners {
+    pub(super) fn commit(&mut self, prepared: Prepared, cause: Cause, admin: &Admin) -> BoundListeners {
         let Prepared { parts, listeners, after_restart } = prepared;
+        parts.ca_files.report(&self.parts.ca_files);
         for change in changes(&self.parts.settings, &parts.settings) {
             tracing::info!(change, "the configuration changed");
         }
@@ -155,10 +165,15 @@ impl Live {
         self.control.spawn(free_once_unused(former.snapshot));
         let names_of = self.parts.settings.listeners.iter().map(|(listener, _)| listener.name.clone());
         self.addresses.listeners = names_of.zip(listeners.addresses()).collect();
-        self.after_restart = after_restart;
         self.set_tls(listeners.tls());
         let hash = &self.parts.settings.hash;
         self.metrics.config_in_force(hash, Arc::clone(&self.parts.labels), states(&self.parts, &self.tls));
+        self.metrics.ca_files_refused(self.parts.ca_files.refused.len());
+        if cause == Cause::CaFiles {
+            admin.refresh(self.view());
+            return listeners;
+        }
+        self.after_restart = after_restart;
         self.metrics.reloaded(true);
         tracing::info!(hash, "the configuration was reloaded");
         if !self.after_restart.is_empty() {
@@ -167,6 +182,14 @@ impl Live {
         }
         admin.show(self.view());
         listeners
+    }
+
+    /// Waits until a CA file has changed. The configuration in force must then be prepared again.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub(super) async fn ca_files_changed(&self) {
+        self.parts.ca_files.changed().await;
     }
 
     fn set_tls(&mut self, mut tls: Vec<Arc<LiveTls>>) {
@@ -204,6 +227,7 @@ impl Live {
             readiness: self.parts.credentials.readiness(),
             listeners: listeners.map(|(name, address)| (name.clone(), address.to_string())).collect(),
             tls: self.tls.clone(),
+            refused_ca_files: self.parts.ca_files.refused.clone(),
             credentials: self.parts.settings.credentials.iter().filter_map(source).collect(),
             endpoints: Arc::clone(self.parts.snapshot.endpoints()),
             disabled: self.parts.settings.disabled.clone(),

@@ -116,7 +116,7 @@ async fn prepared_configuration_is_in_force_only_once_it_is_committed() {
     assert!(Arc::ptr_eq(&before, &latest.load_full()));
     assert!(fixture.metrics().await.contains(&format!("config_hash_info{{hash=\"{hash}\"}} 1")));
 
-    let listeners = fixture.live.commit(prepared, &fixture.admin);
+    let listeners = fixture.live.commit(prepared, Cause::Configuration, &fixture.admin);
     assert_eq!(listeners.addresses().len(), 1);
     let after = latest.load_full();
     assert!(!Arc::ptr_eq(&before, &after));
@@ -133,7 +133,7 @@ async fn hash_identifies_the_configuration_in_force_while_changed_keys_await_a_r
     let wanted = settings(fixture.folder.path(), LISTENERS, more);
     let prepared = fixture.prepare(wanted.clone()).await.unwrap();
     assert_eq!(prepared.after_restart, ["shutdown", "logging.format"]);
-    fixture.live.commit(prepared, &fixture.admin);
+    fixture.live.commit(prepared, Cause::Configuration, &fixture.admin);
     let in_force = fixture.live.settings();
     assert!(in_force.hash != wanted.hash && in_force.hash != first, "{}", in_force.hash);
     assert_eq!(fixture.live.view().after_restart, ["shutdown", "logging.format"]);
@@ -142,10 +142,10 @@ async fn hash_identifies_the_configuration_in_force_while_changed_keys_await_a_r
     // Reloading the same configuration changes nothing. Reloading the first one leaves no key pending.
     let hash = in_force.hash.clone();
     let prepared = fixture.prepare(wanted).await.unwrap();
-    fixture.live.commit(prepared, &fixture.admin);
+    fixture.live.commit(prepared, Cause::Configuration, &fixture.admin);
     assert_eq!(fixture.live.settings().hash, hash);
     let prepared = fixture.prepare(settings(fixture.folder.path(), LISTENERS, "")).await.unwrap();
-    fixture.live.commit(prepared, &fixture.admin);
+    fixture.live.commit(prepared, Cause::Configuration, &fixture.admin);
     assert_eq!((fixture.live.settings().hash.as_str(), fixture.live.view().after_restart), (first.as_str(), vec![]));
 }
 

@@ -4,10 +4,12 @@
 //! has two phases: it prepares the parts of the new configuration, which has no effect on the one in force, and commits
 //! them, which cannot fail. This is the only module that knows every part.
 
+mod ca_files;
 mod changes;
 mod detached;
 mod dry_run;
 mod error;
+mod followed;
 mod live;
 mod log_filter;
 mod parts;
@@ -19,11 +21,13 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
 
 use crate::proxy::WorkerProxy;
 use crate::serve::{Bound, InheritedSockets, ListenerPlan, WorkerHandles};
 
-use live::Live;
+use followed::RETRY;
+use live::{Cause, Live};
 
 pub use detached::{WorkFailed, run_detached};
 pub use dry_run::{Decision, Destination, DryRun, DryRunCall, InvalidCall, error_kinds};
@@ -170,32 +174,52 @@ impl Gateway {
         on_event(GatewayEvent::Serving(&addresses, running.workers()));
 
         let mut shutdown = std::pin::pin!(shutdown);
+        let mut next_refresh = Instant::now();
         loop {
+            let ca_files_changed = async {
+                sleep_until(next_refresh).await;
+                live.ca_files_changed().await;
+            };
             let prepared = async {
-                let Some(reload) = reloads.recv().await else { return std::future::pending().await };
-                let settings = reload?;
-                let plan = running.plan(&settings.listener_settings());
-                let on_slow = || {
-                    admin.show_rejection("the files that the new configuration names are still being read".to_owned());
+                let (cause, settings) = tokio::select! {
+                    Some(reload) = reloads.recv() => (Cause::Configuration, reload),
+                    () = ca_files_changed => (Cause::CaFiles, Ok(live.settings().clone())),
                 };
-                let prepared = live.prepare(settings, plan, on_slow).await?;
-                prepared.warm_up().await;
-                Ok::<_, String>(prepared)
+                let prepare = async {
+                    let settings = settings?;
+                    let plan = running.plan(&settings.listener_settings());
+                    let on_slow = || {
+                        if cause == Cause::Configuration {
+                            let problem = "the files that the new configuration names are still being read";
+                            admin.show_rejection(problem.to_owned());
+                        }
+                    };
+                    let prepared = live.prepare(settings, plan, on_slow).await?;
+                    prepared.warm_up().await;
+                    Ok::<_, String>(prepared)
+                };
+                (cause, prepare.await)
             };
             let prepared = tokio::select! {
                 () = &mut shutdown => break,
                 prepared = prepared => prepared,
             };
             match prepared {
-                Ok(prepared) => {
-                    running.replace_listeners(live.commit(prepared, &admin));
+                (cause, Ok(prepared)) => {
+                    running.replace_listeners(live.commit(prepared, cause, &admin));
                     // The server has put the new files in force.
                     live.follow_tls();
-                    on_event(GatewayEvent::Reloaded(live.addresses(), &live.settings().logging));
+                    if cause == Cause::Configuration {
+                        on_event(GatewayEvent::Reloaded(live.addresses(), &live.settings().logging));
+                    }
                 }
-                Err(problem) => {
+                (Cause::Configuration, Err(problem)) => {
                     on_event(GatewayEvent::Rejected(&problem));
                     live.reject(problem, &admin);
+                }
+                (Cause::CaFiles, Err(problem)) => {
+                    tracing::error!(problem, "the changed CA files could not be put in force; trying again");
+                    next_refresh = Instant::now() + RETRY;
                 }
             }
         }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep};
 
+use super::ca_files::CaFiles;
 use super::error::GatewayError;
 use super::settings::{Settings, short_hash};
 use crate::credential::{CredentialState, Credentials};
@@ -34,6 +35,7 @@ pub(super) struct Parts {
     pub(super) credentials: Arc<Credentials>,
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) labels: Arc<Labels>,
+    pub(super) ca_files: Arc<CaFiles>,
 }
 
 /// The parts and sockets of a new configuration, ready to be committed.
@@ -53,12 +55,13 @@ impl Parts {
         metrics: &Metrics,
         control: &Handle,
     ) -> Result<Self, GatewayError> {
+        let mut ca_files = CaFiles::of(&settings);
         let credentials = Credentials::build(&settings.credentials, metrics.token(), control)?;
         let labels = settings.metric_labels();
         let store = shared_store(&settings, None, metrics, control);
-        let snapshot = snapshot(&settings, listeners, &credentials, &labels, store, None)?;
+        let snapshot = snapshot(&settings, listeners, &credentials, &labels, store, None, &mut ca_files)?;
         let (settings, credentials, snapshot) = (Arc::new(settings), Arc::new(credentials), Arc::new(snapshot));
-        Ok(Self { settings, credentials, snapshot, labels: Arc::new(labels) })
+        Ok(Self { settings, credentials, snapshot, labels: Arc::new(labels), ca_files: Arc::new(ca_files) })
     }
 
     /// Builds the parts of a new configuration, and reuses the unchanged ones. Reads files, which may block. Binds
@@ -70,14 +73,21 @@ impl Parts {
         metrics: &Metrics,
         control: &Handle,
     ) -> Result<Prepared, GatewayError> {
+        let mut ca_files = CaFiles::of(&settings);
         let after_restart = keep_until_restart(&mut settings, &self.settings);
-        let credentials = self.credentials.rebuild(&settings.credentials, metrics.token(), control)?;
+        let credentials = self.credentials.rebuild(
+            &settings.credentials,
+            &ca_files.changed_since(&self.ca_files),
+            metrics.token(),
+            control,
+        )?;
         let labels = settings.next_metric_labels(&self.labels);
         let store = shared_store(&settings, self.snapshot.shared_store(), metrics, control);
-        let snapshot = snapshot(&settings, &listeners.ids(), &credentials, &labels, store, Some(&self.snapshot))?;
+        let (ids, previous) = (listeners.ids(), Some(&*self.snapshot));
+        let snapshot = snapshot(&settings, &ids, &credentials, &labels, store, previous, &mut ca_files)?;
         let listeners = listeners.bind(settings.serve.workers)?;
         let (settings, credentials, snapshot) = (Arc::new(settings), Arc::new(credentials), Arc::new(snapshot));
-        let parts = Self { settings, credentials, snapshot, labels: Arc::new(labels) };
+        let parts = Self { settings, credentials, snapshot, labels: Arc::new(labels), ca_files: Arc::new(ca_files) };
         Ok(Prepared { parts, listeners, after_restart })
     }
 }
@@ -163,11 +173,12 @@ fn snapshot(
     labels: &Labels,
     store: Option<Arc<SharedStore>>,
     previous: Option<&Snapshot>,
+    ca_files: &mut CaFiles,
 ) -> Result<Snapshot, GatewayError> {
     let old: &[Arc<Endpoint>] = previous.map(|previous| &**previous.endpoints()).unwrap_or_default();
     let (mut tls_clients, mut proxies) = (TlsClients::default(), Proxies::default());
     for old in old {
-        old.share_tls_client(&mut tls_clients);
+        old.share_tls_clients(&mut tls_clients);
     }
     let old: HashMap<&EndpointName, &Arc<Endpoint>> = old.iter().map(|old| (old.name(), old)).collect();
     let mut build = |endpoint: &Arc<EndpointSettings>| {
@@ -178,13 +189,15 @@ fn snapshot(
         let old = old.get(&endpoint.name).copied();
         let same =
             old.filter(|old| old.settings().differs_only_in_limits(endpoint) && Arc::ptr_eq(old.bearer(), &bearer));
-        if let Some(same) = same {
+        if let Some(same) = same.filter(|same| same.has_current_cas(&mut tls_clients)) {
             return Ok::<_, GatewayError>(Arc::clone(same));
         }
         let label = labels.endpoints.get(&endpoint.metrics_label).clone();
         Ok(Arc::new(Endpoint::build(endpoint, bearer, label, &mut tls_clients, &mut proxies)?))
     };
     let endpoints = settings.endpoints.iter().map(&mut build).collect::<Result<Vec<_>, _>>()?;
+    ca_files.refused = tls_clients.into_refused();
+    ca_files.refused.extend(credentials.refused_cas().iter().cloned());
     let endpoint_names: Vec<_> = settings.endpoints.iter().map(|endpoint| endpoint.name.clone()).collect();
     let listener_names: Vec<_> = settings.listeners.iter().map(|(listener, _)| listener.name.as_str()).collect();
     let disabled: Vec<_> = settings.disabled.iter().map(|endpoint| endpoint.name.clone()).collect();

@@ -1,26 +1,14 @@
 //! Follows the TLS files of listeners: reads them again when they change.
 
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use super::detached::run_detached;
+use super::followed::{INTERVAL, RETRY, settle};
 use crate::files::stamps;
 use crate::serve::LiveTls;
-
-/// The interval at which the files are examined, as those of credentials are.
-const INTERVAL: Duration = Duration::from_secs(1);
-/// How long files must stay the same before a change counts as complete. Chosen: Kubernetes replaces the links of a volume within
-/// milliseconds, and programs that renew certificates write the certificate and the key one after the other.
-const SETTLE: Duration = Duration::from_millis(200);
-/// The maximum number of waits for files that keep changing.
-const MAX_LOOKS: usize = 10;
-/// How often files that cannot be used are read again although they have not changed: a certificate may become valid, and a mount
-/// may respond again.
-const RETRY: Duration = Duration::from_secs(10);
 
 /// The tasks that follow the files, one for each listener, so that a mount that hangs affects one. They end when it is dropped.
 #[derive(Debug, Default)]
@@ -55,18 +43,5 @@ async fn follow(listener: Arc<LiveTls>) {
             sleep(INTERVAL).await;
         }
         settle(&paths).await;
-    }
-}
-
-/// Waits until the files stay the same for a moment, but not forever, so that a change in several steps counts as one.
-async fn settle(paths: &[PathBuf]) {
-    let mut before = stamps(paths).await;
-    for _ in 0..MAX_LOOKS {
-        sleep(SETTLE).await;
-        let now = stamps(paths).await;
-        if now == before {
-            return;
-        }
-        before = now;
     }
 }

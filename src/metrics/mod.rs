@@ -75,6 +75,7 @@ pub struct Metrics {
     bodies_not_kept: IntCounter,
     log: LogMetrics,
     workers: Mutex<Vec<mpsc::UnboundedSender<FlushRequest>>>,
+    ca_files_refused: IntGauge,
     /// Names that share `_other`, by label.
     labels_over_limit: IntGaugeVec,
     /// The parts of the configuration in force; `None` before the first one.
@@ -124,6 +125,10 @@ impl Metrics {
             bodies_not_kept: registry.counter(
                 "request_bodies_not_kept_total",
                 "Request bodies that could not have been sent again, since limits.body_memory was used up.",
+            )?,
+            ca_files_refused: registry.gauge(
+                "ca_files_refused",
+                "CA files of endpoints or credentials that cannot be used, so that the CAs that were read before stay in force.",
             )?,
             labels_over_limit: registry.gauges(
                 "metric_labels_over_limit",
@@ -192,6 +197,11 @@ impl Metrics {
     pub fn reloaded(&self, accepted: bool) {
         self.reloads.with_label_values(&[if accepted { "success" } else { "failure" }]).inc();
         self.last_reload.set(i64::from(accepted));
+    }
+
+    /// Sets how many CA files cannot be used.
+    pub fn ca_files_refused(&self, files: usize) {
+        self.ca_files_refused.set(i64::try_from(files).unwrap_or(i64::MAX));
     }
 
     /// Registers a worker. It must call [`WorkerMetrics::flush`] for each request that it receives.

@@ -9,6 +9,7 @@ mod admission;
 mod architecture;
 mod behind_proxies;
 mod broken_uploads;
+mod ca_rotation;
 mod callers;
 mod certificate_rotation;
 mod chaos;

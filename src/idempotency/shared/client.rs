@@ -12,7 +12,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 use tokio::task::AbortHandle;
 
-use super::connect::connect;
+use super::connect::{StoreTls, connect};
 use super::error::{StoreError, StoreFailure};
 use super::settings::StoreSettings;
 
@@ -29,6 +29,7 @@ pub(super) struct Client {
 #[derive(Debug)]
 struct Shared {
     settings: StoreSettings,
+    tls: StoreTls,
     connection: Mutex<State>,
 }
 
@@ -58,7 +59,7 @@ pub(super) type Command = Vec<Vec<u8>>;
 impl Client {
     /// Makes a client, which connects when it is first used.
     pub(super) fn new(settings: &StoreSettings, control: &Handle) -> Self {
-        let shared = Shared { settings: settings.clone(), connection: Mutex::default() };
+        let shared = Shared { settings: settings.clone(), tls: StoreTls::default(), connection: Mutex::default() };
         Self { shared: Arc::new(shared), control: control.clone() }
     }
 
@@ -152,7 +153,7 @@ impl Shared {
     }
 
     async fn open(&self) -> Result<Open, StoreError> {
-        let stream = connect(&self.settings).await?;
+        let stream = connect(&self.settings, &self.tls).await?;
         // User, password and database have been sent.
         let info = RedisConnectionInfo::default().set_skip_set_lib_name();
         let config = AsyncConnectionConfig::new().set_response_timeout(None);

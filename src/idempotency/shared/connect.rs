@@ -2,9 +2,11 @@
 //!
 //! The password is written here and not by the client library, which would keep copies of it.
 
+use std::path::Path;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -13,6 +15,7 @@ use zeroize::Zeroizing;
 
 use super::error::{StoreError, StoreFailure};
 use super::settings::{StoreAddress, StoreSettings};
+use crate::credential::in_one_line;
 use crate::files::SecretText;
 use crate::tls::{Trust, client_config};
 
@@ -24,9 +27,49 @@ pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Sync {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Sync> Stream for S {}
 
+/// The TLS configuration of connections to a store. Its CAs are read for each connection; those that were read before stay in use
+/// while the file cannot be used.
+#[derive(Debug, Default)]
+pub(super) struct StoreTls(Mutex<LastRead>);
+
+#[derive(Debug, Default)]
+struct LastRead {
+    config: Option<Arc<ClientConfig>>,
+    /// Why the file cannot be used, if it cannot.
+    problem: Option<String>,
+}
+
+impl StoreTls {
+    /// Reads the CAs.
+    async fn config(&self, ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, StoreError> {
+        let trust = Trust::from_ca_file(ca_file);
+        let read = tokio::task::spawn_blocking(move || client_config(&trust)).await;
+        let read = read.map_err(|_stopping| StoreError::new(StoreFailure::Tls, "the gateway is stopping"))?;
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let err = match read {
+            Ok(config) => {
+                let config = Arc::new(config);
+                *last = LastRead { config: Some(Arc::clone(&config)), problem: None };
+                return Ok(config);
+            }
+            Err(err) => err,
+        };
+        let Some(config) = last.config.clone() else { return Err(err.into()) };
+        let problem = in_one_line(&err);
+        if last.problem.as_ref() != Some(&problem) {
+            tracing::warn!(
+                error = problem,
+                "the CA file of the idempotency store cannot be used; the CAs that were read before stay in force"
+            );
+        }
+        last.problem = Some(problem);
+        Ok(config)
+    }
+}
+
 /// Opens a connection, and authenticates.
-pub(super) async fn connect(settings: &StoreSettings) -> Result<Pin<Box<dyn Stream>>, StoreError> {
-    let mut stream = open(settings).await?;
+pub(super) async fn connect(settings: &StoreSettings, tls: &StoreTls) -> Result<Pin<Box<dyn Stream>>, StoreError> {
+    let mut stream = open(settings, tls).await?;
     if let Some(source) = &settings.password {
         let SecretText { secret: password, warnings } = source.read().await?;
         for warning in warnings {
@@ -45,7 +88,7 @@ pub(super) async fn connect(settings: &StoreSettings) -> Result<Pin<Box<dyn Stre
     Ok(stream)
 }
 
-async fn open(settings: &StoreSettings) -> Result<Pin<Box<dyn Stream>>, StoreError> {
+async fn open(settings: &StoreSettings, store_tls: &StoreTls) -> Result<Pin<Box<dyn Stream>>, StoreError> {
     let unreachable = |err: std::io::Error| StoreError::new(StoreFailure::Connect, &err.to_string());
     match &settings.address {
         #[cfg(unix)]
@@ -58,14 +101,10 @@ async fn open(settings: &StoreSettings) -> Result<Pin<Box<dyn Stream>>, StoreErr
             if !tls {
                 return Ok(Box::pin(stream));
             }
-            let trust = Trust::from_ca_file(settings.ca_file.as_deref());
-            // Reads the file of the CAs.
-            let config = tokio::task::spawn_blocking(move || client_config(&trust)).await;
-            let config =
-                config.map_err(|_stopping| StoreError::new(StoreFailure::Tls, "the gateway is stopping"))??;
+            let config = store_tls.config(settings.ca_file.as_deref()).await?;
             let failed = |err: &dyn std::error::Error| StoreError::new(StoreFailure::Tls, &err.to_string());
             let name = ServerName::try_from(host.clone()).map_err(|err| failed(&err))?;
-            let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await;
+            let stream = TlsConnector::from(config).connect(name, stream).await;
             Ok(Box::pin(stream.map_err(|err| failed(&err))?))
         }
     }
@@ -105,5 +144,26 @@ async fn send<'a>(
             Err(StoreError::new(if is_auth { StoreFailure::Auth } else { failure }, text.trim_end()))
         }
         _ => Err(StoreError::new(StoreFailure::Broken, "the answer is not that of a Redis server")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn cas_that_were_read_before_stay_in_use_while_their_file_cannot_be_used() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ca.pem");
+        let tls = StoreTls::default();
+        let read = async || tls.config(Some(&path)).await;
+        assert!(read().await.is_err(), "nothing was read before");
+        let ca = || rcgen::generate_simple_self_signed(["store".to_owned()]).unwrap().cert.pem();
+        std::fs::write(&path, ca()).unwrap();
+        let first = read().await.unwrap();
+        std::fs::write(&path, "half of a file").unwrap();
+        assert!(Arc::ptr_eq(&read().await.unwrap(), &first));
+        std::fs::write(&path, ca()).unwrap();
+        assert!(!Arc::ptr_eq(&read().await.unwrap(), &first));
     }
 }
