@@ -29,8 +29,9 @@ const PROBED_WHILE_OPEN: Duration = Duration::from_secs(3600);
 const MAX_CONCURRENT: usize = 32;
 /// The shortest and longest times between two searches for endpoints to probe.
 const SEARCH_INTERVAL: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
-/// The timeout of a probe. Source: the SDK's `RestHealthCheckService` has two seconds.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+/// The timeout of the response to a probe. Source: the SDK's `RestHealthCheckService` has two seconds. The connection has the
+/// timeouts of a call's: the first query of a name may be lost.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// The factor by which the probe interval is shorter while the circuit is open.
 const OPEN_CIRCUIT_FACTOR: u32 = 6;
 /// The path of a probe. Any API version with this path works.
@@ -196,7 +197,7 @@ fn pause(interval: Duration, is_circuit_closed: bool) -> Duration {
 async fn probe(endpoint: &Endpoint) -> Option<Result<(), FailureCause>> {
     let request = Request::builder().method(Method::HEAD).uri(PROBE_PATH).body(Empty::new());
     let request = request.ok()?;
-    match endpoint.send_unpooled(request, PROBE_TIMEOUT).await {
+    match endpoint.send_unpooled(request, RESPONSE_TIMEOUT).await {
         Ok(response) if response.status().is_server_error() => {
             Some(Err(FailureCause::Response(ErrorResponse::of(&response, false))))
         }

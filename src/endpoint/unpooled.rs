@@ -29,16 +29,16 @@ pub enum UnpooledError {
     /// The connection failed, or the response is invalid or too long.
     #[error("the connection to the endpoint failed, or the response is not valid HTTP")]
     Http(#[source] Box<dyn Error + Send + Sync>),
-    /// The response was not complete in time.
+    /// The response was not complete in time, over an open connection.
     #[error("the endpoint did not respond within {}", humantime::format_duration(*.0))]
     Timeout(Duration),
 }
 
 /// Sends a request without a body on a new connection, in the given HTTP version, and reads the whole response. Adds the
-/// `Host` header.
+/// `Host` header. The connection has the timeouts of the endpoint's settings.
 ///
 /// # Errors
-/// [`UnpooledError`] if no complete response arrives `within` this time.
+/// [`UnpooledError`] if there is no connection, or no complete response over it `within` this time.
 ///
 /// # Cancel safety
 /// Safe: cancellation closes the connection.
@@ -49,8 +49,8 @@ pub(super) async fn send(
     request: Request<Empty<Bytes>>,
     within: Duration,
 ) -> Result<Response<Bytes>, UnpooledError> {
+    let socket = TokioIo::new(Box::pin(connector.connect(version, |stream| stream)).await?);
     let send = async {
-        let socket = TokioIo::new(connector.connect(version, |stream| stream).await?);
         match version {
             HttpVersion::Http1 => send_http1(host, request, socket).await,
             HttpVersion::Http2 => send_http2(connector.uri(), request, socket).await,
