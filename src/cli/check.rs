@@ -14,6 +14,7 @@ use super::runtime::block_on;
 use crate::admin;
 use crate::config::Loaded;
 use crate::credential::{Credentials, Inspection, in_one_line};
+use crate::egress::inspect_password;
 use crate::endpoint::{Endpoint, Proxies, TlsClients};
 use crate::gateway::Settings;
 use crate::metrics::{Label, Metrics};
@@ -131,6 +132,13 @@ fn build(loaded: &Loaded) -> anyhow::Result<FileReports> {
             let report = |fact| FileReport { key: key.clone(), fact };
             reports.problems.extend(problem.map(report));
             reports.warnings.extend(warnings.into_iter().map(report));
+        }
+        for proxy in settings.proxies() {
+            let report = |fact| FileReport { key: proxy.configured_by.clone(), fact };
+            match inspect_password(proxy).await {
+                Ok(warnings) => reports.warnings.extend(warnings.into_iter().map(report)),
+                Err(problem) => reports.problems.push(report(in_one_line(&problem))),
+            }
         }
         // The token lives of one credential have the same files.
         let mut inspected = HashSet::new();

@@ -20,7 +20,7 @@ use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
 use tower::Service;
 
-use crate::egress::{Authorization, Egress, EgressProxy, ProxyError, Target, open_tunnel};
+use crate::egress::{Authorization, Egress, EgressProxy, ProxyError, ProxyLayer, Target};
 use crate::tls::{self, Trust, TrustError};
 
 /// The timeout of TLS with the proxy and of its answer. Chosen: a proxy resolves the name and connects within a second; half of the
@@ -96,11 +96,10 @@ impl Proxy {
                     Either::Right(Box::new(tls.connect(name, stream).await.map_err(ProxyError::Tls)?))
                 }
             };
-            let authorization = self.authorization.value().await?;
-            open_tunnel(&mut stream, target, authorization.as_ref()).await?;
+            self.authorization.open_tunnel(&mut stream, target).await?;
             Ok(EgressStream(TokioIo::new(stream)))
         };
-        let late = ProxyError::Timeout { stage: "the proxy's answer to CONNECT", within: TUNNEL_TIMEOUT };
+        let late = ProxyError::Timeout { layer: ProxyLayer::Answer, within: TUNNEL_TIMEOUT };
         tokio::time::timeout(TUNNEL_TIMEOUT, opened).await.unwrap_or(Err(late))
     }
 }

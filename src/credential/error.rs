@@ -17,7 +17,7 @@ use super::process::CommandError;
 use super::remedy::{Remedy, remedy};
 use super::response_error::{NoResponse, ResponseError};
 use super::schedule::ErrorClass;
-use crate::egress::{EgressProxy, RefusalKind};
+use crate::egress::{EgressProxy, ProxyLayer};
 use crate::metrics::TokenErrorReason;
 use crate::redact::MaskedError;
 
@@ -133,8 +133,8 @@ impl CredentialError {
         }
     }
 
-    /// Returns the proxy that opened no tunnel, if that is the cause, and why it refused, if it answered.
-    pub fn proxy(&self) -> Option<(&Arc<EgressProxy>, Option<RefusalKind>)> {
+    /// Returns the proxy that opened no tunnel, if that is the cause, and the layer that failed.
+    pub fn proxy(&self) -> Option<(&Arc<EgressProxy>, ProxyLayer)> {
         if let Self::OtherRequest(other) = self {
             return other.cause.proxy();
         }

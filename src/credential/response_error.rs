@@ -13,7 +13,7 @@ use http::StatusCode;
 use super::identity_endpoint::{IdentityEndpoint, IdentityEndpointKind};
 use super::remedy::remedy;
 use super::schedule::ErrorClass;
-use crate::egress::{EgressProxy, RefusalKind};
+use crate::egress::{EgressProxy, ProxyLayer};
 use crate::metrics::TokenErrorReason;
 use crate::redact::MaskedError;
 
@@ -34,8 +34,8 @@ pub enum NoResponse {
     Proxy {
         /// The proxy.
         proxy: Arc<EgressProxy>,
-        /// Why it refused, if it answered.
-        refusal: Option<RefusalKind>,
+        /// The layer that failed.
+        layer: ProxyLayer,
         /// The cause.
         source: MaskedError,
     },
@@ -122,9 +122,7 @@ impl NoResponse {
     /// Returns the class. A password that the proxy does not accept is not tried again soon: many wrong tries lock an account.
     pub(super) fn class(&self) -> ErrorClass {
         match self {
-            Self::Proxy { refusal: Some(RefusalKind::NoCredentials | RefusalKind::WrongCredentials), .. } => {
-                ErrorClass::Permanent
-            }
+            Self::Proxy { layer, .. } if layer.is_permanent() => ErrorClass::Permanent,
             Self::Proxy { .. }
             | Self::Timeout(_)
             | Self::Connect(_)
@@ -145,10 +143,10 @@ impl NoResponse {
         }
     }
 
-    /// Returns the proxy that opened no tunnel, and why it refused, if it answered.
-    pub(super) fn proxy(&self) -> Option<(&Arc<EgressProxy>, Option<RefusalKind>)> {
-        let Self::Proxy { proxy, refusal, .. } = self else { return None };
-        Some((proxy, *refusal))
+    /// Returns the proxy that opened no tunnel, and the layer that failed.
+    pub(super) fn proxy(&self) -> Option<(&Arc<EgressProxy>, ProxyLayer)> {
+        let Self::Proxy { proxy, layer, .. } = self else { return None };
+        Some((proxy, *layer))
     }
 
     /// Returns a hint: what to check.

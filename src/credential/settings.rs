@@ -115,14 +115,24 @@ pub enum CredentialKind {
 }
 
 impl CredentialKind {
-    /// Returns the files with the CAs that its token requests trust.
-    pub fn ca_files(&self) -> impl Iterator<Item = &Path> {
-        let app = match self {
+    /// Returns the settings of its app registration, if it has one.
+    fn app(&self) -> Option<&AppSettings> {
+        match self {
             Self::App { app, .. } => Some(app),
             Self::ManagedIdentity { .. } | Self::AzureCli { .. } | Self::AccessKey { .. } | Self::TokenFile { .. } => {
                 None
             }
-        };
+        }
+    }
+
+    /// Returns how its token requests leave; `None` if they do not go through a proxy.
+    pub fn egress(&self) -> Option<&Egress> {
+        self.app().map(|app| &*app.egress)
+    }
+
+    /// Returns the files with the CAs that its token requests trust.
+    pub fn ca_files(&self) -> impl Iterator<Item = &Path> {
+        let app = self.app();
         let of_authority = app.and_then(|app| app.authority.ca_file.as_deref());
         let of_provider = app.and_then(|app| match &app.proof {
             Proof::Federated(

@@ -28,7 +28,7 @@ use super::lifetime::Lifetime;
 use super::record::{AcquisitionRecord, AcquisitionStep, StepOutcome};
 use super::response::{IdentityResponse, TokenResponse, validate};
 use super::response_error::NoResponse;
-use crate::egress::{Egress, Refusal};
+use crate::egress::Egress;
 use crate::metrics::TokenStage;
 use crate::redact::{MaskedError, SentSecrets};
 use crate::tls::{self, Trust, TrustError};
@@ -76,7 +76,7 @@ impl IdentityClient {
                 if let Some(proxied) = proxied_error(&err) {
                     return NoResponse::Proxy {
                         proxy: Arc::clone(&proxied.proxy),
-                        refusal: proxied.source.refusal().map(Refusal::kind),
+                        layer: proxied.source.layer(),
                         source: MaskedError::new(&proxied.source),
                     };
                 }

@@ -11,7 +11,7 @@ use tokio::runtime::Handle;
 
 use super::cause::{self, Cause};
 use super::claims::{self, check_claims, is_guid};
-use super::connectivity::{Connectivity, FailedLayer, Layer, ProxyLayer, SERVER_TIMEOUT, Server};
+use super::connectivity::{Connectivity, FailedLayer, Layer, SERVER_TIMEOUT, Server};
 use super::finding::{Check, Verdict};
 use crate::credential::{
     AcquisitionReport, AcquisitionStep, Authorization, Bearer, Claims, CredentialError, CredentialId, CredentialKind,
@@ -323,9 +323,9 @@ pub(super) fn failure_of(
     failure.is_unusable_response = response.is_some_and(|response| response.unusable.is_some());
     failure.is_throttled = response.is_some_and(|response| response.status == StatusCode::TOO_MANY_REQUESTS)
         || failure.codes.iter().any(|code| THROTTLED.contains(code));
-    if let Some((proxy, refusal)) = err.proxy() {
+    if let Some((proxy, layer)) = err.proxy() {
         failure.proxy = Some(Arc::clone(proxy));
-        failure.layer = Some(Layer::Proxy(refusal.map_or(ProxyLayer::Answer, ProxyLayer::Refused)));
+        failure.layer = Some(Layer::Proxy(layer));
     }
     failure.correlation_id = err.correlation_id().map(str::to_owned);
     failure.trace_id = response.and_then(|response| response.trace_id.clone());

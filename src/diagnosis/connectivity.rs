@@ -18,7 +18,7 @@ use x509_parser::parse_x509_certificate;
 
 use super::finding::Check;
 use crate::credential::{in_one_line, one_line};
-use crate::egress::{Authorization, Egress, EgressProxy, RefusalKind, Target, TunnelError, open_tunnel};
+use crate::egress::{Authorization, Egress, EgressProxy, ProxyLayer, Target};
 use crate::endpoint::localhost_addresses;
 use crate::tls::{self, Trust};
 
@@ -64,23 +64,6 @@ pub(super) enum Layer {
     Tls,
     /// The proxy.
     Proxy(ProxyLayer),
-}
-
-/// A layer of the connection to a proxy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ProxyLayer {
-    /// Name resolution.
-    Name,
-    /// TCP.
-    Connection,
-    /// TLS with the proxy itself.
-    Tls,
-    /// The password on this host.
-    Password,
-    /// The answer to CONNECT: a refusal.
-    Refused(RefusalKind),
-    /// The answer to CONNECT: none, or none that can be read.
-    Answer,
 }
 
 /// A stream to a server, or to a proxy that has opened a tunnel to it.
@@ -148,19 +131,13 @@ impl Server {
             Stream::Left(stream)
         };
         let target = Target::new(&self.host, self.port);
-        *current = (Layer::Proxy(ProxyLayer::Password), format!("CONNECT {target} through the proxy {proxy}"));
+        *current = (Layer::Proxy(ProxyLayer::Answer), format!("CONNECT {target} through the proxy {proxy}"));
         let authorization = Authorization::new(proxy.credentials.clone());
-        let authorization = authorization.value().await.map_err(|err| in_one_line(&err))?;
-        current.0 = Layer::Proxy(ProxyLayer::Answer);
-        match open_tunnel(&mut stream, &target, authorization.as_ref()).await {
-            Ok(()) => passed.push(Check::passed(&current.1, "the proxy opened a tunnel")),
-            Err(err) => {
-                if let TunnelError::Refused(refusal) = &err {
-                    current.0 = Layer::Proxy(ProxyLayer::Refused(refusal.kind()));
-                }
-                return Err(in_one_line(&err));
-            }
+        if let Err(err) = authorization.open_tunnel(&mut stream, &target).await {
+            current.0 = Layer::Proxy(err.layer());
+            return Err(in_one_line(&err));
         }
+        passed.push(Check::passed(&current.1, "the proxy opened a tunnel"));
         Ok(stream)
     }
 }

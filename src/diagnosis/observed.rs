@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::acquisition::{Failure, failure_of};
 use super::cause::{self, ReadResponse};
-use super::connectivity::{Layer, ProxyLayer};
+use super::connectivity::Layer;
 use super::finding::BrokenStep;
 use super::remediation::{self, Facts};
 use crate::credential::{Claims, CredentialSettings, FailedAcquisition, SetupStep, StepOutcome};
@@ -31,7 +31,7 @@ pub fn explain_endpoint(
     let failure = match &failure.cause {
         FailureCause::Transport { reason, error, proxy } => {
             let layer = match proxy {
-                Some((_, refusal)) => Some(Layer::Proxy(refusal.map_or(ProxyLayer::Answer, ProxyLayer::Refused))),
+                Some((_, layer)) => Some(Layer::Proxy(*layer)),
                 None => layer_of(*reason),
             };
             let step = if proxy.is_some() { SetupStep::Proxy } else { SetupStep::EndpointNetwork };

@@ -1,64 +1,148 @@
 //! The `Proxy-Authorization` header of one proxy.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::HeaderValue;
+use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::error::TunnelError;
-use super::settings::ProxyCredentials;
+use super::error::{RefusalKind, TunnelError};
+use super::settings::{EgressProxy, ProxyCredentials};
+use super::tunnel::{Target, open_tunnel};
 use super::url::ProxyUrl;
-use crate::files::{Secret, SecretSource, SecretSourceError};
+use crate::files::{Secret, SecretSource, SecretSourceError, SecretText};
 
 /// How long a password is used before it is read again. Chosen: a burst of connections reads the file once, and a new password
 /// is used at once.
 const REUSED_FOR: Duration = Duration::from_secs(1);
 
+/// How long a user name and password that the proxy has refused are not sent again. Chosen: proxies and directories lock an account
+/// after some wrong tries in a few minutes.
+const REFUSED_FOR: Duration = Duration::from_secs(60);
+
 /// The source of the `Proxy-Authorization` header of one proxy.
 #[derive(Debug)]
 pub struct Authorization {
     credentials: Option<ProxyCredentials>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
     /// The last value and when it was read.
-    last: Mutex<Option<(Instant, HeaderValue)>>,
+    last: Option<(Instant, HeaderValue)>,
+    /// The last value that the proxy has refused, and when.
+    refused: Option<(Instant, HeaderValue)>,
+    /// What is remarkable about the file of the password that was read last.
+    warnings: Vec<String>,
 }
 
 impl Authorization {
     /// Creates the source. Reads nothing.
     pub fn new(credentials: Option<ProxyCredentials>) -> Self {
-        Self { credentials, last: Mutex::default() }
+        Self { credentials, state: Mutex::default() }
     }
 
-    /// Returns the header value, or `None` if the proxy needs none. Reads the password, unless it was read a moment ago.
+    /// Asks a proxy for a tunnel to `target`, with the user name and password if it needs them. Those that it has refused a
+    /// moment ago are not sent again.
+    ///
+    /// # Errors
+    /// [`TunnelError`]. `stream` cannot be used then.
+    ///
+    /// # Cancel safety
+    /// `stream` cannot be used after a cancellation.
+    pub async fn open_tunnel<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        stream: &mut S,
+        target: &Target,
+    ) -> Result<(), TunnelError> {
+        let value = self.value().await?;
+        if let Some(left) = value.as_ref().and_then(|value| self.refused_for(value)) {
+            return Err(TunnelError::RefusedBefore(left));
+        }
+        let opened = open_tunnel(stream, target, value.as_ref()).await;
+        if let (Some(value), Err(TunnelError::Refused(refusal))) = (value, &opened)
+            && refusal.kind() == RefusalKind::WrongCredentials
+        {
+            self.state().refused = Some((Instant::now(), value));
+        }
+        opened
+    }
+
+    /// Returns the header value, or `None` if the proxy needs none. Reads the password, unless it was read a moment ago, and logs
+    /// new warnings about its file.
     ///
     /// # Errors
     /// [`TunnelError::Password`] or [`TunnelError::UnusableVariable`] if there is no user name or password.
     ///
     /// # Cancel safety
     /// Safe.
-    pub async fn value(&self) -> Result<Option<HeaderValue>, TunnelError> {
+    async fn value(&self) -> Result<Option<HeaderValue>, TunnelError> {
         let Some(credentials) = &self.credentials else { return Ok(None) };
-        if let Some((read_at, value)) = &*self.last.lock().unwrap_or_else(PoisonError::into_inner)
+        if let Some((read_at, value)) = &self.state().last
             && read_at.elapsed() < REUSED_FOR
         {
             return Ok(Some(value.clone()));
         }
-        let (username, password) = match credentials {
-            ProxyCredentials::Configured { username, password } => (username.clone(), password.read().await?.secret),
-            ProxyCredentials::UrlInVariable(name) => {
-                let url = SecretSource::Env(name.clone()).read().await?.secret;
-                user_of(name, &url)?
+        let (value, warnings) = read(credentials).await?;
+        let mut state = self.state();
+        if warnings != state.warnings {
+            for warning in &warnings {
+                tracing::warn!("the password of the proxy: {warning}");
             }
-        };
-        let pair = Secret::new(format!("{username}:{}", password.expose()));
-        let encoded = Secret::new(format!("Basic {}", STANDARD.encode(pair.expose())));
-        // Base64 is always valid in a header.
-        let mut value = HeaderValue::try_from(encoded.expose()).unwrap_or_else(|_invalid| HeaderValue::from_static(""));
-        value.set_sensitive(true);
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), value.clone()));
+            state.warnings = warnings;
+        }
+        state.last = Some((Instant::now(), value.clone()));
         Ok(Some(value))
     }
+
+    /// Returns how long a value is not sent again, if the proxy has refused it.
+    fn refused_for(&self, value: &HeaderValue) -> Option<Duration> {
+        let state = self.state();
+        let (at, _) = state.refused.as_ref().filter(|(_, refused)| refused == value)?;
+        REFUSED_FOR.checked_sub(at.elapsed())
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Reads the password of a proxy. Returns warnings about its file.
+///
+/// # Errors
+/// [`TunnelError`] if there is no user name or password.
+///
+/// # Cancel safety
+/// Safe.
+pub async fn inspect_password(proxy: &EgressProxy) -> Result<Vec<String>, TunnelError> {
+    match &proxy.credentials {
+        Some(credentials) => read(credentials).await.map(|(_, warnings)| warnings),
+        None => Ok(Vec::new()),
+    }
+}
+
+/// Reads the password. Returns the header value, and warnings about the file.
+async fn read(credentials: &ProxyCredentials) -> Result<(HeaderValue, Vec<String>), TunnelError> {
+    let (username, password, warnings) = match credentials {
+        ProxyCredentials::Configured { username, password } => {
+            let SecretText { secret, warnings } = password.read().await?;
+            (username.clone(), secret, warnings)
+        }
+        ProxyCredentials::UrlInVariable(name) => {
+            let url = SecretSource::Env(name.clone()).read().await?.secret;
+            let (username, password) = user_of(name, &url)?;
+            (username, password, Vec::new())
+        }
+    };
+    let pair = Secret::new(format!("{username}:{}", password.expose()));
+    let encoded = Secret::new(format!("Basic {}", STANDARD.encode(pair.expose())));
+    // Base64 is always valid in a header.
+    let mut value = HeaderValue::try_from(encoded.expose()).unwrap_or_else(|_invalid| HeaderValue::from_static(""));
+    value.set_sensitive(true);
+    Ok((value, warnings))
 }
 
 /// Returns the user name and password in the URL in a variable.
@@ -75,6 +159,9 @@ impl From<SecretSourceError> for TunnelError {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::super::error::ProxyLayer;
     use super::*;
 
     #[tokio::test]
@@ -103,5 +190,42 @@ mod tests {
         assert_eq!((name.as_str(), password.expose()), ("me", "pa ss"));
         let err = user_of("HTTPS_PROXY", &Secret::new("http://proxy:1".to_owned())).unwrap_err();
         assert!(err.to_string().contains("HTTPS_PROXY"), "{err}");
+    }
+
+    /// Asks a proxy that answers 407 for a tunnel. Returns whether it was asked, and the outcome.
+    async fn ask(authorization: &Authorization) -> (bool, Result<(), TunnelError>) {
+        let (mut ours, mut theirs) = tokio::io::duplex(1024);
+        let answer = async {
+            let mut first = [0; 1024];
+            let asked = theirs.read(&mut first).await.unwrap() > 0;
+            let _gone = theirs.write_all(b"HTTP/1.1 407 x\r\n\r\n").await;
+            asked
+        };
+        let asked = async {
+            let opened = authorization.open_tunnel(&mut ours, &Target::new("east.example", 443)).await;
+            drop(ours);
+            opened
+        };
+        tokio::time::timeout(Duration::from_secs(20), async { tokio::join!(answer, asked) }).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn refused_password_is_not_sent_again_at_once_but_another_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("password");
+        std::fs::write(&path, "wrong").unwrap();
+        let password = SecretSource::File(path.clone());
+        let authorization =
+            Authorization::new(Some(ProxyCredentials::Configured { username: "gateway".to_owned(), password }));
+        assert!(matches!(ask(&authorization).await, (true, Err(TunnelError::Refused(_)))));
+        let (asked, outcome) = ask(&authorization).await;
+        let err = outcome.unwrap_err();
+        assert!(!asked && matches!(err, TunnelError::RefusedBefore(_)), "{err}");
+        assert_eq!(err.layer(), ProxyLayer::Refused(RefusalKind::WrongCredentials));
+
+        std::fs::write(&path, "another").unwrap();
+        // The value is reused for a moment.
+        authorization.state().last = None;
+        assert!(ask(&authorization).await.0);
     }
 }

@@ -22,10 +22,10 @@ pub enum ProxyError {
     #[error("the TLS handshake with the proxy failed")]
     Tls(#[source] io::Error),
     /// The tunnel was not open in time.
-    #[error("{stage} did not finish within {}", humantime::format_duration(*.within))]
+    #[error("{} did not finish within {}", stage(*.layer), humantime::format_duration(*.within))]
     Timeout {
         /// What did not finish.
-        stage: &'static str,
+        layer: ProxyLayer,
         /// The timeout.
         within: Duration,
     },
@@ -46,6 +46,12 @@ pub enum TunnelError {
     /// The proxy refused.
     #[error("{0}")]
     Refused(Refusal),
+    /// The proxy has refused the user name and password before, and was not asked again.
+    #[error(
+        "the proxy has not accepted the user name and password; they are not sent again for {}",
+        humantime::format_duration(Duration::from_secs(_0.as_secs() + 1))
+    )]
+    RefusedBefore(Duration),
     /// The answer is not HTTP.
     #[error(
         "the answer of the proxy is not an HTTP response: another kind of server listens there, or the proxy expects TLS"
@@ -91,6 +97,23 @@ pub enum RefusalKind {
     Other,
 }
 
+/// A layer of the connection to a proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyLayer {
+    /// Name resolution.
+    Name,
+    /// TCP.
+    Connection,
+    /// TLS with the proxy itself.
+    Tls,
+    /// The password on this host.
+    Password,
+    /// The answer to CONNECT: a refusal.
+    Refused(RefusalKind),
+    /// The answer to CONNECT: none, or none that can be read.
+    Answer,
+}
+
 impl Refusal {
     /// Returns what the status means.
     pub fn kind(&self) -> RefusalKind {
@@ -120,11 +143,46 @@ impl fmt::Display for Refusal {
 }
 
 impl ProxyError {
-    /// Returns the proxy's refusal, if it answered.
-    pub fn refusal(&self) -> Option<&Refusal> {
+    /// Returns the layer that failed.
+    pub fn layer(&self) -> ProxyLayer {
         match self {
-            Self::Tunnel(TunnelError::Refused(refusal)) => Some(refusal),
-            Self::Dns(_) | Self::Tcp(_) | Self::Tls(_) | Self::Timeout { .. } | Self::Tunnel(_) => None,
+            Self::Dns(_) => ProxyLayer::Name,
+            Self::Tcp(_) => ProxyLayer::Connection,
+            Self::Tls(_) => ProxyLayer::Tls,
+            Self::Timeout { layer, .. } => *layer,
+            Self::Tunnel(err) => err.layer(),
         }
+    }
+}
+
+impl TunnelError {
+    /// Returns the layer that failed.
+    pub fn layer(&self) -> ProxyLayer {
+        match self {
+            Self::Password(_) | Self::UnusableVariable(_) => ProxyLayer::Password,
+            Self::Refused(refusal) => ProxyLayer::Refused(refusal.kind()),
+            Self::RefusedBefore(_) => ProxyLayer::Refused(RefusalKind::WrongCredentials),
+            Self::NotHttp | Self::HeadTooLarge(_) | Self::EarlyData | Self::Closed | Self::Io(_) => ProxyLayer::Answer,
+        }
+    }
+}
+
+impl ProxyLayer {
+    /// Returns whether the failure lasts until the password or the configuration is changed.
+    pub fn is_permanent(self) -> bool {
+        match self {
+            Self::Password | Self::Refused(RefusalKind::NoCredentials | RefusalKind::WrongCredentials) => true,
+            Self::Name | Self::Connection | Self::Tls | Self::Refused(_) | Self::Answer => false,
+        }
+    }
+}
+
+/// Returns the name of what did not finish.
+fn stage(layer: ProxyLayer) -> &'static str {
+    match layer {
+        ProxyLayer::Name => "name resolution of the proxy",
+        ProxyLayer::Connection => "connecting to the proxy",
+        ProxyLayer::Tls => "the TLS handshake with the proxy",
+        ProxyLayer::Password | ProxyLayer::Refused(_) | ProxyLayer::Answer => "the proxy's answer to CONNECT",
     }
 }

@@ -13,9 +13,9 @@ mod settings;
 mod tunnel;
 mod url;
 
-pub use authorization::Authorization;
-pub use error::{ProxyError, Refusal, RefusalKind, TunnelError};
+pub use authorization::{Authorization, inspect_password};
+pub use error::{ProxyError, ProxyLayer, Refusal, RefusalKind, TunnelError};
 pub use no_proxy::{InvalidException, NoProxy};
 pub use settings::{Egress, EgressProxy, ProxyCredentials};
-pub use tunnel::{Target, open_tunnel};
+pub use tunnel::Target;
 pub use url::{InvalidProxyUrl, ProxyUrl};

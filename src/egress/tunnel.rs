@@ -46,7 +46,7 @@ impl fmt::Display for Target {
 ///
 /// # Cancel safety
 /// Not safe: the stream must be dropped then.
-pub async fn open_tunnel<S: AsyncRead + AsyncWrite + Unpin>(
+pub(super) async fn open_tunnel<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
     target: &Target,
     authorization: Option<&HeaderValue>,

@@ -7,7 +7,7 @@ use http::header::{CONTENT_TYPE, SERVER, WWW_AUTHENTICATE};
 use http::{HeaderName, Response, StatusCode};
 
 use crate::credential::one_line;
-use crate::egress::{EgressProxy, RefusalKind};
+use crate::egress::{EgressProxy, ProxyLayer};
 use crate::metrics::UpstreamErrorReason;
 
 /// A failure of an endpoint, and when it occurred.
@@ -28,8 +28,8 @@ pub enum FailureCause {
         reason: UpstreamErrorReason,
         /// The error and its sources, in one line.
         error: String,
-        /// The proxy that opened no tunnel, if that is the cause, and why it refused, if it answered.
-        proxy: Option<(Arc<EgressProxy>, Option<RefusalKind>)>,
+        /// The proxy that opened no tunnel, if that is the cause, and the layer that failed.
+        proxy: Option<(Arc<EgressProxy>, ProxyLayer)>,
     },
     /// A response with an error.
     Response(ErrorResponse),

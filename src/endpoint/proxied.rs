@@ -17,7 +17,7 @@ use super::settings::{EndpointName, HttpVersion};
 use super::socket::Carrier;
 use super::tls_clients::{TlsClient, TlsClients};
 use crate::descriptors;
-use crate::egress::{Authorization, EgressProxy, ProxyError, Target, open_tunnel};
+use crate::egress::{Authorization, EgressProxy, ProxyError, ProxyLayer, Target};
 use crate::tls::Trust;
 
 /// The proxies of the endpoints of one configuration.
@@ -97,10 +97,10 @@ impl Proxy {
         let resolved = self.lookup.resolve(resolve_timeout).await;
         let resolved = resolved.map_err(|err| failed(resolution_error(err, resolve_timeout)))?;
         let deadline = Instant::now() + timeout;
-        let late = |stage| failed(ProxyError::Timeout { stage, within: timeout });
+        let late = |layer| failed(ProxyError::Timeout { layer, within: timeout });
         let tcp = match timeout_at(deadline, race::connect(resolved)).await {
             Ok(connected) => connected.and_then(descriptors::ensure_outside_reserve),
-            Err(_elapsed) => return Err(late("connecting to the proxy")),
+            Err(_elapsed) => return Err(late(ProxyLayer::Connection)),
         };
         let tcp = wrap(tcp.map_err(|err| failed(ProxyError::Tcp(err)))?);
         let mut carrier = match &self.tls {
@@ -108,17 +108,14 @@ impl Proxy {
             Some((client, name)) => {
                 let secured = client.handshake(HttpVersion::Http1, name.clone(), tcp);
                 let secured = timeout_at(deadline, secured).await;
-                let secured = secured.map_err(|_elapsed| late("the TLS handshake with the proxy"))?;
+                let secured = secured.map_err(|_elapsed| late(ProxyLayer::Tls))?;
                 Carrier::Right(Box::new(secured.map_err(|err| failed(handshake_error(err)))?))
             }
         };
-        let ask = async {
-            let authorization = self.authorization.value().await?;
-            open_tunnel(&mut carrier, target, authorization.as_ref()).await
-        };
+        let ask = self.authorization.open_tunnel(&mut carrier, target);
         match timeout_at(deadline, ask).await {
             Ok(opened) => opened.map_err(|err| failed(err.into()))?,
-            Err(_elapsed) => return Err(late("the proxy's answer to CONNECT")),
+            Err(_elapsed) => return Err(late(ProxyLayer::Answer)),
         }
         Ok((carrier, deadline))
     }
@@ -135,7 +132,7 @@ fn resolution_error(err: ConnectError, timeout: Duration) -> ProxyError {
     if let ConnectError::Dns(source) = err {
         return ProxyError::Dns(source);
     }
-    ProxyError::Timeout { stage: "name resolution of the proxy", within: timeout }
+    ProxyError::Timeout { layer: ProxyLayer::Name, within: timeout }
 }
 
 /// Converts the error of a TLS handshake with a proxy.

@@ -7,7 +7,7 @@ use super::error::ConnectError;
 use super::failure::FailureCause;
 use super::unpooled::UnpooledError;
 use crate::credential::in_one_line;
-use crate::egress::{EgressProxy, ProxyError, RefusalKind, TunnelError};
+use crate::egress::{EgressProxy, ProxyLayer};
 use crate::metrics::UpstreamErrorReason;
 
 /// Returns the cause of an error without a response.
@@ -25,8 +25,8 @@ pub(super) fn probe_failure(error: &UnpooledError) -> FailureCause {
     transport_failure(reason, error)
 }
 
-/// Returns the proxy among an error and its sources that opened no tunnel.
-fn proxy_of(error: &(dyn Error + 'static)) -> Option<(Arc<EgressProxy>, Option<RefusalKind>)> {
+/// Returns the proxy among an error and its sources that opened no tunnel, and the layer that failed.
+fn proxy_of(error: &(dyn Error + 'static)) -> Option<(Arc<EgressProxy>, ProxyLayer)> {
     let mut next = Some(error);
     while let Some(error) = next {
         let connect = match error.downcast_ref::<UnpooledError>() {
@@ -35,14 +35,7 @@ fn proxy_of(error: &(dyn Error + 'static)) -> Option<(Arc<EgressProxy>, Option<R
             None => error.downcast_ref::<ConnectError>(),
         };
         match connect {
-            Some(ConnectError::Proxy { proxy, source }) => {
-                let refusal = if let ProxyError::Tunnel(TunnelError::Refused(refusal)) = source {
-                    Some(refusal.kind())
-                } else {
-                    None
-                };
-                return Some((Arc::clone(proxy), refusal));
-            }
+            Some(ConnectError::Proxy { proxy, source }) => return Some((Arc::clone(proxy), source.layer())),
             Some(ConnectError::Shared(shared)) => return proxy_of(&**shared),
             Some(_) | None => next = error.source(),
         }

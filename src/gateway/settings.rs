@@ -7,6 +7,7 @@ use aws_lc_rs::digest;
 use super::log_filter::LogFilter;
 use crate::admin::AdminSettings;
 use crate::credential::{CredentialSettings, TokenSettings};
+use crate::egress::EgressProxy;
 use crate::endpoint::{DisabledEndpoint, EndpointSettings};
 use crate::idempotency::StoreSettings;
 use crate::metrics::Labels;
@@ -51,6 +52,19 @@ impl Settings {
     /// Returns the settings of the listeners, in configured order.
     pub fn listener_settings(&self) -> Vec<ListenerSettings> {
         self.listeners.iter().map(|(listener, _)| listener.clone()).collect()
+    }
+
+    /// Returns the proxies of the endpoints and credentials, each once.
+    pub fn proxies(&self) -> Vec<&Arc<EgressProxy>> {
+        let of_endpoints = self.endpoints.iter().filter_map(|endpoint| endpoint.proxy.as_ref());
+        let of_credentials = self.credentials.iter().filter_map(|credential| credential.kind.egress()?.proxy.as_ref());
+        let mut proxies = Vec::new();
+        for proxy in of_endpoints.chain(of_credentials) {
+            if !proxies.contains(&proxy) {
+                proxies.push(proxy);
+            }
+        }
+        proxies
     }
 
     /// Returns the labels of the metrics of a gateway that starts with these settings.

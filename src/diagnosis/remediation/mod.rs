@@ -74,7 +74,7 @@ fn remediation(failure: &Failure, facts: &Facts<'_>) -> Vec<Remediation> {
         SetupStep::ResourceProvider => entra::resource_provider(),
         SetupStep::EndpointNetwork => network::endpoint_network(failure, facts),
         SetupStep::Access => access(facts),
-        SetupStep::Proxy => proxy::proxy(failure),
+        SetupStep::Proxy => proxy::proxy(failure, facts),
     }
 }
 

@@ -1,11 +1,14 @@
 //! Remediation for the forward proxy of outgoing connections.
 
+use super::facts::Facts;
 use crate::diagnosis::acquisition::Failure;
-use crate::diagnosis::connectivity::{Layer, ProxyLayer};
+use crate::diagnosis::connectivity::Layer;
 use crate::diagnosis::finding::Remediation;
-use crate::egress::RefusalKind;
+use crate::egress::{ProxyLayer, RefusalKind};
 
-pub(super) fn proxy(failure: &Failure) -> Vec<Remediation> {
+pub(super) fn proxy(failure: &Failure, facts: &Facts<'_>) -> Vec<Remediation> {
+    let endpoint = facts.endpoint.origin.to_string();
+    let authority = facts.app().map(|app| app.authority.origin());
     let (url, key) = failure.proxy.as_ref().map_or_else(
         || ("<proxy>".to_owned(), "egress.proxy"),
         |proxy| (proxy.to_string(), proxy.configured_by.as_str()),
@@ -33,8 +36,8 @@ pub(super) fn proxy(failure: &Failure) -> Vec<Remediation> {
             "correct `username` and `password` of the proxy (`{key}`); many wrong tries may have locked the account"
         ),
         ProxyLayer::Refused(RefusalKind::Forbidden) => format!(
-            "have the operator of the proxy {url} allow CONNECT from this host to this destination (names that end in \
-             service.signalr.net, and login.microsoftonline.com; port 443)"
+            "have the operator of the proxy {url} allow CONNECT from this host to {}",
+            [Some(endpoint.as_str()), authority].into_iter().flatten().collect::<Vec<_>>().join(" and ")
         ),
         ProxyLayer::Refused(RefusalKind::Unreachable) => format!(
             "have the operator of the proxy {url} find out why it cannot resolve or reach the destination; with a private \
@@ -53,7 +56,7 @@ pub(super) fn proxy(failure: &Failure) -> Vec<Remediation> {
     }
     remediation.push(Remediation::command(
         "show what the proxy answers",
-        format!("curl -v --proxy {url} https://login.microsoftonline.com"),
+        format!("curl -v --proxy {url} {}", authority.unwrap_or(&endpoint)),
     ));
     remediation
 }
