@@ -123,7 +123,8 @@ pub(crate) struct AdminFile {
     /// always allowed, and `/livez` and `/readyz` allow any name. Default: none.
     pub(crate) allowed_hosts: Vec<String>,
     /// TLS. With `client_ca`, everything but `/livez` and `/readyz` needs a certificate, and these two need one as well unless
-    /// `client_auth` is `optional`. Default: plain HTTP.
+    /// `client_auth` is `optional`. Default: plain HTTP. Prometheus then needs `scheme: https` and `tls_config` with the CA and, for
+    /// `client_ca`, a certificate. Probes of Kubernetes need `scheme: HTTPS` and send no certificate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) tls: Option<TlsFile>,
 }
