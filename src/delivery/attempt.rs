@@ -188,7 +188,7 @@ async fn send_once(
     let result = forward::send(upstream.pool(), call, &bearer, &worker.timer, &time).await;
     let ended = Instant::now();
     let duration = ended.saturating_duration_since(time.began);
-    call.state.add_wait(duration);
+    call.state.add_upstream(duration);
     let response = result.map_err(|failure| failed(worker, upstream, call, failure, &time))?;
     worker.metrics.upstream_responded(&UpstreamResponse {
         endpoint: upstream.label(),

@@ -5,10 +5,11 @@ use std::fmt;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use http::{HeaderMap, Uri};
+use http::{HeaderMap, HeaderValue, Uri};
 
 use super::body::RequestBody;
 use super::head::CallHead;
+use super::trail::{Leg, Trail};
 use crate::idempotency::Claim;
 use crate::limits::RequestDeadline;
 use crate::signalr::Operation;
@@ -19,17 +20,34 @@ pub struct CallState {
     deadline: RequestDeadline,
     endpoint: Cell<Option<Rc<str>>>,
     waited: Cell<Duration>,
+    /// The part of `waited` that endpoints took.
+    upstream: Cell<Duration>,
+    attempts: Cell<u32>,
+    trail: Cell<Option<Box<Trail>>>,
 }
 
 impl CallState {
     /// Returns the state of a call that was not sent anywhere.
     pub fn new(head: CallHead, deadline: RequestDeadline) -> Self {
-        Self { head, deadline, endpoint: Cell::default(), waited: Cell::default() }
+        Self {
+            head,
+            deadline,
+            endpoint: Cell::default(),
+            waited: Cell::default(),
+            upstream: Cell::default(),
+            attempts: Cell::default(),
+            trail: Cell::default(),
+        }
     }
 
     /// Returns the head that the caller sent.
     pub fn head(&self) -> &CallHead {
         &self.head
+    }
+
+    /// Takes the caller's `traceparent`, which is not needed once there is a response.
+    pub fn take_trace_parent(&mut self) -> Option<HeaderValue> {
+        self.head.take_trace_parent()
     }
 
     /// Takes the caller's headers, which are not needed once there is a response.
@@ -63,14 +81,56 @@ impl CallState {
         self.waited.set(self.waited.get() + time);
     }
 
+    /// Adds time spent waiting for an endpoint.
+    pub(super) fn add_upstream(&self, time: Duration) {
+        self.add_wait(time);
+        self.upstream.set(self.upstream.get() + time);
+    }
+
+    /// Returns the time spent waiting for endpoints.
+    pub fn upstream(&self) -> Duration {
+        self.upstream.get()
+    }
+
+    /// Counts an attempt.
+    pub(super) fn count_attempt(&self) {
+        self.attempts.set(self.attempts.get() + 1);
+    }
+
+    /// Returns the number of attempts.
+    pub fn attempts(&self) -> u32 {
+        self.attempts.get()
+    }
+
+    /// Keeps how an attempt ended that is followed by another one.
+    #[cold]
+    pub(super) fn add_failed_attempt(&self, attempt: Leg) {
+        let mut trail = self.trail.take().unwrap_or_default();
+        trail.failed_attempts.push(attempt);
+        self.trail.set(Some(trail));
+    }
+
+    /// Keeps how the legs of a fan-out ended.
+    pub(super) fn set_legs(&self, legs: Vec<Leg>) {
+        let mut trail = self.trail.take().unwrap_or_default();
+        trail.legs = legs;
+        self.trail.set(Some(trail));
+    }
+
+    /// Takes what happened to the call at its endpoints; `None` if its only attempt says it all.
+    pub fn take_trail(&self) -> Option<Box<Trail>> {
+        self.trail.take()
+    }
+
     /// Returns the time spent waiting for endpoints, tokens, permits and retry pauses.
     pub fn waited(&self) -> Duration {
         self.waited.get()
     }
 
-    /// Sets the time spent waiting, after waits that overlapped: each of them was added in full.
-    pub(super) fn set_waited(&self, time: Duration) {
-        self.waited.set(time);
+    /// Sets the times spent waiting, after waits that overlapped: each of them was added in full.
+    pub(super) fn set_waited(&self, waited: Duration, upstream: Duration) {
+        self.waited.set(waited);
+        self.upstream.set(upstream);
     }
 }
 

@@ -167,7 +167,68 @@ pub struct EndpointOutcome {
     pub status: Option<u16>,
 }
 
+/// The side whose failure or limit a failed request is due to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The caller.
+    Caller,
+    /// The gateway or its host.
+    Gateway,
+    /// The credential: Entra, an identity provider, or the proof on this host.
+    Credential,
+    /// The endpoint, or the network to it.
+    Endpoint,
+    /// A client of the hub, whose reply the endpoint waited for.
+    Client,
+    /// The store of idempotency keys.
+    Store,
+}
+
+impl Side {
+    /// Returns the word for the log.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Caller => "caller",
+            Self::Gateway => "gateway",
+            Self::Credential => "credential",
+            Self::Endpoint => "endpoint",
+            Self::Client => "client",
+            Self::Store => "store",
+        }
+    }
+}
+
 impl DeliveryError {
+    /// Returns the side that is at fault.
+    pub fn side(&self) -> Side {
+        match self {
+            Self::UnknownContinuation
+            | Self::KeyReused
+            | Self::KeyInUse
+            | Self::SlowRequest
+            | Self::BodyBroken
+            | Self::BodyTooLarge { .. }
+            | Self::HeadersTooLarge { .. } => Side::Caller,
+            Self::StoreOut(_) | Self::OutcomeNotRecorded(_) => Side::Store,
+            Self::TokenUnavailable(_) => Side::Credential,
+            Self::Overload { .. }
+            | Self::RateLimited { .. }
+            | Self::NoBodyMemory
+            | Self::Shortage(_)
+            | Self::Internal => Side::Gateway,
+            Self::OutcomeUnknown
+            | Self::EndpointUnavailable(_)
+            | Self::CircuitsOpen { .. }
+            | Self::UpstreamBroken(_)
+            | Self::ResponseUnreadable(_)
+            | Self::SomeUnreached
+            | Self::SeveralOwners { .. }
+            | Self::ResponseIncomplete(_)
+            | Self::PartialDelivery { .. }
+            | Self::Deadline { .. } => Side::Endpoint,
+        }
+    }
+
     /// Returns the metric label.
     pub fn kind(&self) -> ErrorKind {
         match self {

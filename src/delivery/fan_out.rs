@@ -13,11 +13,11 @@ use super::error::{DeliveryError, EndpointOutcome};
 use super::outcome::{AttemptOutcome, Fault, Sent};
 use super::settle::settle;
 use super::single::deliver_to;
+use super::trail::{Leg, fan_out_outcome};
 use super::upstream::Upstream;
 use super::worker::WorkerDelivery;
 use crate::endpoint::CallClass;
 use crate::idempotency::{Claim, LegState, Outcome};
-use crate::metrics::FanOutOutcome;
 use crate::route::{Choice, Route, WhenUnavailable};
 use crate::signalr::{
     FanOutKind, LegOutcome, Merged, Operation, Policy, merge_delivery, merge_first_success, merge_single_owner,
@@ -67,7 +67,7 @@ pub(super) async fn deliver_to_all<'a>(
 ) -> Result<MergedResponse<'a>, DeliveryError> {
     let PlannedCall { operation, state, .. } = *call;
     let route = choice.route().name().as_str();
-    let (waited_before, began) = (state.waited(), Instant::now());
+    let (before, began) = ((state.waited(), state.upstream()), Instant::now());
     let upstreams: Vec<&Upstream> = choice.endpoint_indexes().filter_map(|index| worker.upstream(index)).collect();
     let known = call.claim().map(Claim::legs).unwrap_or_default();
     let earlier = |upstream: &&Upstream| match call.claim() {
@@ -97,7 +97,10 @@ pub(super) async fn deliver_to_all<'a>(
     };
     let mut results = gather(legs, grace).await;
     // The legs overlap, so the wait is the time that passed.
-    state.set_waited(waited_before + began.elapsed());
+    let (elapsed, (waited, upstream_time)) = (began.elapsed(), before);
+    state.set_waited(waited + elapsed, upstream_time + elapsed);
+    let legs = upstreams.iter().zip(&results);
+    state.set_legs(legs.map(|(upstream, outcome)| Leg::of(upstream.name(), outcome.as_ref())).collect());
 
     let legs: Vec<LegOutcome> = results.iter().map(|outcome| leg_of(outcome.as_ref())).collect();
     for ((leg, result), earlier) in legs.iter().zip(&results).zip(&earlier) {
@@ -196,16 +199,4 @@ async fn gather<L: Future<Output = AttemptOutcome>>(
 /// Returns the outcome of a leg. One that was cancelled has no response.
 fn leg_of(outcome: Option<&AttemptOutcome>) -> LegOutcome {
     outcome.map_or(LegOutcome::NoResponse, AttemptOutcome::leg)
-}
-
-/// Returns the outcome as responses and metrics name it.
-const fn fan_out_outcome(leg: LegOutcome) -> FanOutOutcome {
-    match leg {
-        LegOutcome::Accepted => FanOutOutcome::Accepted,
-        LegOutcome::NotFound => FanOutOutcome::NotFound,
-        LegOutcome::Throttled => FanOutOutcome::Throttled,
-        LegOutcome::Failed | LegOutcome::Denied => FanOutOutcome::Refused,
-        LegOutcome::NoResponse => FanOutOutcome::NoResponse,
-        LegOutcome::NotProcessed => FanOutOutcome::NotSent,
-    }
 }

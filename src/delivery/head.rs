@@ -7,7 +7,7 @@ use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 
-use super::headers::{HeaderSummary, REQUEST_ID, is_withheld_upstream, named_by_connection};
+use super::headers::{HeaderSummary, REQUEST_ID, TRACE_PARENT, is_withheld_upstream, named_by_connection};
 use crate::credential::Bearer;
 use crate::endpoint::HeaderVisitor;
 use crate::route::{RouteCaller, RouteInput};
@@ -81,6 +81,11 @@ impl CallHead {
     /// Returns the request id.
     pub fn request_id(&self) -> &HeaderValue {
         &self.request_id
+    }
+
+    /// Takes the caller's `traceparent`, if there is one.
+    pub(super) fn take_trace_parent(&mut self) -> Option<HeaderValue> {
+        if self.summary.trace_parents == 1 { self.headers.remove(TRACE_PARENT) } else { None }
     }
 
     /// Returns what routes match on.

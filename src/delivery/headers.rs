@@ -13,6 +13,9 @@ use crate::serve::SEC_FETCH_SITE;
 /// The request id, in requests and in responses.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+/// The caller's position in a trace (W3C Trace Context).
+pub const TRACE_PARENT: HeaderName = HeaderName::from_static("traceparent");
+
 /// Marks a response as the gateway's own; the value is the error's kind.
 pub const ERROR_HEADER: HeaderName = HeaderName::from_static("signalr-gateway-error");
 
@@ -77,6 +80,8 @@ pub struct HeaderSummary {
     pub has_browser_headers: bool,
     /// Whether there is an `X-Request-Id`.
     pub has_request_id: bool,
+    /// The number of `traceparent` headers. Several are none (W3C Trace Context, section 3.2).
+    pub(super) trace_parents: usize,
     /// The declared length of the body, in bytes.
     pub content_length: Option<u64>,
     /// The number of `Idempotency-Key` headers.
@@ -104,6 +109,8 @@ impl HeaderSummary {
                 summary.has_browser_headers = true;
             } else if *name == REQUEST_ID {
                 summary.has_request_id = true;
+            } else if *name == TRACE_PARENT {
+                summary.trace_parents += 1;
             } else if is_withheld_upstream(name) {
                 summary.has_withheld = true;
                 summary.idempotency_keys += usize::from(*name == IDEMPOTENCY_KEY);

@@ -28,6 +28,7 @@ mod settle;
 mod single;
 #[cfg(test)]
 mod tests;
+mod trail;
 mod upstream;
 mod upstreams;
 mod worker;
@@ -38,12 +39,14 @@ use http::Response;
 
 pub use body::{BodyMemory, RequestBody, UpstreamBody};
 pub use call::{CallState, PlannedCall};
-pub use error::{DeliveryError, EndpointOutcome};
+pub use error::{DeliveryError, EndpointOutcome, Side};
 pub use head::CallHead;
 pub use headers::{ERROR_HEADER, REPLAYED_HEADER};
 pub use keyed::{KeyedResponse, Replay, deliver_keyed};
+pub use outcome::ERROR_CODE;
 pub use retry::{MessageRetry, RetrySettings};
 pub use settings::DeliverySettings;
+pub use trail::{Trail, listed};
 pub use upstream::Upstream;
 pub use worker::{DeliveryParts, WorkerDelivery};
 

@@ -18,7 +18,7 @@ const COOL_DOWN: Duration = Duration::from_secs(1);
 /// A 404 with this header means that the target does not exist; one without it, that the path does not.
 ///
 /// A 403 with it concerns the target, such as a connection of another user; one without it, the token and its roles.
-pub(super) const ERROR_CODE: HeaderName = HeaderName::from_static("x-ms-error-code");
+pub const ERROR_CODE: HeaderName = HeaderName::from_static("x-ms-error-code");
 
 /// What an endpoint may have received of a request, in ascending order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -8,6 +8,7 @@ use super::candidates::Candidates;
 use super::error::DeliveryError;
 use super::outcome::{AttemptOutcome, Ending, Fault};
 use super::retry::{self, RetryDecision};
+use super::trail::Leg;
 use super::upstream::Upstream;
 use super::worker::WorkerDelivery;
 use crate::endpoint::CallClass;
@@ -29,6 +30,7 @@ pub(super) async fn deliver<'a>(
         call.state.set_endpoint(upstream.name());
         let retries = {
             upstream.budget().deposit();
+            call.state.count_attempt();
             let outcome = attempt(worker, upstream, call, candidates.left()).await;
             let ending = outcome.report(permit);
             if ending.may_fail_over()
@@ -38,6 +40,7 @@ pub(super) async fn deliver<'a>(
                 if let Some(claim) = call.claim() {
                     claim.unsend(upstream.endpoint().name().as_str(), upstream.endpoint().origin());
                 }
+                call.state.add_failed_attempt(Leg::of(upstream.name(), Some(&outcome)));
                 candidate = next;
                 continue;
             }
@@ -68,6 +71,7 @@ pub(super) async fn deliver_to(
     };
     let retries = {
         upstream.budget().deposit();
+        call.state.count_attempt();
         let outcome = attempt(worker, upstream, call, 0).await;
         match decide(worker, call.operation, outcome.report(permit)) {
             RetryDecision::Final => return outcome,
@@ -123,15 +127,15 @@ async fn retry_at(
         }
         let Some(permit) = upstream.endpoint().health().try_acquire(class) else { return outcome };
         worker.metrics.retry(label, RetryOutcome::Retried);
+        call.state.count_attempt();
         let repeated = attempt(worker, upstream, call, 0).await;
         latest = repeated.report(permit);
         decision = decide(worker, call.operation, latest);
         retry_after = repeated.retry_after();
-        if repeated.replaces(outcome.ending) {
-            std::mem::replace(&mut outcome, repeated).discard();
-        } else {
-            repeated.discard();
-        }
+        let replaced =
+            if repeated.replaces(outcome.ending) { std::mem::replace(&mut outcome, repeated) } else { repeated };
+        call.state.add_failed_attempt(Leg::of(upstream.name(), Some(&replaced)));
+        replaced.discard();
     }
 }
 

@@ -10,8 +10,9 @@ use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 
-use crate::delivery::{DeliveryError, ERROR_HEADER, EndpointOutcome, REPLAYED_HEADER};
-use crate::metrics::ErrorKind;
+use crate::credential::in_one_line;
+use crate::delivery::{DeliveryError, ERROR_HEADER, EndpointOutcome, REPLAYED_HEADER, Side};
+use crate::metrics::{ErrorKind, FanOutOutcome};
 use crate::route::{CallerRefusal, NamedEndpointError, RouteInput, Table};
 use crate::runbook::Section;
 use crate::serve::HeadError;
@@ -192,6 +193,73 @@ impl ProxyError {
             Self::RateLimited { .. } => ErrorKind::RateLimited,
             Self::Draining => ErrorKind::Draining,
             Self::Delivery(err) => err.kind(),
+        }
+    }
+
+    /// Returns the side that is at fault.
+    pub(super) fn side(&self) -> Side {
+        match self {
+            Self::Delivery(err) => err.side(),
+            Self::Draining | Self::NamedEndpoint(NamedEndpointError::Disabled) => Side::Gateway,
+            Self::Malformed(_)
+            | Self::UnknownCoding
+            | Self::HostNotAllowed { .. }
+            | Self::OriginNotAllowed { .. }
+            | Self::ClientNotAllowed
+            | Self::OperationNotAllowed(_)
+            | Self::CallerNotAllowed(_)
+            | Self::CertificateRequired
+            | Self::UnknownPath
+            | Self::AppServerPath
+            | Self::ClientPath
+            | Self::UnknownOperation(_)
+            | Self::MethodNotAllowed { .. }
+            | Self::NoRoute
+            | Self::NamedEndpoint(_)
+            | Self::HeaderRequired { .. }
+            | Self::TooManyHeaders { .. }
+            | Self::RateLimited { .. } => Side::Caller,
+        }
+    }
+
+    /// Returns the cause for the log. It contains nothing that only the caller has named, such as a user.
+    #[cold]
+    pub(super) fn log_cause(&self) -> String {
+        match self {
+            Self::Delivery(
+                DeliveryError::PartialDelivery { endpoints, .. } | DeliveryError::SeveralOwners { endpoints },
+            ) => {
+                let is_named = |one: &&EndpointOutcome| {
+                    (one.outcome == FanOutOutcome::Accepted.label()) == (self.kind() == ErrorKind::SeveralOwners)
+                };
+                let named = endpoints.iter().filter(is_named).map(|one| format!("{} ({})", one.endpoint, one.outcome));
+                let named = named.collect::<Vec<_>>().join(", ");
+                if self.kind() == ErrorKind::SeveralOwners {
+                    format!("several endpoints have the connection: {named}")
+                } else {
+                    format!("not every endpoint accepted the call: {named}")
+                }
+            }
+            Self::HostNotAllowed { .. }
+            | Self::UnknownOperation(_)
+            | Self::NamedEndpoint(_)
+            | Self::CallerNotAllowed(_) => self.title().to_owned(),
+            Self::Malformed(_)
+            | Self::UnknownCoding
+            | Self::OriginNotAllowed { .. }
+            | Self::ClientNotAllowed
+            | Self::OperationNotAllowed(_)
+            | Self::CertificateRequired
+            | Self::UnknownPath
+            | Self::AppServerPath
+            | Self::ClientPath
+            | Self::MethodNotAllowed { .. }
+            | Self::NoRoute
+            | Self::HeaderRequired { .. }
+            | Self::TooManyHeaders { .. }
+            | Self::RateLimited { .. }
+            | Self::Draining
+            | Self::Delivery(_) => std::error::Error::source(self).map_or_else(|| self.to_string(), in_one_line),
         }
     }
 

@@ -16,7 +16,6 @@ use super::record::{RecordContext, RequestRecord};
 use super::request_id::RequestIds;
 use super::response_body::ResponseBody;
 use super::snapshot::Snapshot;
-use crate::credential::in_one_line;
 use crate::delivery::{
     self, BodyMemory, CallHead, DeliveryError, DeliveryParts, KeyedResponse, PlannedCall, REPLAYED_HEADER, RequestBody,
     UpstreamBody, WorkerDelivery, headers,
@@ -137,7 +136,7 @@ impl Proxy {
             Ok(response) => {
                 body.release();
                 record.set_request_bytes(body.received());
-                record.set_status(response.status());
+                record.set_response(&response);
                 self.delivery.recycle(record.take_headers());
                 let timeout = self.snapshot.settings.request_timeout;
                 response.map(|upstream_body| ResponseBody::streamed(upstream_body, timeout, body, record))
@@ -349,8 +348,7 @@ fn error_response(err: &ProxyError, mut record: Box<RequestRecord>, body: Reques
     let note = err.note(record.call().head().headers());
     let mut response = err.to_response(record.request_id(), note);
     response.headers_mut().insert(headers::REQUEST_ID, record.request_id().clone());
-    record.set_status(response.status());
-    record.set_error(err.kind(), std::error::Error::source(err).map(in_one_line));
+    record.set_error(err);
     response.map(|text| ResponseBody::whole(text, record))
 }
 

@@ -6,25 +6,23 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
+use super::access_log::AccessLine;
+use super::error::ProxyError;
+use super::failure::Failure;
 use super::settings::AccessLog;
 use super::snapshot::Snapshot;
-use crate::delivery::{CallHead, CallState};
+use crate::delivery::{CallHead, CallState, Side};
 use crate::limits::{ConcurrencyPermit, RequestDeadline};
-use crate::metrics::{
-    AddressProblem, CompletedRequest, CountedCaller, ErrorKind, InFlight, UpstreamErrorReason, WorkerMetrics,
-};
-use crate::serve::{CallerAddress, CallerIdentity, HeadError, Peer};
+use crate::metrics::{CompletedRequest, CountedCaller, InFlight, UpstreamErrorReason, WorkerMetrics};
+use crate::serve::{CallerAddress, HeadError, Peer};
 use crate::signalr::{Call, Operation};
-
-/// The target of access log lines.
-pub const ACCESS_LOG: &str = "signalr_gateway::access";
-/// The name of the log events of failed requests.
-pub const FAILED_REQUEST: &str = "failed request";
 
 /// The status recorded for a request whose caller disconnected before the response. From nginx.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
+/// Its cause.
+const DISCONNECTED: &str = "the caller disconnected before the response";
 
 /// What the records of one worker under one configuration share.
 #[derive(Debug)]
@@ -54,8 +52,9 @@ pub(super) struct RequestRecord {
     endpoint: Cell<Option<usize>>,
     /// `None` until there is a response.
     status: Option<StatusCode>,
-    error: Option<ErrorKind>,
-    cause: Option<String>,
+    failure: Option<Box<Failure>>,
+    /// The caller's `traceparent`, once the other headers are gone.
+    trace_parent: Option<HeaderValue>,
     is_incomplete: bool,
     request_bytes: u64,
     response_bytes: u64,
@@ -91,8 +90,8 @@ impl RequestRecord {
             route: Cell::default(),
             endpoint: Cell::default(),
             status: None,
-            error: None,
-            cause: None,
+            failure: None,
+            trace_parent: None,
             is_incomplete: false,
             request_bytes: 0,
             response_bytes: 0,
@@ -124,6 +123,7 @@ impl RequestRecord {
 
     /// Takes the caller's headers, which are not needed once there is a response.
     pub(super) fn take_headers(&mut self) -> HeaderMap {
+        self.trace_parent = self.call.take_trace_parent();
         self.call.take_headers()
     }
 
@@ -173,20 +173,28 @@ impl RequestRecord {
         self.response_bytes += bytes as u64;
     }
 
-    pub(super) fn set_status(&mut self, status: StatusCode) {
+    /// Records the head of the response that an endpoint or a health probe got.
+    pub(super) fn set_response<B>(&mut self, response: &Response<B>) {
+        let status = response.status();
         self.status = Some(status);
+        if status.is_client_error() || status.is_server_error() {
+            self.failure = Failure::of_response(self.operation.get(), response).map(Box::new);
+        }
     }
 
-    /// Records the error of an error response. Only the log shows `cause`.
-    pub(super) fn set_error(&mut self, kind: ErrorKind, cause: Option<String>) {
-        self.error = Some(kind);
-        self.cause = cause;
-        self.context.metrics.rejected(kind);
+    /// Records the error to which the gateway itself responds.
+    pub(super) fn set_error(&mut self, err: &ProxyError) {
+        self.status = Some(err.status());
+        self.failure = Some(Failure::of_error(err).into());
+        self.context.metrics.rejected(err.kind());
     }
 
-    /// Records that the response ended early.
-    pub(super) fn set_incomplete(&mut self) {
-        self.is_incomplete = true;
+    /// Records that the response ended early, and why. The first reason counts.
+    #[cold]
+    pub(super) fn set_incomplete(&mut self, side: Side, cause: impl FnOnce() -> String) {
+        if !std::mem::replace(&mut self.is_incomplete, true) {
+            self.failure = Some(Failure::of_body(side, cause()).into());
+        }
     }
 
     /// Counts a response whose body the endpoint ended early.
@@ -208,6 +216,9 @@ impl RequestRecord {
             return;
         }
         // A request whose future was dropped has no response: the caller disconnected.
+        if self.status.is_none() {
+            self.failure = Some(Failure::of_body(Side::Caller, DISCONNECTED.to_owned()).into());
+        }
         let code = self.status.map_or(CLIENT_CLOSED_REQUEST, |status| status.as_u16());
         let duration = self.started.elapsed();
         let RecordContext { metrics, snapshot } = &*self.context;
@@ -221,16 +232,15 @@ impl RequestRecord {
             request_bytes: self.request_bytes,
             response_bytes: self.response_bytes,
         });
-        let has_failed = code >= 400 || self.is_incomplete;
         let is_logged = match snapshot.settings.access_log {
             AccessLog::Off => false,
-            _ if has_failed => true,
+            _ if self.failure.is_some() => true,
             AccessLog::Failures => false,
             // Skips the RNG at 100 %.
             AccessLog::Sampled { percent } => percent >= 100 || fastrand::u8(..100) < percent,
         };
         if is_logged {
-            self.log(code, duration, has_failed);
+            self.log(code, duration);
         }
     }
 
@@ -248,42 +258,37 @@ impl RequestRecord {
         })
     }
 
-    fn log(&mut self, code: u16, duration: Duration, has_failed: bool) {
-        let (hub, endpoint) = (self.hub.take(), self.call.take_endpoint());
-        let route = self.route.get().and_then(|index| self.context.snapshot.routes.routes().get(index));
-        let caller = self.caller.get().and_then(|index| self.context.snapshot.callers.get(index));
-        macro_rules! log {
-            ($name:expr) => {
-                tracing::info!(
-                    name: $name,
-                    target: ACCESS_LOG,
-                    client = self.address.address().map(tracing::field::display),
-                    client.unclear = self.address.problem().map(AddressProblem::label),
-                    method = self.call.head().method().as_str(),
-                    operation = self.operation.get().map(Operation::name),
-                    hub = hub.as_deref(),
-                    route = route.map(|route| route.name().as_str()),
-                    endpoint = endpoint.as_deref(),
-                    caller = self.peer.identity.as_ref().map(CallerIdentity::as_str),
-                    caller.name = caller.map(|caller| caller.settings().name.as_str()),
-                    status = code,
-                    duration_ms = duration.as_secs_f64() * 1000.0,
-                    request_bytes = self.request_bytes,
-                    response_bytes = self.response_bytes,
-                    request_id = self.request_id().to_str().unwrap_or_default(),
-                    error.kind = self.error.map(ErrorKind::label),
-                    error.cause = self.cause.as_deref(),
-                    broke_off = self.is_incomplete.then_some(true),
-                    "request"
-                )
-            };
+    fn log(&mut self, code: u16, duration: Duration) {
+        let (hub, endpoint, trail) = (self.hub.take(), self.call.take_endpoint(), self.call.take_trail());
+        let trace_parent = self.trace_parent.take().or_else(|| self.call.take_trace_parent());
+        let Snapshot { routes, callers, endpoints, .. } = &*self.context.snapshot;
+        let route = self.route.get().and_then(|index| routes.routes().get(index));
+        let caller = self.caller.get().and_then(|index| callers.get(index));
+        let responded = self.endpoint.get().and_then(|index| endpoints.get(index));
+        AccessLine {
+            request_id: self.request_id(),
+            trace_parent: trace_parent.as_ref(),
+            address: self.address,
+            identity: self.peer.identity.as_ref(),
+            caller: caller.map(|caller| caller.settings().name.as_str()),
+            listener: self.context.snapshot.listener_name(self.peer.listener),
+            method: self.call.head().method().as_str(),
+            operation: self.operation.get(),
+            hub: hub.as_deref(),
+            route: route.map(|route| route.name().as_str()),
+            endpoint: endpoint.as_deref().or_else(|| responded.map(|endpoint| endpoint.name().as_str())),
+            attempts: self.call.attempts(),
+            trail: trail.as_deref(),
+            status: code,
+            duration,
+            waited: self.call.waited(),
+            upstream: self.call.upstream(),
+            request_bytes: self.request_bytes,
+            response_bytes: self.response_bytes,
+            is_incomplete: self.is_incomplete,
+            failure: self.failure.as_deref(),
         }
-        // Failed requests have their own event name, by which the log rate-limits them.
-        if has_failed {
-            log!(FAILED_REQUEST);
-        } else {
-            log!("request");
-        }
+        .write();
     }
 }
 

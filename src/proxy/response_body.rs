@@ -10,7 +10,8 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
 use super::record::RequestRecord;
-use crate::delivery::{RequestBody, UpstreamBody};
+use crate::credential::in_one_line;
+use crate::delivery::{RequestBody, Side, UpstreamBody};
 use crate::endpoint::{Download, TransportError};
 
 /// A response's body on its way to the caller. It carries the request's record, which is finished when the body ends or
@@ -96,7 +97,7 @@ impl Body for ResponseBody {
         match (&frame, &mut this.record) {
             (Some(Ok(frame)), Some(record)) => record.add_response_bytes(frame.data_ref().map_or(0, Bytes::len)),
             (Some(Err(err)), Some(record)) => {
-                record.set_incomplete();
+                record.set_incomplete(Side::Endpoint, || in_one_line(err));
                 match err {
                     DownloadError::Broken(_) => record.count_incomplete_response(),
                     // Either side may be the slow one.
@@ -135,7 +136,9 @@ impl Drop for ResponseBody {
         if let Some(mut record) = self.record.take() {
             // hyper drops a body after its last byte without polling for the end.
             if !self.is_end_stream() {
-                record.set_incomplete();
+                record.set_incomplete(Side::Caller, || {
+                    "the caller disconnected before the end of the response".to_owned()
+                });
             }
             record.finish();
         }

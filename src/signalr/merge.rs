@@ -274,6 +274,25 @@ mod tests {
     }
 
     #[test]
+    fn delivery_is_partial_only_if_an_endpoint_accepted_the_call() {
+        let of = |mut number: usize| {
+            let mut legs = Vec::new();
+            while number > 0 {
+                legs.push(LEGS[number % LEGS.len()]);
+                number /= LEGS.len();
+            }
+            legs
+        };
+        for legs in (1..LEGS.len().pow(4)).map(of) {
+            for policy in [Policy::All, Policy::Any, Policy::Quorum] {
+                let is_partial = merge_delivery(policy, &legs) == Merged::Partial;
+                assert!(!is_partial || legs.contains(&Accepted), "{policy:?} {legs:?}");
+            }
+            assert!(merge_first_success(&legs) != Merged::Partial && merge_single_owner(&legs) != Merged::Partial);
+        }
+    }
+
+    #[test]
     fn denial_comes_from_the_owner_and_is_a_failure_of_other_calls() {
         for (legs, owner) in [
             ([Denied, NotFound], Merged::Leg(0)),

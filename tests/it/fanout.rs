@@ -196,6 +196,55 @@ async fn repeat_of_a_partial_delivery_is_not_sent_to_an_endpoint_that_may_have_r
 }
 
 #[tokio::test]
+async fn delivery_that_no_endpoint_accepted_is_never_partial_not_even_when_it_is_repeated() {
+    let refusal = |status| Some(FaultKind::status(status));
+    let kinds = [
+        refusal(403),
+        refusal(404),
+        refusal(429),
+        refusal(500),
+        Some(FaultKind::Reset),
+        Some(FaultKind::LoseAnswer),
+        None,
+    ];
+    for policy in ["all", "any", "quorum"] {
+        let harness = Harness::start(|options| {
+            options.append_toml(&format!(
+                "[[routes]]\nname = \"both\"\npick = \"all\"\npolicy = \"{policy}\"\nendpoints = [\"east\", \"west\"]\n"
+            ));
+            options.set("health.failures", "100000");
+        })
+        .await;
+        let set = async |name: &str, kind: &Option<FaultKind>| {
+            let faults = harness.endpoint(name).server.faults();
+            faults.clear().await;
+            match kind {
+                Some(kind) => {
+                    faults.set(Fault::always(kind.clone()).on_path("/api/hubs"));
+                }
+                None => faults.refuse().await,
+            }
+        };
+        for (number, (east, west)) in
+            kinds.iter().flat_map(|east| kinds.iter().map(move |west| (east, west))).enumerate()
+        {
+            set("east", east).await;
+            set("west", west).await;
+            let key = format!("{policy}-{number}");
+            let responses = [
+                harness.broadcast().await,
+                keyed(&harness, &key, BROADCAST_BODY).await,
+                keyed(&harness, &key, BROADCAST_BODY).await,
+            ];
+            for response in responses {
+                let kind = response.header("signalr-gateway-error");
+                assert_ne!(kind, Some("partial_delivery"), "{policy}: {east:?} and {west:?}: {}", response.text());
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn existence_check_does_not_wait_for_an_endpoint_that_hangs() {
     let harness = harness("all").await;
     let _client = harness.endpoint("east").hubs.connect("chat", Some("ann"));

@@ -5,6 +5,7 @@
 
 mod support;
 
+mod access_log;
 mod admission;
 mod architecture;
 mod behind_proxies;

@@ -45,7 +45,7 @@ struct Kinds {
     /// The rate of each kind. `None` is no limit.
     quota: Option<Quota>,
     /// By call site and label. Labels are error kinds and statuses, so the number of entries is bounded.
-    kinds: HashMap<(Identifier, u64), Kind>,
+    seen: HashMap<(Identifier, u64), Kind>,
     reported: Instant,
 }
 
@@ -66,7 +66,7 @@ struct Label {
 impl Throttle {
     /// Creates a throttle with a rate for each kind, in lines a second. 0 is no limit.
     pub(super) fn new(per_second: u32) -> Self {
-        let kinds = Kinds { quota: quota(per_second), kinds: HashMap::new(), reported: Instant::now() };
+        let kinds = Kinds { quota: quota(per_second), seen: HashMap::new(), reported: Instant::now() };
         Self { kinds: Mutex::new(kinds), hasher: RandomState::new(), reported_dropped: AtomicU64::new(0) }
     }
 
@@ -77,7 +77,7 @@ impl Throttle {
         if kinds.quota != quota {
             kinds.quota = quota;
             if let Some(quota) = quota {
-                kinds.kinds.values_mut().for_each(|kind| kind.limiter = RateLimiter::direct(quota));
+                kinds.seen.values_mut().for_each(|kind| kind.limiter = RateLimiter::direct(quota));
             }
         }
     }
@@ -90,7 +90,7 @@ impl Throttle {
         let key = (metadata.callsite(), self.hasher.hash_one(&label));
         let mut kinds = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(quota) = kinds.quota else { return true };
-        let kind = kinds.kinds.entry(key).or_insert_with(|| Kind {
+        let kind = kinds.seen.entry(key).or_insert_with(|| Kind {
             target: metadata.target(),
             label,
             limiter: RateLimiter::direct(quota),
@@ -138,7 +138,7 @@ impl Throttle {
 
     fn take_left_out(&self) -> Vec<(&'static str, Label, u64)> {
         let mut kinds = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
-        let left_out = kinds.kinds.values_mut().filter(|kind| kind.left_out > 0);
+        let left_out = kinds.seen.values_mut().filter(|kind| kind.left_out > 0);
         left_out.map(|kind| (kind.target, kind.label.clone(), std::mem::take(&mut kind.left_out))).collect()
     }
 }

@@ -147,7 +147,12 @@ impl Process {
 
     /// Returns the address of the listener `default`.
     pub(crate) fn listener(&self) -> SocketAddr {
-        self.ready["listeners"]["default"].as_str().unwrap().parse().unwrap()
+        self.listener_named("default")
+    }
+
+    /// Returns the address of a listener.
+    pub(crate) fn listener_named(&self, name: &str) -> SocketAddr {
+        self.ready["listeners"][name].as_str().unwrap().parse().unwrap()
     }
 
     pub(crate) fn admin(&self) -> SocketAddr {

@@ -1,0 +1,106 @@
+//! What happened to a call at its endpoints, for the log. Only failures and fan-outs leave a trail.
+
+use std::error::Error;
+use std::fmt;
+use std::rc::Rc;
+
+use super::outcome::AttemptOutcome;
+use crate::credential::in_one_line;
+use crate::metrics::FanOutOutcome;
+use crate::signalr::LegOutcome;
+
+/// The maximum number of legs that a log line lists. Chosen: more than anybody reads; a route may have thousands.
+const MAX_LISTED: usize = 16;
+
+/// What happened to a call at its endpoints.
+#[derive(Debug, Default)]
+pub struct Trail {
+    /// The attempts that failed before the one whose outcome the caller got. Those of a fan-out belong to its legs.
+    pub failed_attempts: Vec<Leg>,
+    /// The legs of a fan-out, in the order of the route; empty for other calls.
+    pub legs: Vec<Leg>,
+}
+
+/// How an attempt, or a leg of a fan-out, ended at one endpoint.
+#[derive(Debug)]
+pub struct Leg {
+    endpoint: Rc<str>,
+    outcome: FanOutOutcome,
+    status: Option<u16>,
+    /// Why there is no response.
+    cause: Option<String>,
+}
+
+impl Leg {
+    /// Records how an attempt or a leg ended. A leg without an outcome was cancelled.
+    pub(super) fn of(endpoint: &Rc<str>, outcome: Option<&AttemptOutcome>) -> Self {
+        let leg = outcome.map_or(LegOutcome::NoResponse, AttemptOutcome::leg);
+        let cause = match outcome.map(|outcome| &outcome.result) {
+            Some(Ok(_)) => None,
+            // The error's own text is for the caller; its source has the cause.
+            Some(Err(err)) => Some(in_one_line(err.source().unwrap_or(err))),
+            None => Some("cancelled: another endpoint responded".to_owned()),
+        };
+        let status = outcome.and_then(|outcome| outcome.ending.status).map(|status| status.as_u16());
+        Self { endpoint: Rc::clone(endpoint), outcome: fan_out_outcome(leg), status, cause }
+    }
+}
+
+/// Returns the outcome of a leg as responses, metrics and the log name it.
+pub(super) const fn fan_out_outcome(leg: LegOutcome) -> FanOutOutcome {
+    match leg {
+        LegOutcome::Accepted => FanOutOutcome::Accepted,
+        LegOutcome::NotFound => FanOutOutcome::NotFound,
+        LegOutcome::Throttled => FanOutOutcome::Throttled,
+        LegOutcome::Failed | LegOutcome::Denied => FanOutOutcome::Refused,
+        LegOutcome::NoResponse => FanOutOutcome::NoResponse,
+        LegOutcome::NotProcessed => FanOutOutcome::NotSent,
+    }
+}
+
+impl fmt::Display for Leg {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { endpoint, outcome, status, cause } = self;
+        write!(f, "{endpoint}={}", outcome.label())?;
+        match (status, cause) {
+            (Some(status), None) => write!(f, "({status})"),
+            (None, Some(cause)) => write!(f, "({cause})"),
+            (Some(status), Some(cause)) => write!(f, "({status}: {cause})"),
+            (None, None) => Ok(()),
+        }
+    }
+}
+
+/// Returns legs as the log lists them: `east=accepted(202); west=not_sent(cause)`. Of many legs, only those that failed, and not
+/// all of them. `None` if there are none.
+pub fn listed(legs: &[Leg]) -> Option<String> {
+    let is_listed = |leg: &&Leg| legs.len() <= MAX_LISTED || leg.outcome != FanOutOutcome::Accepted;
+    let listed: Vec<String> = legs.iter().filter(is_listed).take(MAX_LISTED).map(Leg::to_string).collect();
+    let left_out = legs.len() - listed.len();
+    match (legs.len(), left_out) {
+        (0, _) => None,
+        (_, 0) => Some(listed.join("; ")),
+        (_, more) => Some(format!("{}; {more} more", listed.join("; "))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn leg(number: usize, outcome: FanOutOutcome, status: Option<u16>, cause: Option<&str>) -> Leg {
+        Leg { endpoint: format!("e{number}").into(), outcome, status, cause: cause.map(str::to_owned) }
+    }
+
+    #[test]
+    fn lists_the_outcome_of_each_leg_and_of_many_those_that_failed() {
+        let (accepted, not_sent) = (FanOutOutcome::Accepted, FanOutOutcome::NotSent);
+        let few = [leg(0, accepted, Some(202), None), leg(1, not_sent, None, Some("name resolution failed"))];
+        assert_eq!(listed(&few).unwrap(), "e0=accepted(202); e1=not_sent(name resolution failed)");
+        assert_eq!(listed(&[]), None);
+        let of = |number| if number % 100 == 7 { not_sent } else { accepted };
+        let many: Vec<Leg> = (0..1000).map(|number| leg(number, of(number), None, None)).collect();
+        let text = listed(&many).unwrap();
+        assert!(text.starts_with("e7=not_sent; e107=not_sent") && text.ends_with("; 990 more"), "{text}");
+    }
+}

@@ -1,0 +1,142 @@
+//! The access log: one line for each request. `config/guide/logs.md` documents its fields.
+
+use std::time::Duration;
+
+use http::HeaderValue;
+
+use super::failure::Failure;
+use crate::delivery::{Trail, listed};
+use crate::metrics::{AddressProblem, ErrorKind};
+use crate::serve::{CallerAddress, CallerIdentity};
+use crate::signalr::Operation;
+
+/// The target of access log lines.
+pub const ACCESS_LOG: &str = "signalr_gateway::access";
+/// The name of the log events of failed requests.
+pub const FAILED_REQUEST: &str = "failed request";
+
+/// What the line says. It has no query, no body, no token, and no name of a user, group or connection.
+pub(super) struct AccessLine<'a> {
+    pub(super) request_id: &'a HeaderValue,
+    pub(super) trace_parent: Option<&'a HeaderValue>,
+    pub(super) address: CallerAddress,
+    pub(super) identity: Option<&'a CallerIdentity>,
+    pub(super) caller: Option<&'a str>,
+    pub(super) listener: Option<&'a str>,
+    pub(super) method: &'a str,
+    pub(super) operation: Option<Operation>,
+    pub(super) hub: Option<&'a str>,
+    pub(super) route: Option<&'a str>,
+    pub(super) endpoint: Option<&'a str>,
+    pub(super) attempts: u32,
+    pub(super) trail: Option<&'a Trail>,
+    pub(super) status: u16,
+    pub(super) duration: Duration,
+    /// The part of `duration` that was spent waiting for anything but the caller.
+    pub(super) waited: Duration,
+    /// The part of `waited` that endpoints took.
+    pub(super) upstream: Duration,
+    pub(super) request_bytes: u64,
+    pub(super) response_bytes: u64,
+    pub(super) is_incomplete: bool,
+    pub(super) failure: Option<&'a Failure>,
+}
+
+impl AccessLine<'_> {
+    /// Writes the line.
+    pub(super) fn write(&self) {
+        let Self { failure, .. } = self;
+        let (legs, failed_attempts) =
+            self.trail.map(|trail| (listed(&trail.legs), listed(&trail.failed_attempts))).unwrap_or_default();
+        let other_wait = self.waited.saturating_sub(self.upstream);
+        macro_rules! line {
+            ($name:expr, $level:expr) => {
+                tracing::event!(
+                    name: $name,
+                    target: ACCESS_LOG,
+                    $level,
+                    request_id = self.request_id.to_str().unwrap_or_default(),
+                    trace_id = self.trace_parent.and_then(trace_id),
+                    client = self.address.address().map(tracing::field::display),
+                    client.unclear = self.address.problem().map(AddressProblem::label),
+                    caller = self.identity.map(CallerIdentity::as_str),
+                    caller.name = self.caller,
+                    listener = self.listener,
+                    method = self.method,
+                    operation = self.operation.map(Operation::name),
+                    hub = self.hub,
+                    route = self.route,
+                    endpoint = self.endpoint,
+                    attempts = (self.attempts > 0).then_some(self.attempts),
+                    failed_attempts = failed_attempts.as_deref(),
+                    legs = legs.as_deref(),
+                    status = self.status,
+                    duration_ms = millis(self.duration),
+                    upstream_ms = (self.attempts > 0).then(|| millis(self.upstream)),
+                    wait_ms = (!other_wait.is_zero()).then(|| millis(other_wait)),
+                    overhead_ms = millis(self.duration.saturating_sub(self.waited)),
+                    request_bytes = self.request_bytes,
+                    response_bytes = self.response_bytes,
+                    broke_off = self.is_incomplete.then_some(true),
+                    error.kind = failure.and_then(|failure| failure.kind).map(ErrorKind::label),
+                    error.code = failure.and_then(|failure| failure.code.as_deref()),
+                    error.cause = failure.map(|failure| failure.cause.as_str()),
+                    side = failure.map(|failure| failure.side.label()),
+                    remedy = failure.and_then(|failure| failure.remedy),
+                    runbook = failure.and_then(|failure| failure.section).map(tracing::field::display),
+                    "request"
+                )
+            };
+        }
+        // Failed requests have their own event name, by which the log rate-limits them.
+        match failure {
+            None => line!("request", tracing::Level::INFO),
+            Some(Failure { needs_operator: false, .. }) => line!(FAILED_REQUEST, tracing::Level::INFO),
+            Some(Failure { needs_operator: true, .. }) => line!(FAILED_REQUEST, tracing::Level::WARN),
+        }
+    }
+}
+
+/// Returns a time in milliseconds, to the microsecond.
+fn millis(duration: Duration) -> f64 {
+    // A request takes less than the 2^32 microseconds (71 minutes) that are exact.
+    f64::from(u32::try_from(duration.as_micros()).unwrap_or(u32::MAX)) / 1000.0
+}
+
+/// Returns the trace id in the value of a `traceparent`.
+///
+/// Source: W3C Trace Context, section 3.2.
+fn trace_id(trace_parent: &HeaderValue) -> Option<&str> {
+    let mut parts = trace_parent.to_str().ok()?.split('-');
+    let (version, id) = (parts.next()?, parts.next()?);
+    let is_hex = |text: &str| text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let is_valid = version.len() == 2 && is_hex(version) && version != "ff" && id.len() == 32 && is_hex(id);
+    (is_valid && id.bytes().any(|byte| byte != b'0')).then_some(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_valid_trace_id_is_logged() {
+        let id = "0af7651916cd43dd8448eb211c80319c";
+        for (value, expected) in [
+            (format!("00-{id}-b7ad6b7169203331-01"), Some(id)),
+            (format!("cc-{id}-b7ad6b7169203331-01-what-the-future"), Some(id)),
+            (format!("ff-{id}-b7ad6b7169203331-01"), None),
+            (format!("00-{}-b7ad6b7169203331-01", "0".repeat(32)), None),
+            (format!("00-{}-b7ad6b7169203331-01", id.to_uppercase()), None),
+            ("00-short-b7ad6b7169203331-01".to_owned(), None),
+            (String::new(), None),
+        ] {
+            assert_eq!(trace_id(&HeaderValue::try_from(&value).unwrap()), expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn times_are_exact_to_the_microsecond() {
+        assert_eq!(millis(Duration::from_nanos(1_234_567)).to_string(), "1.234");
+        assert_eq!(millis(Duration::from_secs(60)).to_string(), "60000");
+    }
+}
