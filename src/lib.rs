@@ -59,12 +59,13 @@
 //! credential        →  egress, files, metrics, redact, runbook, tls
 //! idempotency       →  credential, files, metrics, redact, runbook, tls
 //! endpoint          →  credential, descriptors, egress, limits, metrics, runbook, write_batch, tls
+//! canary            →  endpoint, credential, runbook
 //! route             →  endpoint, limits, signalr
 //! serve             →  descriptors, files, metrics, runbook, write_batch
 //! delivery          →  route, endpoint, credential, signalr, serve, limits, idempotency, metrics, runbook, write_batch
 //! proxy             →  delivery, route, endpoint, credential, signalr, serve, limits, idempotency, metrics, runbook, write_batch
-//! diagnosis         →  endpoint, credential, egress, signalr, metrics, runbook, tls
-//! admin             →  serve, metrics, route, endpoint, credential, idempotency, runbook, diagnosis
+//! diagnosis         →  canary, endpoint, credential, egress, signalr, metrics, runbook, tls
+//! admin             →  serve, metrics, route, endpoint, credential, canary, idempotency, runbook, diagnosis
 //! gateway           →  all above
 //! config            →  gateway, the parts' settings, signalr
 //! cli               →  anything; sandbox only from cli/sandbox.rs
@@ -114,6 +115,8 @@ pub mod write_batch;
 pub mod descriptors;
 
 pub mod admin;
+
+pub mod canary;
 
 pub mod diagnosis;
 

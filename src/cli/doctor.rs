@@ -16,7 +16,7 @@ use super::output::{Outcome, print, problems_to_json, usage};
 use super::runtime::block_on;
 use crate::admin;
 use crate::credential::in_one_line;
-use crate::diagnosis::{self, Examination, Progress, SharedCause, shared_causes};
+use crate::diagnosis::{self, DELIVERY_HUB, Deliver, Examination, Progress, SharedCause, shared_causes};
 use crate::endpoint::{DisabledEndpoint, EndpointSettings};
 use crate::idempotency::{SharedStore, StoreCheck};
 use crate::metrics::Metrics;
@@ -35,6 +35,10 @@ pub(super) struct Options {
     /// An endpoint to examine, or a pattern with `*` for several. May be repeated. Default: all of them.
     #[arg(long = "endpoint", value_name = "ENDPOINT")]
     endpoints: Vec<String>,
+    /// As the last step, connect to a hub of each endpoint as a client, send a message to that connection by REST, and print how
+    /// long it took to arrive. It is billed as one message and, for a moment, one connection.
+    #[arg(long, value_name = "HUB", num_args = 0..=1, require_equals = true, default_missing_value = DELIVERY_HUB)]
+    deliver: Option<String>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -57,7 +61,8 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
             bar.inc(1);
         }
     };
-    let examination = diagnosis::examine(&settings.credentials, &settings.endpoints, &metrics, progress);
+    let deliver = options.deliver.as_deref().map_or(Ok(Deliver::No), Deliver::to).map_err(usage)?;
+    let examination = diagnosis::examine(&settings.credentials, &settings.endpoints, deliver, &metrics, progress);
     let store = settings.store.as_ref();
     let check_store = async { OptionFuture::from(store.map(SharedStore::check)).await };
     let (examination, store) = block_on(Box::pin(async { tokio::join!(examination, check_store) }))?;

@@ -34,11 +34,13 @@ pub enum SetupStep {
     Access,
     /// The forward proxy of outgoing connections.
     Proxy,
+    /// The delivery of a message to a client of the endpoint.
+    Delivery,
 }
 
 impl SetupStep {
     /// All steps, in order.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Configuration,
         Self::Proof,
         Self::IdentityEndpoint,
@@ -52,6 +54,7 @@ impl SetupStep {
         Self::EndpointNetwork,
         Self::Access,
         Self::Proxy,
+        Self::Delivery,
     ];
 
     /// Returns the number of the step, from 1.
@@ -87,6 +90,7 @@ impl SetupStep {
             Self::EndpointNetwork => "endpoint_network",
             Self::Access => "access",
             Self::Proxy => "proxy",
+            Self::Delivery => "delivery",
         }
     }
 
@@ -106,6 +110,7 @@ impl SetupStep {
             Self::EndpointNetwork => "the connection to the endpoint",
             Self::Access => "the permission to call the SignalR resource",
             Self::Proxy => "the proxy of outgoing connections",
+            Self::Delivery => "the delivery of a message to a client",
         }
     }
 }

@@ -64,6 +64,8 @@ pub(super) struct Failure {
     pub(super) is_unusable_response: bool,
     /// Whether Entra rejected the request as one of too many.
     pub(super) is_throttled: bool,
+    /// What to do, if the failure itself says so.
+    pub(super) remedy: Option<&'static str>,
 }
 
 impl Failure {
@@ -80,6 +82,7 @@ impl Failure {
             proxy: None,
             is_unusable_response: false,
             is_throttled: false,
+            remedy: None,
         }
     }
 

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, SERVER, WWW_AUTHENTICATE};
 use http::{HeaderName, Method, Request, Response};
-use http_body_util::Empty;
+use http_body_util::Full;
 
 use super::acquisition::{Acquisition, Failure};
 use super::cause::{self, ReadResponse};
 use super::connectivity::{SERVER_TIMEOUT, Server};
+use super::delivery::{self, Deliver};
 use super::finding::{BrokenStep, Check, Finding, Progress};
 use super::remediation::{self, Facts};
 use crate::credential::{Bearer, CredentialSettings, NoBearer, RequestUrl, SetupStep, in_one_line};
@@ -73,10 +74,10 @@ impl<'a, P: Fn(Progress<'_>)> Chain<'a, P> {
     }
 
     /// Runs the checks up to the first failure.
-    pub(super) async fn run(mut self) -> Finding {
+    pub(super) async fn run(mut self, deliver: Deliver<'_>) -> Finding {
         let failure = match &self.acquisition.failure {
             Some(failure) => Some(failure.clone()),
-            None => self.check_endpoint().await.err().map(|failure| *failure),
+            None => self.check_endpoint(deliver).await.err().map(|failure| *failure),
         };
         self.finish(failure)
     }
@@ -92,7 +93,7 @@ impl<'a, P: Fn(Progress<'_>)> Chain<'a, P> {
         finding(self.endpoint, self.checks, broken)
     }
 
-    async fn check_endpoint(&mut self) -> Result<(), Box<Failure>> {
+    async fn check_endpoint(&mut self, deliver: Deliver<'_>) -> Result<(), Box<Failure>> {
         self.check_connectivity().await?;
         let (mut tls_clients, mut proxies) = (TlsClients::default(), Proxies::default());
         let endpoint =
@@ -100,7 +101,18 @@ impl<'a, P: Fn(Progress<'_>)> Chain<'a, P> {
         let endpoint = endpoint
             .map_err(|err| Box::new(Failure::new(SetupStep::Configuration, "build the endpoint", in_one_line(&err))))?;
         self.check_health(&endpoint).await?;
-        self.check_read(&endpoint).await
+        self.check_read(&endpoint).await?;
+        let Some(hub) = deliver.hub() else { return Ok(()) };
+        self.check_delivery(&endpoint, hub).await
+    }
+
+    /// Delivers a message to a client.
+    async fn check_delivery(&mut self, endpoint: &Endpoint, hub: &str) -> Result<(), Box<Failure>> {
+        let name = self.endpoint.name.as_str();
+        let report = |what: &str| (self.progress)(Progress::Trying { endpoint: name, what });
+        let delivered = delivery::deliver(endpoint, hub, self.acquisition, report).await;
+        self.checks.extend(delivered.passed);
+        delivered.failure.map_or(Ok(()), |failure| Err(Box::new(failure)))
     }
 
     async fn check_connectivity(&mut self) -> Result<(), Box<Failure>> {
@@ -177,7 +189,7 @@ impl<'a, P: Fn(Progress<'_>)> Chain<'a, P> {
             request = request.header(AUTHORIZATION, bearer.header());
         }
         let no_response = |problem: String| Box::new(Failure::new(SetupStep::EndpointNetwork, tried, problem));
-        let request = request.body(Empty::new()).map_err(|err| no_response(err.to_string()))?;
+        let request = request.body(Full::default()).map_err(|err| no_response(err.to_string()))?;
         endpoint.send_unpooled(request, SERVER_TIMEOUT).await.map_err(|err| no_response(in_one_line(&err)))
     }
 

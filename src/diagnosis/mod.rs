@@ -4,12 +4,15 @@
 //! proof on this host ──► DNS, TCP, TLS to Entra ──► assertion ──► exchange in the endpoint's tenant ──► claims
 //!                                                                                                         │
 //!               authorised read ◄── /api/health ◄── DNS, TCP, TLS to the endpoint ◄───────────────────────┘
+//!                      │
+//!                      └──► delivery to a client, if asked for
 //! ```
 //!
 //! | file | content |
 //! |---|---|
 //! | `acquisition.rs` | the checks up to the claims, once for each credential |
 //! | `chain.rs` | the checks of the endpoint, after those of its credential |
+//! | `delivery.rs` | the delivery of a message to a client |
 //! | `connectivity.rs` | name resolution, TCP and TLS to one server |
 //! | `claims.rs` | the comparison of a token with the configuration |
 //! | `cause.rs` | the map from a failure to the step of the setup that caused it |
@@ -26,6 +29,7 @@ mod causes;
 mod chain;
 mod claims;
 mod connectivity;
+mod delivery;
 mod finding;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
@@ -43,6 +47,7 @@ use tokio::time::{Instant, timeout_at};
 pub use acquisition::Acquisition;
 use acquisition::NewCredentials;
 pub use causes::{SharedCause, shared_causes};
+pub use delivery::{DELIVERY_HUB, Deliver, NotAHub};
 pub use finding::{BrokenStep, Check, Finding, Progress, Remediation, Verdict};
 pub use observed::{explain_acquisition, explain_endpoint, explain_refused_access_key};
 
@@ -54,6 +59,8 @@ use crate::metrics::{Metrics, TokenMetrics};
 const SIDE_BY_SIDE: usize = 16;
 /// How long an examination takes at most. One endpoint takes up to 14.8 seconds, see `connectivity.rs`.
 const TIME_LIMIT: Duration = Duration::from_millis(14_900);
+/// How much longer it takes with a delivery. Each stage of a delivery that hangs takes five seconds.
+const DELIVERY_TIME: Duration = Duration::from_secs(15);
 
 /// The result of an examination.
 #[derive(Clone, Debug, Default)]
@@ -64,17 +71,20 @@ pub struct Examination {
     pub not_reached: Vec<EndpointName>,
 }
 
-/// Examines endpoints, each chain up to its first broken step, a bounded number side by side and within fifteen seconds.
+/// Examines endpoints, each chain up to its first broken step, a bounded number side by side and within fifteen seconds, or
+/// thirty with a delivery.
 ///
 /// # Cancel safety
 /// Safe: requests in flight are cancelled. None of them changes anything.
 pub async fn examine(
     credentials: &[CredentialSettings],
     endpoints: &[Arc<EndpointSettings>],
+    deliver: Deliver<'_>,
     metrics: &Metrics,
     progress: impl Fn(Progress<'_>),
 ) -> Examination {
-    let deadline = Instant::now() + TIME_LIMIT;
+    let delivery_time = if matches!(deliver, Deliver::No) { Duration::ZERO } else { DELIVERY_TIME };
+    let deadline = Instant::now() + TIME_LIMIT + delivery_time;
     let settings: HashMap<_, _> = credentials.iter().map(|settings| (&settings.id, settings)).collect();
     let used: HashSet<_> = endpoints.iter().map(|endpoint| &endpoint.credential).collect();
     let used = credentials.iter().filter(|credential| used.contains(&credential.id));
@@ -89,7 +99,7 @@ pub async fn examine(
                 let acquisition = acquisitions.borrow_mut().entry(&credential.id).or_insert_with(make).clone();
                 progress(Progress::Trying { endpoint: endpoint.name.as_str(), what: "obtain a token" });
                 let acquisition = acquisition.await;
-                chain::Chain::new(endpoint, credential, &acquisition, progress).run().await
+                chain::Chain::new(endpoint, credential, &acquisition, progress).run(deliver).await
             }
             None => chain::no_credential(endpoint),
         };

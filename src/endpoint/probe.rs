@@ -11,7 +11,7 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use http::{Method, Request};
-use http_body_util::Empty;
+use http_body_util::Full;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -195,7 +195,7 @@ fn pause(interval: Duration, is_circuit_closed: bool) -> Duration {
 /// Requests the health of the endpoint, which must respond with a status below 500. Returns `None` if the gateway's host has run
 /// out of a resource.
 async fn probe(endpoint: &Endpoint) -> Option<Result<(), FailureCause>> {
-    let request = Request::builder().method(Method::HEAD).uri(PROBE_PATH).body(Empty::new());
+    let request = Request::builder().method(Method::HEAD).uri(PROBE_PATH).body(Full::default());
     let request = request.ok()?;
     match endpoint.send_unpooled(request, RESPONSE_TIMEOUT).await {
         Ok(response) if response.status().is_server_error() => {

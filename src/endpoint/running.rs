@@ -7,13 +7,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, Uri};
-use http_body_util::Empty;
+use http_body_util::Full;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
 
 use super::connect::Connector;
-use super::error::EndpointError;
+use super::error::{ConnectError, EndpointError};
 use super::health::Health;
 use super::proxied::Proxies;
-use super::settings::{EndpointName, EndpointSettings};
+use super::settings::{EndpointName, EndpointSettings, HttpVersion};
 use super::tls_clients::TlsClients;
 use super::unpooled::{self, UnpooledError};
 use crate::credential::BearerSource;
@@ -117,8 +119,7 @@ impl Endpoint {
         &self.bearer
     }
 
-    /// Sends a request without a body on a new connection, in the configured HTTP version, and reads the whole response. Adds the
-    /// `Host` header.
+    /// Sends a request on a new connection, in the configured HTTP version, and reads the whole response. Adds the `Host` header.
     ///
     /// # Errors
     /// [`UnpooledError`] if no complete response arrives `within` this time.
@@ -127,10 +128,36 @@ impl Endpoint {
     /// Safe: cancellation closes the connection.
     pub async fn send_unpooled(
         &self,
-        request: Request<Empty<Bytes>>,
+        request: Request<Full<Bytes>>,
         within: Duration,
     ) -> Result<Response<Bytes>, UnpooledError> {
+        self.send_unpooled_timed(request, within).await.map(|(response, _)| response)
+    }
+
+    /// Sends a request as [`Endpoint::send_unpooled`] does. Returns as well when it was handed to the open connection.
+    ///
+    /// # Errors
+    /// As [`Endpoint::send_unpooled`].
+    ///
+    /// # Cancel safety
+    /// Safe: cancellation closes the connection.
+    pub async fn send_unpooled_timed(
+        &self,
+        request: Request<Full<Bytes>>,
+        within: Duration,
+    ) -> Result<(Response<Bytes>, Instant), UnpooledError> {
         unpooled::send(&self.connector, &self.host, self.settings.http_version, request, within).await
+    }
+
+    /// Opens a connection for HTTP/1.1 outside the pools, through the proxy if there is one.
+    ///
+    /// # Errors
+    /// [`ConnectError`] if it cannot be opened within the timeouts of the endpoint.
+    ///
+    /// # Cancel safety
+    /// Safe: cancellation closes the connection that is being opened.
+    pub async fn connect_unpooled(&self) -> Result<impl AsyncRead + AsyncWrite + Send + Unpin + use<>, ConnectError> {
+        self.connector.connect(HttpVersion::Http1, |stream| stream).await
     }
 
     /// Returns the health of the endpoint.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::{HeaderName, HeaderValue, Method, Request, Response};
-use http_body_util::{BodyExt, Empty, Full};
+use http_body_util::{BodyExt, Full};
 use tokio::net::TcpListener;
 
 use super::http1::UploadBody;
@@ -81,7 +81,7 @@ fn http2_requests_name_the_endpoint_and_the_target() {
         let target = "/api/hubs/h%2F/:send?a=b";
         let expected = format!("{}{target}", settings.origin);
 
-        let request = Request::builder().uri(target).body(Empty::new()).unwrap();
+        let request = Request::builder().uri(target).body(Full::default()).unwrap();
         let response = endpoint(&settings).send_unpooled(request, MINUTE).await.unwrap();
         assert_eq!(response.body(), &expected);
 

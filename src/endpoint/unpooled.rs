@@ -1,4 +1,4 @@
-//! Sends single requests outside the pools, each on a new connection. Diagnosis and health probes use it.
+//! Sends single requests outside the pools, each on a new connection. Diagnosis, health probes and canaries use it.
 
 use std::error::Error;
 use std::time::Duration;
@@ -6,11 +6,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::HOST;
 use http::{HeaderValue, Request, Response, Uri};
-use http_body_util::{BodyExt as _, Empty, Limited};
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 use super::connect::Connector;
 use super::error::ConnectError;
@@ -34,8 +35,11 @@ pub enum UnpooledError {
     Timeout(Duration),
 }
 
-/// Sends a request without a body on a new connection, in the given HTTP version, and reads the whole response. Adds the
-/// `Host` header. The connection has the timeouts of the endpoint's settings.
+/// A response, and the time at which its request was handed to the open connection.
+pub(super) type Timed = (Response<Bytes>, Instant);
+
+/// Sends a request on a new connection, in the given HTTP version, and reads the whole response. Adds the `Host` header. The
+/// connection has the timeouts of the endpoint's settings.
 ///
 /// # Errors
 /// [`UnpooledError`] if there is no connection, or no complete response over it `within` this time.
@@ -46,9 +50,9 @@ pub(super) async fn send(
     connector: &Connector,
     host: &HeaderValue,
     version: HttpVersion,
-    request: Request<Empty<Bytes>>,
+    request: Request<Full<Bytes>>,
     within: Duration,
-) -> Result<Response<Bytes>, UnpooledError> {
+) -> Result<Timed, UnpooledError> {
     let socket = TokioIo::new(Box::pin(connector.connect(version, |stream| stream)).await?);
     let send = async {
         match version {
@@ -61,24 +65,28 @@ pub(super) async fn send(
 
 async fn send_http1(
     host: &HeaderValue,
-    mut request: Request<Empty<Bytes>>,
+    mut request: Request<Full<Bytes>>,
     socket: TokioIo<Socket<TcpStream>>,
-) -> Result<Response<Bytes>, UnpooledError> {
+) -> Result<Timed, UnpooledError> {
     request.headers_mut().insert(HOST, host.clone());
     let (mut sender, connection) = http1::handshake(socket).await.map_err(http_error)?;
-    drive(connection, async { read_whole(sender.send_request(request).await.map_err(http_error)?).await }).await
+    let began = Instant::now();
+    let response = async { read_whole(sender.send_request(request).await.map_err(http_error)?).await };
+    Ok((drive(connection, response).await?, began))
 }
 
 async fn send_http2(
     endpoint: &Uri,
-    mut request: Request<Empty<Bytes>>,
+    mut request: Request<Full<Bytes>>,
     socket: TokioIo<Socket<TcpStream>>,
-) -> Result<Response<Bytes>, UnpooledError> {
+) -> Result<Timed, UnpooledError> {
     let mut uri = endpoint.clone().into_parts();
     uri.path_and_query = request.uri().path_and_query().cloned();
     *request.uri_mut() = Uri::from_parts(uri).unwrap_or_default();
     let (mut sender, connection) = http2::handshake(TokioExecutor::new(), socket).await.map_err(http_error)?;
-    drive(connection, async { read_whole(sender.send_request(request).await.map_err(http_error)?).await }).await
+    let began = Instant::now();
+    let response = async { read_whole(sender.send_request(request).await.map_err(http_error)?).await };
+    Ok((drive(connection, response).await?, began))
 }
 
 fn http_error(err: hyper::Error) -> UnpooledError {

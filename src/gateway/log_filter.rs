@@ -8,9 +8,10 @@ use tracing::level_filters::LevelFilter;
 /// The name of this program in targets.
 const PROGRAM: &str = "signalr_gateway";
 /// The parts of this program that log: its modules, and targets of their own.
-const PARTS: [&str; 27] = [
+const PARTS: [&str; 28] = [
     "access",
     "admin",
+    "canary",
     "cli",
     "config",
     "credential",

@@ -66,7 +66,7 @@ async fn doctor_examines_every_endpoint_and_reports_the_same_as_json() {
     let text = run(&["doctor"], &setup.files.config).await;
     assert_eq!(text.code, Some(1));
     assert!(
-        text.stdout.contains("credential east: broken at step 3 of 13: the connection to Entra"),
+        text.stdout.contains("credential east: broken at step 3 of 14: the connection to Entra"),
         "{}",
         text.stdout
     );
@@ -174,8 +174,8 @@ async fn doctor_ends_in_time_when_entra_and_a_file_hang() {
     let ran = run(&["doctor"], &setup.files.config).await;
     let took = began.elapsed();
     assert_eq!(ran.code, Some(1), "{}", ran.stderr);
-    assert!(ran.stdout.contains("credential east: broken at step 2 of 13: the proof on this host"), "{}", ran.stdout);
-    assert!(ran.stdout.contains("credential west: broken at step 3 of 13: the connection to Entra"), "{}", ran.stdout);
+    assert!(ran.stdout.contains("credential east: broken at step 2 of 14: the proof on this host"), "{}", ran.stdout);
+    assert!(ran.stdout.contains("credential west: broken at step 3 of 14: the connection to Entra"), "{}", ran.stdout);
     assert!(took < Duration::from_secs(15), "{took:?}");
 }
 
@@ -204,7 +204,7 @@ async fn token_shows_each_step_and_each_claim_with_its_expected_value() {
     setup.sandbox.entra().faults().set(Fault::always(FaultKind::html(403)));
     let failed = run(&["token", "east", "--raw"], &setup.files.config).await;
     assert_eq!((failed.code, failed.stdout.as_str()), (Some(1), ""));
-    assert!(failed.stderr.contains("broken    step 3 of 13") && failed.stderr.contains("fix "), "{}", failed.stderr);
+    assert!(failed.stderr.contains("broken    step 3 of 14") && failed.stderr.contains("fix "), "{}", failed.stderr);
 }
 
 #[tokio::test]

@@ -8,8 +8,10 @@ mod command;
 #[allow(dead_code, reason = "shared with tests/it, which uses all of it")]
 #[path = "../it/support/connect_proxy.rs"]
 mod connect_proxy;
+mod delivery;
 mod identities;
 mod proxies;
+mod scripted_service;
 mod service;
 mod setup;
 mod table;

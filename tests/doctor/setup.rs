@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use signalr_gateway::config::{self, ConfigError, Sources};
-use signalr_gateway::diagnosis::{self, Finding};
+use signalr_gateway::diagnosis::{self, Deliver, Finding};
 use signalr_gateway::gateway::Settings;
 use signalr_gateway::metrics::Metrics;
 use signalr_gateway::sandbox::{ClientCertificate, CredentialChoice, Files, GatewayConfig, Sandbox, SandboxSettings};
@@ -56,14 +56,20 @@ impl Setup {
 
     /// Examines `east`.
     pub(crate) async fn examine(&self) -> Finding {
+        self.examine_with(Deliver::No).await
+    }
+
+    /// Examines `east`, and delivers a message to a client if asked to.
+    pub(crate) async fn examine_with(&self, deliver: Deliver<'_>) -> Finding {
         // The configuration does not load when a file is missing. Use the correct settings then, as if the file was removed
         // after loading.
         let mut settings = load(&self.files).unwrap_or_else(|_gone| self.before.clone());
         settings.endpoints.retain(|endpoint| endpoint.name.as_str() == "east");
         settings.credentials.retain(|credential| credential.id.name.as_str() == "east");
         let metrics = Metrics::new().unwrap();
-        let examination = diagnosis::examine(&settings.credentials, &settings.endpoints, &metrics, |_| ());
-        let examination = tokio::time::timeout(Duration::from_secs(15), Box::pin(examination)).await.unwrap();
+        let limit = Duration::from_secs(if matches!(deliver, Deliver::No) { 15 } else { 30 });
+        let examination = diagnosis::examine(&settings.credentials, &settings.endpoints, deliver, &metrics, |_| ());
+        let examination = tokio::time::timeout(limit, Box::pin(examination)).await.unwrap();
         let mut findings = examination.findings;
         assert_eq!(findings.len(), 1);
         findings.remove(0)

@@ -12,7 +12,7 @@ use signalr_gateway::credential::{
     CredentialKind, CredentialName, CredentialSettings, Credentials, ManagedIdentity, ManagedIdentitySettings,
     OAuth2Settings, OAuth2Token, Proof, RequestUrl, SecretSource, SetupStep, TokenUnavailable,
 };
-use signalr_gateway::diagnosis;
+use signalr_gateway::diagnosis::{self, Deliver};
 use signalr_gateway::metrics::{MetricRegistry, Metrics, TokenMetrics};
 use signalr_gateway::sandbox::{
     APP_CLIENT_ID, Fault, FaultKind, FederatedCredential, IDENTITY_CLIENT_ID, OAUTH2_CLIENT_ID, Sandbox,
@@ -192,7 +192,8 @@ async fn doctor_asks_the_metadata_service_once_for_all_tenants_of_an_app() {
     std::fs::write(&path, config).unwrap();
     let settings = config::load(&Sources::of_process(Some(path), Vec::new())).unwrap().settings;
     let metrics = Metrics::new().unwrap();
-    let examination = diagnosis::examine(&settings.credentials, &settings.endpoints, &metrics, |_| ()).await;
+    let examination =
+        diagnosis::examine(&settings.credentials, &settings.endpoints, Deliver::No, &metrics, |_| ()).await;
     assert_eq!(examination.findings.len(), TENANTS, "{:?}", examination.not_reached);
     for finding in &examination.findings {
         assert_eq!(finding.broken.as_ref().unwrap().step, SetupStep::EndpointNetwork, "{finding:?}");

@@ -56,7 +56,8 @@ fn delay(step: SetupStep) -> Option<&'static str> {
         | SetupStep::TenantPolicy
         | SetupStep::ResourceProvider
         | SetupStep::EndpointNetwork
-        | SetupStep::Proxy => None,
+        | SetupStep::Proxy
+        | SetupStep::Delivery => None,
     }
 }
 
@@ -75,7 +76,18 @@ fn remediation(failure: &Failure, facts: &Facts<'_>) -> Vec<Remediation> {
         SetupStep::EndpointNetwork => network::endpoint_network(failure, facts),
         SetupStep::Access => access(facts),
         SetupStep::Proxy => proxy::proxy(failure, facts),
+        SetupStep::Delivery => delivery(failure, facts),
     }
+}
+
+fn delivery(failure: &Failure, facts: &Facts<'_>) -> Vec<Remediation> {
+    vec![
+        Remediation::note(failure.remedy.unwrap_or_default()),
+        Remediation::command(
+            "print the resource's service mode and tier",
+            facts.resource("{features: features, sku: sku}"),
+        ),
+    ]
 }
 
 fn access(facts: &Facts<'_>) -> Vec<Remediation> {
