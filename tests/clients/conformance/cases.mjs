@@ -322,7 +322,9 @@ const SECTIONS = {
     await post("literals in another case", ROUTING, `/API/Hubs/${s.hub}/:SEND?API-Version=${VERSION}`);
     await post("a hub in another case", source("emulator: hubs have no case"), `/api/hubs/${s.hub.toUpperCase()}/:send?api-version=${VERSION}`, { body: MESSAGE("upper hub") });
     await post("a hub that begins with a digit", INVALID, `/api/hubs/1${s.hub}/:send?api-version=${VERSION}`);
-    await post("a user with a colon", inferred(), "/users/%3Abob/:send");
+    await post("a v1 hub with a hyphen in its application", inferred("the documentation allows application names that the definition does not"), `/api/v1/hubs/my-app_${s.hub}`);
+    await post("a user that begins with an encoded colon", inferred(), "/users/%3Abob/:send");
+    await post("a user that begins with a colon", ROUTING, "/users/:bob/:send");
     await post("an unknown operation", ROUTING, "/:nothing");
     await s.call("an unknown path", ROUTING, "GET", `/api/nothing?api-version=${VERSION}`);
     await s.call("another method", ROUTING, "GET", "/:send");
