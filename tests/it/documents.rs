@@ -1,6 +1,7 @@
 //! Checks the README, the guide and the other pages against the program.
 
 mod pages;
+mod reference;
 
 use std::collections::BTreeSet;
 use std::path::Path;
