@@ -5,6 +5,7 @@
 //! has not consented, or its id is wrong. Such a refusal does not show that the app's own credential works, because Entra may
 //! look up the tenant before it checks the credential.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use tokio::time::{sleep, timeout};
 use super::app_state::AppState;
 use super::cell::TokenCell;
 use super::error::RefusedParty;
-use super::settings::{AppSettings, CredentialKind};
+use super::settings::{AppSettings, CredentialKind, CredentialName};
 
 /// How many tenants of an app are tried at once, with tokens on demand. They repeat what failed.
 const TRIED_AT_ONCE: usize = 3;
@@ -31,6 +32,8 @@ pub(super) struct App {
     pub(super) state: Arc<AppState>,
     /// Its token lives, one for each tenant.
     pub(super) cells: Vec<Arc<TokenCell>>,
+    /// The names of its credentials.
+    pub(super) names: BTreeSet<CredentialName>,
 }
 
 /// What token lives with the same [`AppState`] have in common.

@@ -260,10 +260,15 @@ impl Credentials {
                 let state = known
                     .get(&key)
                     .map_or_else(|| Arc::new(AppState::new(Arc::clone(&self.demand))), |state| Arc::clone(state));
-                apps.push(App { state, cells: Vec::new() });
+                apps.push(App { state, cells: Vec::new(), names: BTreeSet::new() });
                 apps.len() - 1
             });
             let Some(app) = apps.get_mut(position) else { continue };
+            for CredentialId { name, .. } in &ids {
+                if !app.names.contains(name) {
+                    app.names.insert(name.clone());
+                }
+            }
             let same = ids.first().and_then(|id| self.sources.get(id));
             let same = same.filter(|source| source.kind == *kind && source.ids == ids);
             let keeps_cas = refused_keys.contains(&key) || !kind.ca_files().any(is_read_again);
@@ -393,13 +398,12 @@ impl Credentials {
         }
     }
 
-    /// Calls `visit` with the name of each credential whose certificate or assertion file was read, once for each of its tenants, and
-    /// with when they expire.
+    /// Calls `visit` with the name of each credential whose certificate or assertion file was read, and with when they expire.
     pub fn proof_expiries(&self, visit: &mut dyn FnMut(&str, ProofExpiries)) {
-        for (id, source) in &self.sources {
-            let expiries = source.app.expiries();
+        for app in &self.apps {
+            let expiries = app.state.expiries();
             if expiries != ProofExpiries::default() {
-                visit(id.name.as_str(), expiries);
+                app.names.iter().for_each(|name| visit(name.as_str(), expiries));
             }
         }
     }

@@ -195,6 +195,7 @@ async fn send_once(
         operation: call.operation.index(),
         code: response.status().as_u16(),
         duration,
+        delivered: (call.operation.is_message() && response.status().is_success()).then(|| call.body.sent()),
     });
     Ok(AuthorizedResponse { response, bearer, ended })
 }

@@ -23,7 +23,7 @@ use crate::credential::{CredentialSettings, Credentials, in_one_line};
 use crate::endpoint::{Endpoint, Probes};
 use crate::metrics::{EndpointState, Label, Metrics, ProofExpiries, StateSource, TokenTimes};
 use crate::proxy::Snapshot;
-use crate::route::{NamedBy, Route, Target};
+use crate::route::{NamedBy, Pick, Route, Target};
 use crate::serve::{BoundAddress, BoundListeners, ListenerId, ListenerPlan, LiveTls};
 
 /// The addresses that a gateway listens on.
@@ -173,6 +173,7 @@ impl Live {
             admin.refresh(self.view());
             return listeners;
         }
+        self.metrics.restart_pending(after_restart.len());
         self.after_restart = after_restart;
         self.metrics.reloaded(true);
         tracing::info!(hash, "the configuration was reloaded");
@@ -288,6 +289,11 @@ impl StateSource for States {
 
     fn proofs(&self, visit: &mut dyn FnMut(&str, ProofExpiries)) {
         self.credentials.proof_expiries(visit);
+    }
+
+    fn fan_outs(&self, visit: &mut dyn FnMut(&str)) {
+        let routes = self.snapshot.routes().routes().iter();
+        routes.filter(|route| matches!(route.pick(), Pick::All(_))).for_each(|route| visit(route.name().as_str()));
     }
 }
 

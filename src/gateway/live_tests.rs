@@ -138,6 +138,7 @@ async fn hash_identifies_the_configuration_in_force_while_changed_keys_await_a_r
     assert!(in_force.hash != wanted.hash && in_force.hash != first, "{}", in_force.hash);
     assert_eq!(fixture.live.view().after_restart, ["shutdown", "logging.format"]);
     assert_eq!(fixture.live.view().config_hash, in_force.hash);
+    assert!(fixture.metrics().await.contains("config_restart_pending 2"));
 
     // Reloading the same configuration changes nothing. Reloading the first one leaves no key pending.
     let hash = in_force.hash.clone();
@@ -147,6 +148,7 @@ async fn hash_identifies_the_configuration_in_force_while_changed_keys_await_a_r
     let prepared = fixture.prepare(settings(fixture.folder.path(), LISTENERS, "")).await.unwrap();
     fixture.live.commit(prepared, Cause::Configuration, &fixture.admin);
     assert_eq!((fixture.live.settings().hash.as_str(), fixture.live.view().after_restart), (first.as_str(), vec![]));
+    assert!(fixture.metrics().await.contains("config_restart_pending 0"));
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ use prometheus::{IntCounter, IntCounterVec};
 
 use super::labels::{CallerCloseReason, TlsRefusal};
 use super::registry::MetricRegistry;
+use super::zeros;
 
 /// The metrics of callers' connections, which all workers share. Cloning shares them.
 #[derive(Clone, Debug)]
@@ -22,11 +23,15 @@ impl CallerMetrics {
         Ok(Self {
             accept_errors: registry
                 .counter("accept_errors_total", "Connections of callers that could not be accepted.")?,
-            closed: registry.counters(
-                "connections_closed_total",
-                "Connections of callers that the gateway has closed, or asked the caller to close.",
-                &["reason"],
-            )?,
+            closed: {
+                let closed = registry.counters(
+                    "connections_closed_total",
+                    "Connections of callers that the gateway has closed, or asked the caller to close.",
+                    &["reason"],
+                )?;
+                zeros::create_closed(&closed);
+                closed
+            },
             tls_refused: registry.counters(
                 "tls_refused_total",
                 "TLS handshakes that ended because of the caller's certificate, or because it had none.",

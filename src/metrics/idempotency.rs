@@ -4,6 +4,7 @@ use prometheus::{IntCounterVec, IntGauge};
 
 use super::labels::StoreOperation;
 use super::registry::MetricRegistry;
+use super::zeros;
 
 /// Metrics of the shared idempotency store. Cloning shares them.
 #[derive(Clone, Debug)]
@@ -18,12 +19,14 @@ impl IdempotencyMetrics {
     /// # Errors
     /// If one of them is registered already.
     pub(super) fn register(registry: &mut MetricRegistry) -> prometheus::Result<Self> {
+        let errors = registry.counters(
+            "idempotency_store_errors_total",
+            "Operations of the shared idempotency store that failed.",
+            &["operation"],
+        )?;
+        zeros::create_store(&errors);
         Ok(Self {
-            errors: registry.counters(
-                "idempotency_store_errors_total",
-                "Operations of the shared idempotency store that failed.",
-                &["operation"],
-            )?,
+            errors,
             up: registry.gauge(
                 "idempotency_store_up",
                 "Whether the shared idempotency store responds; 0 also if there is none.",

@@ -108,6 +108,12 @@ impl LabelTable {
         if self.shared.contains(name) { self.other.name() } else { name }
     }
 
+    /// Returns the names that label series: those with series of their own, and `_other` if any name shares it.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        let other = (!self.shared.is_empty()).then_some(self.other.name());
+        self.own.keys().map(|name| &**name).chain(other)
+    }
+
     /// Returns how many names have series of their own.
     pub fn own(&self) -> usize {
         self.own.len()
@@ -146,6 +152,12 @@ impl Labels {
         }
     }
 
+    /// Returns the tables with the labels that their names are values of.
+    pub(super) fn tables(&self) -> [(&'static str, &LabelTable); 4] {
+        let Self { endpoints, routes, credentials, callers, listeners: _ } = self;
+        [("endpoint", endpoints), ("route", routes), ("credential", credentials), ("caller", callers)]
+    }
+
     /// Returns whether any series belongs to a name that is not configured.
     pub(super) fn has_unknown_names(&self, families: &[MetricFamily]) -> bool {
         let labels = families.iter().flat_map(MetricFamily::get_metric).flat_map(Metric::get_label);
@@ -154,15 +166,14 @@ impl Labels {
 
     /// Returns whether a label's value is a name that has no series of its own. Values that begin with `_` are not names.
     pub(super) fn is_unknown(&self, label: &str, value: &str) -> bool {
-        let names = match label {
-            "route" => &self.routes,
-            "endpoint" => &self.endpoints,
-            "credential" => &self.credentials,
-            "caller" => &self.callers,
-            "listener" => return !value.starts_with('_') && !self.listeners.contains(value),
-            _ => return false,
-        };
-        !value.starts_with('_') && !names.own.contains_key(value)
+        if value.starts_with('_') {
+            return false;
+        }
+        if label == "listener" {
+            return !self.listeners.contains(value);
+        }
+        let table = self.tables().into_iter().find(|(name, _)| *name == label);
+        table.is_some_and(|(_, table)| !table.own.contains_key(value))
     }
 }
 

@@ -30,6 +30,7 @@ pub const MERGES: &[(&str, Merge)] = &[
     ("fanout_legs_total", Merge::Sum),
     ("fanout_partial_total", Merge::Sum),
     ("fanout_repeats_total", Merge::Sum),
+    ("message_units_total", Merge::Sum),
     ("rate_limited_total", Merge::Sum),
     ("requests_total", Merge::Sum),
     ("retries_total", Merge::Sum),

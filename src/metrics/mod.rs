@@ -18,6 +18,8 @@ mod labels;
 mod local;
 mod log;
 mod merge;
+#[cfg(target_os = "linux")]
+mod process;
 mod prune;
 mod registry;
 mod retry_budgets;
@@ -25,6 +27,7 @@ mod shared;
 mod states;
 mod token;
 mod worker;
+mod zeros;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -68,6 +71,7 @@ pub struct Metrics {
     draining: IntGauge,
     config_hash: IntGaugeVec,
     reloads: IntCounterVec,
+    restart_pending: IntGauge,
     last_reload: IntGauge,
     last_reload_success: Gauge,
     callers: CallerMetrics,
@@ -106,10 +110,18 @@ impl Metrics {
             log: LogMetrics::register(&mut registry)?,
             draining: registry.gauge("draining", "1 while the gateway is stopping.")?,
             config_hash: registry.gauges("config_hash_info", "The configuration in force.", &["hash"])?,
-            reloads: registry.counters(
-                "config_reloads_total",
-                "Configurations that were loaded while serving.",
-                &["result"],
+            reloads: {
+                let reloads = registry.counters(
+                    "config_reloads_total",
+                    "Configurations that were loaded while serving.",
+                    &["result"],
+                )?;
+                zeros::create(&reloads, &[&["success", "failure"]]);
+                reloads
+            },
+            restart_pending: registry.gauge(
+                "config_restart_pending",
+                "Changed settings of the configuration in force that take effect only after a restart.",
             )?,
             last_reload: registry
                 .gauge("config_last_reload_successful", "1 if the last configuration load succeeded.")?,
@@ -175,15 +187,12 @@ impl Metrics {
     /// Records the configuration in force: its hash, its labels, and its parts, whose states are shown. Series of names that
     /// are not among `labels` are pruned from now on.
     pub fn config_in_force(&self, hash: &str, labels: Arc<Labels>, parts: Arc<dyn StateSource>) {
-        for (label, table) in [
-            ("endpoint", &labels.endpoints),
-            ("route", &labels.routes),
-            ("credential", &labels.credentials),
-            ("caller", &labels.callers),
-        ] {
+        for (label, table) in labels.tables() {
             let shared = i64::try_from(table.shared()).unwrap_or(i64::MAX);
             self.labels_over_limit.with_label_values(&[label]).set(shared);
         }
+        zeros::create_shared(&self.shared, &labels, &*parts);
+        self.token.create_series(&labels);
         self.registry.labels().store(Some(labels));
         *self.parts.lock().unwrap_or_else(PoisonError::into_inner) = Some(parts);
         self.last_reload.set(1);
@@ -202,6 +211,11 @@ impl Metrics {
     /// Sets how many CA files cannot be used.
     pub fn ca_files_refused(&self, files: usize) {
         self.ca_files_refused.set(i64::try_from(files).unwrap_or(i64::MAX));
+    }
+
+    /// Records how many changed settings take effect only after a restart.
+    pub fn restart_pending(&self, settings: usize) {
+        self.restart_pending.set(i64::try_from(settings).unwrap_or(i64::MAX));
     }
 
     /// Registers a worker. It must call [`WorkerMetrics::flush`] for each request that it receives.
@@ -291,7 +305,7 @@ mod tests {
     #[test]
     fn every_metric_with_a_label_that_may_be_shared_says_how_it_is_combined() {
         let described = Metrics::new().unwrap().registry.described();
-        let may_be_shared = |label: &String| ["endpoint", "route", "credential", "caller"].contains(&label.as_str());
+        let may_be_shared = |label: &String| Labels::new(0, 0, 0, 0).tables().iter().any(|(name, _)| name == label);
         let mut found: Vec<&str> = described
             .iter()
             .filter(|(_, labels)| labels.iter().any(may_be_shared))
@@ -316,6 +330,8 @@ mod tests {
         fn tokens(&self, _visit: &mut dyn FnMut(&str, Option<TokenTimes>)) {}
 
         fn proofs(&self, _visit: &mut dyn FnMut(&str, ProofExpiries)) {}
+
+        fn fan_outs(&self, _visit: &mut dyn FnMut(&str)) {}
     }
 
     /// The time depends on the machine, so it is printed: `cargo test --lib scrape_of_ten -- --ignored --nocapture`.
@@ -336,8 +352,8 @@ mod tests {
             let _connections = worker.connections(endpoint);
             worker.upstream_connected(endpoint, true);
             for operation in 0..3 {
-                let (code, duration) = (202, Duration::from_millis(3));
-                worker.upstream_responded(&UpstreamResponse { endpoint, operation, code, duration });
+                let (code, duration, delivered) = (202, Duration::from_millis(3), Some(2049));
+                worker.upstream_responded(&UpstreamResponse { endpoint, operation, code, duration, delivered });
                 let request = CompletedRequest {
                     route: Some(route),
                     operation: Some(operation),

@@ -77,10 +77,10 @@ impl MetricRegistry {
         Arc::clone(&self.labels)
     }
 
-    /// Registers metrics of the process: memory, descriptors, threads and CPU time. Linux only.
+    /// Registers the metrics of the process. Linux only.
     pub(super) fn process(&mut self) -> prometheus::Result<()> {
         #[cfg(target_os = "linux")]
-        self.registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+        self.registry.register(Box::new(super::process::ProcessMetrics::new()))?;
         Ok(())
     }
 

@@ -23,6 +23,7 @@ pub(super) struct SharedMetrics {
     pub(super) upstream_requests: IntCounterVec,
     pub(super) upstream_duration: HistogramVec,
     pub(super) upstream_errors: IntCounterVec,
+    pub(super) message_units: IntCounterVec,
     pub(super) upstream_connections: IntGaugeVec,
     pub(super) upstream_connects: IntCounterVec,
     pub(super) upstream_closed: IntCounterVec,
@@ -100,6 +101,12 @@ impl SharedMetrics {
                 "upstream_errors_total",
                 "Attempts that failed before or during the response.",
                 &["endpoint", "reason"],
+            )?,
+            message_units: registry.counters(
+                "message_units_total",
+                "Message units of the calls that deliver something to clients and that the endpoint accepted: steps of 2 KiB of \
+                 what was sent, at least one for each call. Azure counts them once for each recipient.",
+                &["endpoint"],
             )?,
             upstream_connections: registry.gauges(
                 "upstream_connections",

@@ -28,6 +28,9 @@ pub trait StateSource: fmt::Debug + Send + Sync {
     /// Calls `visit` with the name of each credential whose certificate or assertion file was read, and with when they expire. The
     /// name may be repeated.
     fn proofs(&self, visit: &mut dyn FnMut(&str, ProofExpiries));
+
+    /// Calls `visit` with the name of each route that delivers calls to several endpoints.
+    fn fan_outs(&self, visit: &mut dyn FnMut(&str));
 }
 
 /// When a token was obtained and when it expires, if ever.

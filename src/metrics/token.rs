@@ -5,9 +5,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus::{GaugeVec, HistogramVec, IntCounter, IntCounterVec, IntGauge};
 
+use super::label_table::Labels;
 use super::labels::{TokenErrorReason, TokenOutcome, TokenStage};
 use super::registry::{LabelsInForce, MetricRegistry};
 use super::states::{ProofExpiries, StateSource};
+use super::zeros;
 
 const TOKEN_REQUEST_BUCKETS: [f64; 9] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
@@ -96,12 +98,21 @@ impl TokenMetrics {
             queued: registry
                 .gauge("token_requests_queued", "Token requests that wait for others, because of tokens.max_requests.")?,
             slow: registry.counter("token_requests_slow_total", "Token requests that ran for longer than 2 s.")?,
-            throttled: registry.counters(
-                "token_throttled_total",
-                "Pauses of the token requests of a tenant or an app, because Entra throttles it.",
-                &["party"],
-            )?,
+            throttled: {
+                let throttled = registry.counters(
+                    "token_throttled_total",
+                    "Pauses of the token requests of a tenant or an app, because Entra throttles it.",
+                    &["party"],
+                )?;
+                zeros::create(&throttled, &[&["tenant", "app"]]);
+                throttled
+            },
         })
+    }
+
+    /// Creates the series of the configured credentials.
+    pub(super) fn create_series(&self, labels: &Labels) {
+        zeros::create_token(&self.requests, &self.errors, labels);
     }
 
     /// Counts a token request that ended.
@@ -224,6 +235,8 @@ mod tests {
         fn proofs(&self, visit: &mut dyn FnMut(&str, ProofExpiries)) {
             self.0.iter().for_each(|(name, expiries)| visit(name, *expiries));
         }
+
+        fn fan_outs(&self, _visit: &mut dyn FnMut(&str)) {}
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 
-use prometheus::local::LocalHistogram;
+use prometheus::local::{LocalHistogram, LocalIntCounter};
 
 use super::connections::ConnectionGauge;
 use super::label_table::Label;
@@ -15,6 +15,11 @@ use super::labels::{
 };
 use super::local::{ByLabel, CodeCounters, GaugeShare};
 use super::{Metrics, SharedMetrics};
+
+/// The step in which Azure counts the size of a message, in bytes.
+///
+/// Source: "Messages and connections in Azure SignalR Service", message count.
+const MESSAGE_UNIT: u64 = 2048;
 
 /// What is recorded of a request when its response has ended.
 #[derive(Clone, Copy, Debug, Default)]
@@ -59,6 +64,8 @@ pub struct UpstreamResponse<'a> {
     pub code: u16,
     /// The time from sending the request to the head of the response.
     pub duration: Duration,
+    /// The bytes that were sent, if the call delivers something to clients and the endpoint accepted it.
+    pub delivered: Option<u64>,
 }
 
 /// The counts of one worker, under all configurations. Dropping it flushes them.
@@ -90,6 +97,7 @@ pub struct WorkerMetrics {
 struct EndpointCounts {
     responses: CodeCounters,
     duration: Option<LocalHistogram>,
+    message_units: LocalIntCounter,
     connections: ConnectionGauge,
     /// The least of the retry budgets since the last flush.
     retry_budget: f64,
@@ -166,13 +174,16 @@ impl WorkerMetrics {
 
     /// Records a response of an endpoint.
     pub fn upstream_responded(&self, response: &UpstreamResponse<'_>) {
-        let UpstreamResponse { endpoint, operation, code, duration } = *response;
+        let UpstreamResponse { endpoint, operation, code, duration, delivered } = *response;
         let names = [endpoint.name(), self.operation(operation)];
         self.with_endpoint(endpoint, |counts| {
             counts.responses.count(operation, code, &self.shared.upstream_requests, names);
             let shared = &self.shared.upstream_duration;
             let histogram = counts.duration.get_or_insert_with(|| shared.with_label_values(&[endpoint.name()]).local());
             histogram.observe(duration.as_secs_f64());
+            if let Some(bytes) = delivered {
+                counts.message_units.inc_by(bytes.div_ceil(MESSAGE_UNIT).max(1));
+            }
         });
     }
 
@@ -293,6 +304,7 @@ impl WorkerMetrics {
         let mut budgets = self.shared.retry_budgets.lock();
         self.endpoints.for_each(|label, counts| {
             counts.responses.flush();
+            counts.message_units.flush();
             counts.duration.iter().for_each(LocalHistogram::flush);
             counts.connections.flush();
             budgets.add(label, std::mem::replace(&mut counts.retry_budget, 1.0));
@@ -307,6 +319,7 @@ impl WorkerMetrics {
             EndpointCounts {
                 responses: CodeCounters::default(),
                 duration: None,
+                message_units: self.shared.message_units.with_label_values(&[label.name()]).local(),
                 connections: ConnectionGauge::new(gauge(ConnectionState::Active), gauge(ConnectionState::Idle)),
                 retry_budget: 1.0,
             }

@@ -1,7 +1,6 @@
 //! Checks the README, the guide and the other pages against the program.
 
 mod pages;
-mod reference;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -116,11 +115,10 @@ fn every_configuration_of_the_pages_is_valid() {
 
 /// Returns the commands of the program in the `sh` blocks and code spans of a page, without the program's name.
 fn commands(page: &Page) -> BTreeSet<String> {
-    let blocks = page.blocks_in(&["sh", "console", "yaml"]);
+    let blocks = page.blocks_in(&["sh", "yaml"]);
     let lines = blocks.iter().flat_map(|block| block.text.lines());
     let spans = page.text.split('`').skip(1).step_by(2).filter(|span| !span.contains('\n'));
-    let commands =
-        lines.chain(spans).filter_map(|line| line.trim().trim_start_matches("$ ").strip_prefix("signalr-gateway "));
+    let commands = lines.chain(spans).filter_map(|line| line.trim().strip_prefix("signalr-gateway "));
     commands.map(str::to_owned).collect()
 }
 
@@ -131,7 +129,7 @@ async fn every_command_of_the_pages_has_the_options_that_they_name() {
         for command in commands(&page) {
             let mut words = command.split_whitespace();
             let name = words.next().unwrap();
-            if name.starts_with('-') || name == "COMMAND" {
+            if name.starts_with('-') {
                 continue;
             }
             let help = run(&[name, "--help"]).await;

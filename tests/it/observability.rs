@@ -40,6 +40,63 @@ async fn metrics_have_the_names_that_dashboards_rely_on() {
 }
 
 #[tokio::test]
+async fn error_counters_exist_before_the_first_error() {
+    let both = "[[routes]]\nname = \"both\"\npick = \"all\"\nendpoints = [\"east\", \"west\"]\n";
+    let harness = Harness::start(|options| _ = options.append_toml(both)).await;
+    let text = harness.admin("/metrics").await.text();
+    for series in [
+        "rejected_total{reason=\"internal\"}",
+        "upstream_errors_total{endpoint=\"west\",reason=\"dns\"}",
+        "upstream_connects_total{endpoint=\"west\",result=\"error\"}",
+        "upstream_unauthorized_total{action=\"kept\",code=\"403\",endpoint=\"east\"}",
+        "retries_total{endpoint=\"east\",outcome=\"budget\"}",
+        "endpoint_queue_total{endpoint=\"east\",outcome=\"full\"}",
+        "listener_queue_total{listener=\"default\",outcome=\"timed_out\"}",
+        "fanout_partial_total{route=\"both\"}",
+        "fanout_legs_total{outcome=\"no_answer\",route=\"both\"}",
+        "token_errors_total{credential=\"west\",reason=\"network\"}",
+        "token_requests_total{credential=\"west\",result=\"permanent\",stage=\"assertion\"}",
+        "token_throttled_total{party=\"app\"}",
+        "config_reloads_total{result=\"failure\"}",
+        "connections_closed_total{reason=\"unread\"}",
+        "idempotency_store_errors_total{operation=\"claim\"}",
+        "message_units_total{endpoint=\"east\"}",
+    ] {
+        let line = format!("signalr_gateway_{series} 0");
+        assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
+    }
+    // A route to one endpoint at a time has no fan-out.
+    let harness = Harness::start(|_| {}).await;
+    assert!(!harness.admin("/metrics").await.text().contains("fanout_partial_total{"));
+}
+
+#[tokio::test]
+async fn message_units_are_steps_of_two_kib_of_what_an_endpoint_has_accepted() {
+    let harness = Harness::start(|options| {
+        options.append_toml(
+            "[[routes]]\nname = \"both\"\npick = \"all\"\nendpoints = [\"east\", \"west\"]\nmatch = { hub = \"all\" }\n\
+             [[routes]]\nname = \"one\"\nendpoints = [\"east\"]\n",
+        );
+    })
+    .await;
+    let mut caller = harness.caller().await;
+    let body = |bytes: usize| format!("{{\"target\":\"{}\"}}", "x".repeat(bytes - "{\"target\":\"\"}".len()));
+    let mut send = async |hub: &str, bytes: usize| {
+        let target = format!("/api/hubs/{hub}/:send?api-version=2024-12-01");
+        caller.post(&target, "application/json", body(bytes)).await.status.as_u16()
+    };
+    // 1 and 2 to one endpoint, 3 to each of both.
+    assert_eq!([send("chat", 2048).await, send("chat", 2049).await, send("all", 6000).await], [202; 3]);
+    // What is refused or not a message does not count.
+    harness.endpoint("east").server.faults().set(Fault::times(1, FaultKind::status(400)));
+    assert_eq!(send("chat", 5000).await, 400);
+    harness.call("HEAD", "/api/hubs/chat/groups/none?api-version=2024-12-01").await.assert_status(404);
+    let metrics = harness.metrics().await;
+    assert_counted(&metrics, "message_units_total", &[("endpoint", "east")], 6);
+    assert_counted(&metrics, "message_units_total", &[("endpoint", "west")], 3);
+}
+
+#[tokio::test]
 async fn counts_requests_by_outcome() {
     let harness = Harness::start(|_| {}).await;
     let mut caller = harness.caller().await;

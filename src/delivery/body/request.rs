@@ -183,6 +183,15 @@ impl RequestBody {
         self.stream().map_or(0, |stream| stream.borrow().received)
     }
 
+    /// Returns the number of bytes that an endpoint which has read the whole body got.
+    pub(in crate::delivery) fn sent(&self) -> u64 {
+        match &self.source {
+            Source::Empty | Source::Whole(None) => 0,
+            Source::Whole(Some(bytes)) => bytes.len() as u64,
+            Source::Streamed(stream) => stream.borrow().received,
+        }
+    }
+
     /// Checks that the body can be sent from its first byte.
     ///
     /// # Errors
