@@ -191,6 +191,15 @@ mod tests {
     }
 
     #[test]
+    fn every_alert_is_tested() {
+        let tests = std::fs::read_to_string(in_config("prometheus/alerts_test.yaml")).unwrap();
+        // An alert that fires has its own line, one that does not is in braces.
+        let fires = |name: &str| tests.lines().any(|line| line.trim().strip_prefix("alertname: ") == Some(name));
+        let untested: Vec<String> = alerts().into_iter().map(|(name, _)| name).filter(|name| !fires(name)).collect();
+        assert!(untested.is_empty(), "{untested:?} never fire in alerts_test.yaml");
+    }
+
+    #[test]
     fn url_of_a_section_names_its_page_and_a_stable_anchor() {
         let url = Section::Error(ErrorKind::EndpointUnavailable).to_string();
         assert_eq!(url, format!("{GUIDE}/runbook-errors.md#error-endpoint-unavailable"));

@@ -12,6 +12,7 @@ mod forward_proxy;
 mod haproxy;
 mod nginx;
 mod openssl;
+mod prometheus;
 mod redis;
 mod rolling_restart;
 mod server;
