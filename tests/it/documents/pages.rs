@@ -44,7 +44,7 @@ impl Page {
                     is_open = true;
                 }
                 Some(_) => is_open = false,
-                None if is_open => blocks.last_mut().unwrap().text.push_str(&format!("{line}\n")),
+                None if is_open => blocks.last_mut().unwrap().text.extend([line, "\n"]),
                 None => {}
             }
         }
