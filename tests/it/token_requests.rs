@@ -1,6 +1,7 @@
 //! The token requests of many tenants: how many run at once, which assertions they share, and what a tenant that hangs or is
 //! throttled means for the others.
 
+use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -184,9 +185,11 @@ async fn doctor_asks_the_metadata_service_once_for_all_tenants_of_an_app() {
     );
     for tenant in 0..TENANTS {
         let domain = domain(tenant);
-        config += &format!(
-            "[endpoints.t{tenant}]\nurl = \"http://127.0.0.1:1\"\ncredential = \"saas\"\ntenant = \"{domain}\"\n"
-        );
+        writeln!(
+            config,
+            "[endpoints.t{tenant}]\nurl = \"http://127.0.0.1:1\"\ncredential = \"saas\"\ntenant = \"{domain}\""
+        )
+        .unwrap();
     }
     let path = fleet.path("gateway.toml");
     std::fs::write(&path, config).unwrap();
