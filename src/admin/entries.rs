@@ -2,7 +2,9 @@
 
 use serde::Serialize;
 
+use super::calls::{CallsView, TimesView, per_second};
 use super::failure::FailureView;
+use super::figures::{LAST_MINUTE, Recent};
 use super::time::seconds;
 use crate::credential::{BearerSource, CredentialSettings, CredentialState};
 use crate::endpoint::{DisabledEndpoint, Endpoint, EndpointRole, ProbeRecord};
@@ -42,6 +44,12 @@ pub struct EndpointStatus {
     pub state: &'static str,
     /// Since when it has this state.
     pub since: u64,
+    /// Its calls in the last minute; none if there were none. Endpoints with the same metric label have the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_minute: Option<CallsView>,
+    /// The points of its chart, the latest last.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub series: Vec<TimesView>,
     /// Until when it asked not to be called, if it did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cool_down_until: Option<u64>,
@@ -122,6 +130,10 @@ pub struct RouteView {
     pub named_by: Option<String>,
     /// The endpoints, in configured order. Empty if calls may name any.
     pub endpoints: Vec<String>,
+    /// Its calls per second in the last minute.
+    pub calls_per_second: f64,
+    /// Its calls in the last ten minutes.
+    pub recent_calls: u64,
 }
 
 /// A listener on `/status`.
@@ -187,6 +199,7 @@ impl EndpointStatus {
         endpoint: &Endpoint,
         state: &'static str,
         (credential, source): (&CredentialSettings, &dyn BearerSource),
+        (recent, has_series): (&Recent, bool),
     ) -> Self {
         let (settings, health) = (endpoint.settings(), endpoint.health());
         let happened = health.what_happened();
@@ -211,6 +224,14 @@ impl EndpointStatus {
             available: health.is_closed(),
             state,
             since: seconds(since.unwrap_or(happened.circuit_since)),
+            last_minute: recent
+                .endpoint(endpoint.label().name(), LAST_MINUTE)
+                .map(|(calls, seconds)| CallsView::of(&calls, seconds)),
+            series: if has_series {
+                recent.endpoint_points(endpoint.label().name()).iter().map(TimesView::of).collect()
+            } else {
+                Vec::new()
+            },
             cool_down_until: health.state().cool_down.map(seconds),
             last_failure: happened.last_failure.map(|failure| FailureView::of_endpoint(&failure, credential, settings)),
             last_probe: happened.last_probe.map(ProbeView::from),
@@ -259,8 +280,12 @@ impl DisabledView {
 }
 
 impl RouteView {
-    pub(super) fn of(route: &RouteSettings) -> Self {
+    /// Makes the entry of a route whose metrics have this label.
+    pub(super) fn of(route: &RouteSettings, label: &str, recent: &Recent) -> Self {
+        let (calls, seconds) = recent.route(label, LAST_MINUTE);
         Self {
+            calls_per_second: per_second(calls, seconds),
+            recent_calls: recent.route(label, usize::MAX).0,
             name: route.name.to_string(),
             pick: route.pick.as_str(),
             named_by: route.named_by_text(),

@@ -7,7 +7,8 @@ use serde::Serialize;
 use super::time::seconds;
 use crate::credential::{CredentialSettings, FailedAcquisition, Remedy, in_one_line, remedy};
 use crate::diagnosis::{self, BrokenStep, Remediation};
-use crate::endpoint::{EndpointFailure, EndpointSettings};
+use crate::endpoint::{EndpointFailure, EndpointSettings, FailureKind};
+use crate::runbook::{EndpointRefusal, Section};
 
 /// A failure on `/status`.
 #[derive(Clone, Debug, Serialize)]
@@ -33,6 +34,9 @@ pub struct FailureView {
     /// How long a change takes to come into effect, if that is not immediate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub delay: Option<&'static str>,
+    /// The section of the runbook.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub runbook: Option<String>,
 }
 
 /// One action against a failure.
@@ -56,6 +60,7 @@ impl FailureView {
         let fact = broken.codes.iter().find_map(|code| remedy(*code)).map(|remedy| remedy.fact.to_owned());
         Self {
             kind: failed.cause.reason().label(),
+            runbook: Some(Section::Token(failed.cause.reason()).to_string()),
             fact: fact.unwrap_or_else(|| broken.step.title().to_owned() + " fails"),
             error: in_one_line(&*failed.cause),
             ..Self::of(failed.at, broken)
@@ -71,7 +76,12 @@ impl FailureView {
         let kind = failure.cause.kind();
         let status = kind.status().map(|status| status.as_u16());
         let view = Self::of(failure.at, diagnosis::explain_endpoint(failure, credential, endpoint));
-        Self { kind: kind.label(), status, fact: view.error.clone(), ..view }
+        let section = match kind {
+            FailureKind::Transport(reason) => Some(Section::Endpoint(reason)),
+            FailureKind::Response(status) => EndpointRefusal::of(status.as_u16()).map(Section::Refusal),
+        };
+        let runbook = section.map(|section| section.to_string());
+        Self { kind: kind.label(), status, fact: view.error.clone(), runbook, ..view }
     }
 
     /// Explains that an endpoint refuses `access_key` for want of a role, since then.
@@ -82,12 +92,8 @@ impl FailureView {
         endpoint: &EndpointSettings,
     ) -> Self {
         let view = Self::of(since, diagnosis::explain_refused_access_key(meaning, credential, endpoint));
-        Self { kind: "response", status: Some(403), ..view }
-    }
-
-    /// Returns what to do first: what Entra's code calls for, or else the first action.
-    pub(super) fn first_action(&self) -> Option<&str> {
-        self.remediation.iter().map(|action| action.note.as_str()).find(|note| !note.is_empty())
+        let runbook = Some(Section::Refusal(EndpointRefusal::Forbidden).to_string());
+        Self { kind: "response", status: Some(403), runbook, ..view }
     }
 
     fn of(at: SystemTime, broken: BrokenStep) -> Self {
@@ -104,6 +110,7 @@ impl FailureView {
             explanation: broken.step.title(),
             remediation: actions.map(|Remediation { note, command }| RemediationView { note, command }).collect(),
             delay: broken.delay,
+            runbook: None,
         }
     }
 }

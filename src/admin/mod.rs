@@ -8,17 +8,20 @@
 //! | `/status` | JSON: configuration, counts, and a page of endpoints, credentials and routes, those with problems first |
 //! | `/` | the status as an HTML page |
 //!
-//! `/status` and `/` take `page` (from 1, a hundred entries each), `name` (a part of the name, of the credential or tenant of an
-//! endpoint, or of an endpoint of a route) and `state` (`broken`, or one of the states that the entries have).
+//! `/status` and `/` take `page` (from 1; a hundred entries of each kind, on `/` twenty), `name` (a part of the name, of the credential or tenant of an
+//! endpoint, or of an endpoint of a route) and `state` (`broken`, or one of the states that the entries have). With `series=true`, `/status` has the points of the charts as well.
 //!
 //! The listener is read-only. It rejects requests of browser pages, as callers' listeners do. `/livez` and `/readyz` contain
 //! nothing confidential and accept any `Host`, so that probes need no configuration. With `tls` and `client_ca`, everything else
 //! needs a certificate, and with `client_auth = "optional"` these two need none. The listener runs on the control runtime, so
 //! it and the workers do not delay each other.
 
+mod calls;
 mod entries;
 mod failure;
+mod figures;
 mod page;
+mod quantile;
 mod query;
 mod status;
 mod time;
@@ -33,7 +36,10 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
-use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST, ORIGIN, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS};
+use http::header::{
+    ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, ORIGIN, REFERRER_POLICY,
+    X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -50,8 +56,10 @@ use tower_http::compression::CompressionLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
 use tower_http::timeout::TimeoutLayer;
 
+pub use calls::{CallsView, PointView, TimesView, TrafficView};
 pub use entries::{CredentialView, DisabledView, EndpointStatus, ListenerView, ProbeView, RouteView, StoreView};
 pub use failure::{FailureView, RemediationView};
+use figures::Figures;
 use query::Query;
 pub use status::{Counts, LabelCounts, PageView, Status, View};
 pub use verdict::VerdictView;
@@ -99,6 +107,7 @@ pub struct Admin {
     /// Whether it was ready once. It then is until it stops: an outage of Entra must not take all replicas out of service.
     was_ready: AtomicBool,
     draining: AtomicBool,
+    figures: Figures,
 }
 
 impl Admin {
@@ -111,6 +120,7 @@ impl Admin {
             rejection: ArcSwapOption::empty(),
             was_ready: AtomicBool::new(false),
             draining: AtomicBool::new(false),
+            figures: Figures::default(),
         })
     }
 
@@ -149,6 +159,9 @@ impl Admin {
         http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(MAX_HEAD);
         let open = TowerToHyperService::new(Arc::clone(&self).service(Access::Full));
         let probes_only = TowerToHyperService::new(Arc::clone(&self).service(Access::Probes));
+        let mut sampling = JoinSet::new();
+        let admin = Arc::clone(&self);
+        sampling.spawn(async move { admin.figures.keep_sampling(&admin.metrics).await });
         let mut connections = JoinSet::new();
         let mut oldest_first = VecDeque::new();
         loop {
@@ -250,7 +263,7 @@ impl Admin {
             "/livez" => text(StatusCode::OK, "ok\n"),
             "/readyz" => self.ready(),
             "/metrics" => self.metrics(request.headers().get(ACCEPT)).await,
-            path @ ("/status" | "/") => match Query::parse(request.uri().query()) {
+            path @ ("/status" | "/") => match Query::parse(request.uri().query(), path == "/") {
                 Ok(query) => self.status(query, path == "/").await,
                 Err(problem) => text(StatusCode::BAD_REQUEST, &format!("{problem}\n")),
             },
@@ -320,11 +333,14 @@ impl Admin {
     /// the control runtime also obtains tokens.
     async fn status(&self, query: Query, as_page: bool) -> Response<Full<Bytes>> {
         let (view, rejection) = (self.view.load_full(), self.rejection.load_full());
-        let (ready, draining) = (self.is_ready(), self.is_draining());
+        let (ready, draining, recent) = (self.is_ready(), self.is_draining(), self.figures.recent());
         let response = tokio::task::spawn_blocking(move || {
-            let status = view.status(ready, draining, rejection.as_deref(), &query);
+            let status = view.status((ready, draining), rejection.as_deref(), &query, &recent);
             if as_page {
-                return Ok(response(StatusCode::OK, "text/html; charset=utf-8", page::render(&status, &query)));
+                let mut page = response(StatusCode::OK, "text/html; charset=utf-8", page::render(&status, &query));
+                page.headers_mut().insert(CONTENT_SECURITY_POLICY, page::policy());
+                page.headers_mut().insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+                return Ok(page);
             }
             let json = serde_json::to_vec_pretty(&status).map_err(|err| err.to_string())?;
             Ok(response(StatusCode::OK, "application/json", json))

@@ -1,7 +1,9 @@
 //! The query of `/status` and `/`: which page of which entries.
 
-/// The number of entries of each kind on a page.
-pub(super) const PAGE_SIZE: usize = 100;
+/// The number of entries of each kind on a page of `/status`.
+const JSON_SIZE: usize = 100;
+/// The number of entries of each kind on a page of `/`, which shows each with a chart.
+const HTML_SIZE: usize = 20;
 
 /// The states of endpoints on `/status`.
 pub(super) const ENDPOINT_STATES: [&str; 5] = ["ok", "circuit_open", "no_token", "unauthorized", "disabled"];
@@ -19,6 +21,10 @@ pub(super) struct Query {
     pub(super) name: String,
     /// A state, or [`BROKEN`].
     pub(super) state: Option<String>,
+    /// The number of entries of each kind on a page.
+    pub(super) size: usize,
+    /// Whether the points of the charts are asked for.
+    pub(super) has_series: bool,
 }
 
 impl Query {
@@ -26,14 +32,16 @@ impl Query {
     ///
     /// # Errors
     /// What is wrong, in a line.
-    pub(super) fn parse(query: Option<&str>) -> Result<Self, String> {
-        let mut parsed = Self { page: 1, name: String::new(), state: None };
+    pub(super) fn parse(query: Option<&str>, is_html: bool) -> Result<Self, String> {
+        let size = if is_html { HTML_SIZE } else { JSON_SIZE };
+        let mut parsed = Self { page: 1, name: String::new(), state: None, size, has_series: is_html };
         for (key, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
             match &*key {
                 "page" => {
                     let page = value.parse().ok().filter(|page| *page > 0);
                     parsed.page = page.ok_or_else(|| format!("`page` is `{value}`, must be a number from 1"))?;
                 }
+                "series" => parsed.has_series |= value == "true",
                 "name" => parsed.name = value.trim().to_lowercase(),
                 "state" if value.is_empty() => {}
                 "state" if Self::states().any(|state| state == value) => parsed.state = Some(value.into_owned()),
@@ -68,7 +76,7 @@ impl Query {
 
     /// Returns the entries of the page.
     pub(super) fn page_of<'a, T>(&self, entries: &'a [T]) -> impl Iterator<Item = &'a T> {
-        entries.iter().skip((self.page - 1).saturating_mul(PAGE_SIZE)).take(PAGE_SIZE)
+        entries.iter().skip((self.page - 1).saturating_mul(self.size)).take(self.size)
     }
 }
 
@@ -78,13 +86,19 @@ mod tests {
 
     #[test]
     fn parses_pages_names_and_states_and_refuses_others() {
-        let all = Query { page: 1, name: String::new(), state: None };
-        assert_eq!(Query::parse(None), Ok(all.clone()));
-        assert_eq!(Query::parse(Some("state=&name=&x=y")), Ok(all));
-        let some = Query { page: 3, name: "con toso".to_owned(), state: Some("broken".to_owned()) };
-        assert_eq!(Query::parse(Some("page=3&name=Con+toso&state=broken")), Ok(some));
+        let all = Query { page: 1, name: String::new(), state: None, size: JSON_SIZE, has_series: false };
+        assert_eq!(Query::parse(None, false), Ok(all.clone()));
+        assert_eq!(Query::parse(Some("state=&name=&x=y"), false), Ok(all));
+        let some = Query {
+            page: 3,
+            name: "con toso".to_owned(),
+            state: Some("broken".to_owned()),
+            size: JSON_SIZE,
+            has_series: true,
+        };
+        assert_eq!(Query::parse(Some("page=3&name=Con+toso&state=broken&series=true"), false), Ok(some));
         for wrong in ["page=0", "page=x", "page=-1", "state=brokn"] {
-            assert!(Query::parse(Some(wrong)).is_err(), "{wrong}");
+            assert!(Query::parse(Some(wrong), false).is_err(), "{wrong}");
         }
     }
 }

@@ -7,10 +7,12 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 
+use super::calls::TrafficView;
 use super::entries::{
     CredentialView, DisabledView, EndpointStatus, ListenerView, RouteView, StoreView, credential_state, endpoint_state,
 };
-use super::query::{BROKEN, CREDENTIAL_STATES, ENDPOINT_STATES, PAGE_SIZE, Query};
+use super::figures::Recent;
+use super::query::{BROKEN, CREDENTIAL_STATES, ENDPOINT_STATES, Query};
 use super::time::seconds;
 use super::verdict::{Situation, VerdictView};
 use crate::credential::{BearerSource, CredentialId, CredentialSettings, CredentialState, Readiness};
@@ -69,6 +71,8 @@ pub struct Status {
     pub ready: bool,
     /// Whether the gateway is stopping.
     pub draining: bool,
+    /// Calls in the last ten minutes.
+    pub traffic: TrafficView,
     /// The listeners.
     pub listeners: Vec<ListenerView>,
     /// Why the last configuration was rejected, if it was. The previous one is then in force.
@@ -138,7 +142,13 @@ pub struct LabelCounts {
 impl View {
     /// Returns the entries that `query` asks for, those with problems first. Reads the states of all endpoints and
     /// credentials, and makes entries for those on the page only.
-    pub(super) fn status(&self, ready: bool, draining: bool, refused_reload: Option<&String>, query: &Query) -> Status {
+    pub(super) fn status(
+        &self,
+        (ready, draining): (bool, bool),
+        refused_reload: Option<&String>,
+        query: &Query,
+        recent: &Recent,
+    ) -> Status {
         let mut states = HashMap::with_capacity(self.credentials.len());
         for (settings, source) in &self.credentials {
             states.insert(&settings.id, (settings, source, source.current_state()));
@@ -159,7 +169,7 @@ impl View {
             user_of.entry(id).or_insert(endpoint);
             let (state, is_broken) = endpoint_state(endpoint, *credential);
             add(&mut counts.endpoints, state, is_broken);
-            let entry = || EndpointStatus::of(endpoint, state, (settings, &***source));
+            let entry = || EndpointStatus::of(endpoint, state, (settings, &***source), (recent, false));
             situation.add_endpoint(is_broken, endpoint.name().as_str(), entry);
             let CredentialId { name, tenant } = id;
             let names = [endpoint.name().as_str(), name.as_str()].into_iter().chain(tenant.as_deref());
@@ -201,8 +211,8 @@ impl View {
         let longest = endpoints.len().max(disabled.len()).max(credentials.len()).max(routes.len());
         let page = PageView {
             number: query.page,
-            of: longest.div_ceil(PAGE_SIZE).max(1),
-            size: PAGE_SIZE,
+            of: longest.div_ceil(query.size).max(1),
+            size: query.size,
             endpoints: endpoints.len(),
             credentials: credentials.len(),
             routes: routes.len(),
@@ -215,7 +225,7 @@ impl View {
         let idempotency_store: Option<StoreView> = self.idempotency_store.as_ref().map(|store| store.status().into());
         situation.counts = (counts.endpoints.get("total").copied(), counts.credentials.get("total").copied());
         situation.process(ready, draining, refused_reload, &self.after_restart);
-        situation.others(&listeners, idempotency_store.as_ref());
+        situation.others(&listeners, &self.refused_ca_files, idempotency_store.as_ref());
         Status {
             verdict: situation.verdict(&self.routes),
             version: env!("CARGO_PKG_VERSION"),
@@ -224,6 +234,7 @@ impl View {
             started: seconds(self.started),
             ready: ready && !draining,
             draining,
+            traffic: TrafficView::of(recent, query.has_series),
             listeners,
             refused_reload: refused_reload.cloned(),
             refused_ca_files: self.refused_ca_files.clone(),
@@ -239,7 +250,7 @@ impl View {
             endpoints: query
                 .page_of(&endpoints)
                 .map(|(_, state, endpoint, settings, source)| {
-                    EndpointStatus::of(endpoint, state, (settings, &***source))
+                    EndpointStatus::of(endpoint, state, (settings, &***source), (recent, query.has_series))
                 })
                 .collect(),
             disabled_endpoints: query.page_of(&disabled).map(|endpoint| DisabledView::of(endpoint)).collect(),
@@ -247,7 +258,10 @@ impl View {
                 .page_of(&credentials)
                 .map(|(_, settings, source, user)| CredentialView::of(settings, &***source, *user))
                 .collect(),
-            routes: query.page_of(&routes).map(|route| RouteView::of(route)).collect(),
+            routes: query
+                .page_of(&routes)
+                .map(|route| RouteView::of(route, route_labels.get(route.name.as_str()).name(), recent))
+                .collect(),
         }
     }
 }

@@ -20,6 +20,18 @@ pub(super) fn clock(at: u64, now: u64) -> String {
     if at / DAY == now / DAY { format!("{time} UTC") } else { format!("{date} {time} UTC") }
 }
 
+/// Formats a time of day with its seconds.
+pub(super) fn exact(at: u64) -> String {
+    let text = humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(at)).to_string();
+    text.split_once('T').map_or_else(|| text.clone(), |(_, time)| time.trim_end_matches('Z').to_owned())
+}
+
+/// Formats how long something lasts, by its two largest units.
+pub(super) fn lasting(seconds: u64) -> String {
+    let text = humantime::format_duration(Duration::from_secs(seconds)).to_string();
+    text.split(' ').take(2).collect::<Vec<_>>().join(" ")
+}
+
 /// The seconds of a day.
 const DAY: u64 = 24 * 60 * 60;
 
@@ -32,5 +44,6 @@ mod tests {
         let noon = 1_800_014_400;
         assert_eq!(clock(noon, noon + 60), "12:00 UTC");
         assert_eq!(clock(noon, noon + DAY), "2027-01-15 12:00 UTC");
+        assert_eq!((exact(noon + 61), lasting(90_061)), ("12:01:01".to_owned(), "1day 1h".to_owned()));
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::entries::{CredentialView, EndpointStatus, ListenerView, StoreView};
+use super::failure::FailureView;
 use super::time::{clock, now};
 use crate::credential::{CredentialId, CredentialState};
 use crate::route::RouteSettings;
@@ -99,8 +100,9 @@ impl<'a> Situation<'a> {
         self.after_restart = after_restart;
     }
 
-    /// Adds what the listeners and the idempotency store need.
-    pub(super) fn others(&mut self, listeners: &[ListenerView], store: Option<&StoreView>) {
+    /// Adds what the listeners, the CA files and the idempotency store need.
+    pub(super) fn others(&mut self, listeners: &[ListenerView], ca_files: &[String], store: Option<&StoreView>) {
+        self.others.extend(ca_files.first().map(|problem| format!("a CA file cannot be used: {}", shortened(problem))));
         if let Some(store) = store.filter(|store| store.state == "out") {
             let problem = store.problem.as_deref().map(|problem| format!(": {}", shortened(problem)));
             self.others.push(format!("the idempotency store is out{}", problem.unwrap_or_default()));
@@ -197,13 +199,24 @@ impl<'a> Situation<'a> {
     fn effect(&self, routes: &[Arc<RouteSettings>]) -> Option<String> {
         let broken: HashSet<&str> = self.broken_endpoints.iter().copied().collect();
         let since = clock(self.earliest?, now());
-        let is_broken = |route: &RouteSettings| {
-            !route.endpoints.is_empty() && route.endpoints.iter().all(|named| broken.contains(named.endpoint.as_str()))
+        let has_broken = |route: &RouteSettings, all: bool| {
+            let mut endpoints = route.endpoints.iter().map(|named| broken.contains(named.endpoint.as_str()));
+            !route.endpoints.is_empty()
+                && if all { endpoints.all(|broken| broken) } else { endpoints.any(|broken| broken) }
         };
+        let is_broken = |route: &RouteSettings| has_broken(route, true);
+        let is_partial = |route: &RouteSettings| route.pick.as_str() == "all" && has_broken(route, false);
+        let partial: Vec<&str> =
+            routes.iter().filter(|route| is_partial(route)).map(|route| route.name.as_str()).collect();
         let failing: Vec<&str> =
             routes.iter().filter(|route| is_broken(route)).map(|route| route.name.as_str()).collect();
         let endpoints = names(self.broken_endpoints.iter().map(|name| (*name).to_owned()), broken.len());
         let rest = match failing.len() {
+            0 if !partial.is_empty() => {
+                let s = if partial.len() == 1 { "" } else { "s" };
+                let names = names(partial.iter().map(|name| (*name).to_owned()), partial.len());
+                format!(", so calls of route{s} {names} reach the other endpoints only")
+            }
             0 if routes.iter().any(|route| !route.endpoints.is_empty()) => {
                 "; routes with another endpoint use that".to_owned()
             }
@@ -233,8 +246,10 @@ fn names(names: impl Iterator<Item = String>, count: usize) -> String {
     }
 }
 
-fn first_action(failure: Option<&super::failure::FailureView>) -> Option<String> {
-    failure.and_then(|failure| failure.first_action()).map(|action| format!("do this: {action}"))
+fn first_action(failure: Option<&FailureView>) -> Option<String> {
+    let action = failure?.remediation.iter().find(|action| !action.note.is_empty())?;
+    let command = action.command.as_ref().map(|command| format!(": `{command}`")).unwrap_or_default();
+    Some(format!("do this: {}{command}", action.note))
 }
 
 fn shortened(text: &str) -> String {

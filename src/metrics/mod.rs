@@ -23,6 +23,7 @@ mod process;
 mod prune;
 mod registry;
 mod retry_budgets;
+mod sample;
 mod shared;
 mod states;
 mod token;
@@ -50,6 +51,7 @@ use log::LogMetrics;
 pub use log::LostLine;
 pub use merge::{MERGES, Merge};
 pub use registry::MetricRegistry;
+pub use sample::{Distribution, EndpointSample, Responses, Sample};
 use shared::SharedMetrics;
 use states::StateGauges;
 pub use states::{EndpointState, ProofExpiries, StateSource, TokenTimes};
@@ -239,6 +241,18 @@ impl Metrics {
         // Encoding thousands of series takes milliseconds, and the control runtime also obtains tokens.
         let encoded = tokio::task::spawn_blocking(move || this.encode(format)).await;
         encoded.unwrap_or_else(|err| Err(prometheus::Error::Msg(format!("the encoder failed: {err}"))))
+    }
+
+    /// Returns what the status page shows as live figures, including what the workers have counted until now; `None` if it cannot
+    /// be read.
+    ///
+    /// # Cancel safety
+    /// Safe; counts that were flushed are kept.
+    pub async fn sample(self: &Arc<Self>) -> Option<Sample> {
+        let _one_at_a_time = self.scraping.lock().await;
+        self.flush_workers().await;
+        let this = Arc::clone(self);
+        tokio::task::spawn_blocking(move || Sample::of(&this.shared)).await.ok()
     }
 
     fn encode(&self, format: Exposition) -> prometheus::Result<Vec<u8>> {

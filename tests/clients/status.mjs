@@ -1,0 +1,238 @@
+// The gateway's status page in Chromium: healthy, and broken in six ways. Each test runs a gateway of its own against one
+// sandbox.
+
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import test, { after, before } from "node:test";
+import { close, open } from "./chromium.mjs";
+import { until } from "./support.mjs";
+
+const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+const WIDTHS = [390, 1280];
+// A folder for pictures of every state, for people to look at.
+const PICTURES = process.env.STATUS_PICTURES;
+const folder = mkdtempSync(join(tmpdir(), "status-"));
+const processes = new Set();
+let sandbox;
+
+// Runs the program until the test ends. Resolves to the content of its ready file.
+async function start(name, ...options) {
+  const ready = join(folder, `${name}.json`);
+  const program = spawn(process.env.SIGNALR_GATEWAY, [...options, "--ready-file", ready], { stdio: ["ignore", "ignore", "pipe"] });
+  processes.add(program);
+  let log = "";
+  program.stderr.on("data", (data) => { log += data; });
+  let content;
+  await until(() => {
+    assert.equal(program.exitCode, null, log);
+    try { content = JSON.parse(readFileSync(ready, "utf8")); } catch { return false; }
+    return true;
+  });
+  return { ...content, stop: () => { processes.delete(program); program.kill(); } };
+}
+
+before(async () => {
+  sandbox = await start("sandbox", "sandbox", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--files", join(folder, "files"));
+});
+after(async () => {
+  for (const program of processes) program.kill();
+  await close();
+  rmSync(folder, { recursive: true });
+});
+
+async function fault(server, body) {
+  const response = await fetch(`${sandbox.page}sandbox/faults?server=${server}`, {
+    method: body ? "POST" : "DELETE", headers: { "content-type": "application/json" }, body: body && JSON.stringify(body),
+  });
+  assert.ok(response.ok, await response.text());
+}
+
+// Runs a gateway whose circuits open at the first failure, while `use` looks at its page.
+async function withGateway(name, use, change = (config) => config) {
+  const config = join(folder, "files", `${name}.toml`);
+  const write = (text) => writeFileSync(config, text);
+  const text = readFileSync(sandbox.config, "utf8");
+  write(change(text));
+  const set = ["health.failures=1", "health.failure_ratio=0.0001", "health.pause=1h", "shutdown.delay=0s"].flatMap((one) => ["--set", one]);
+  const gateway = await start(name, "run", "--config", config, ...set, "--set", "admin.bind=127.0.0.1:0", "--set", "listeners.default.bind=127.0.0.1:0");
+  const admin = `http://${gateway.admin}/`;
+  const send = (hub = "chat") => fetch(`http://${gateway.listeners.default}/api/hubs/${hub}/:send?api-version=2024-12-01`, {
+    method: "POST", headers: { "content-type": "application/json" }, body: '{"target":"t","arguments":[]}',
+  });
+  const status = async () => (await fetch(`${admin}status`)).json();
+  try {
+    await use({ admin, send, status, write, text });
+  } finally {
+    gateway.stop();
+  }
+}
+
+// Opens the page in every width and colour scheme, and checks that the verdict is as expected and everything reachable.
+async function look(name, admin, word, line, check = async () => {}) {
+  for (const width of WIDTHS) {
+    for (const colorScheme of ["light", "dark"]) {
+      const { page, errors, context } = await open({ colorScheme, viewport: { width, height: 900 } });
+      await page.goto(admin);
+      const verdict = page.getByRole("status");
+      assert.equal(await verdict.getAttribute("aria-live"), "polite");
+      await verdict.getByRole("heading", { name: word, exact: true }).waitFor();
+      await verdict.getByText(line).waitFor();
+      assert.ok((await verdict.locator("p").count()) <= 3);
+      await page.getByText(/^live, /).waitFor();
+      await check(page);
+      assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), `${name} overflows at ${width}`);
+      await page.evaluate(axe);
+      const { violations } = await page.evaluate(() => window.axe.run());
+      assert.deepEqual(violations.map(({ id, nodes }) => [id, nodes.map(({ html }) => html)]), [], `${name} at ${width}, ${colorScheme}`);
+      assert.deepEqual(errors, []);
+      if (PICTURES) await page.screenshot({ path: join(PICTURES, `${name}-${width}-${colorScheme}.png`), fullPage: true });
+      await context.close();
+    }
+  }
+}
+
+const inState = (status, state) => until(async () => (await status()).verdict.state === state);
+const east = (page) => page.getByRole("listitem").filter({ has: page.getByRole("heading", { name: "east", exact: true }) }).first();
+
+test("healthy: both endpoints and credentials, and figures that move without a reload", async () => {
+  await withGateway("healthy", async ({ admin, send, status }) => {
+    await inState(status, "healthy");
+    for (let call = 0; call < 50; call++) await send();
+    await until(async () => (await status()).traffic.last_minute.calls_per_second > 0);
+    await look("healthy", admin, "Healthy", /Both endpoints accept calls/, async (page) => {
+      for (const name of ["Traffic", "Endpoints", "Credentials", "Routes", "Listeners"]) {
+        await page.getByRole("region", { name, exact: true }).waitFor();
+      }
+      await page.getByRole("img", { name: /^response times of east .* p50 \d/ }).waitFor();
+      await page.getByRole("columnheader", { name: "Endpoints" }).waitFor();
+    });
+    const { page, context } = await open();
+    await page.goto(admin);
+    const shown = () => page.getByRole("img", { name: /^calls per second/ }).getAttribute("aria-label");
+    const first = await shown();
+    for (let call = 0; call < 200; call++) await send();
+    await until(async () => (await shown()) !== first);
+    await context.close();
+  });
+});
+
+test("dead credential: the verdict names it, its effect and the remedy, although the process is ready", async () => {
+  const tenant = /tenant = "([^"]+)"/.exec(readFileSync(sandbox.config, "utf8"))[1];
+  const body = '{"error":"invalid_client","error_description":"AADSTS7000215: no","error_codes":[7000215]}';
+  await fault("entra", { fault: { answer: { status: 401, content_type: "application/json", body } }, path_prefix: `/${tenant}` });
+  await withGateway("dead-credential", async ({ admin, status }) => {
+    await inState(status, "broken");
+    await until(async () => (await status()).ready);
+    await look("dead-credential", admin, "Broken", /^1 of 2 credentials is broken: east \(the client secret is wrong\)/, async (page) => {
+      await page.getByRole("status").getByText(/^Calls to east fail since \d\d:\d\d UTC/).waitFor();
+      await page.getByRole("status").getByText(/^Do this: use the secret's value/).waitFor();
+      await page.getByText("ready, takes calls").waitFor();
+      await east(page).getByText("no token since").waitFor();
+    });
+  });
+  await fault("entra");
+});
+
+test("endpoint down: the verdict has the reason", async () => {
+  await withGateway("endpoint-down", async ({ admin, send, status }) => {
+    await inState(status, "healthy");
+    await fault("east", { fault: "refuse" });
+    await send();
+    await inState(status, "broken");
+    await look("endpoint-down", admin, "Broken", /^1 of 2 endpoints: east fails calls \(.*refused/, async (page) => {
+      await east(page).getByText("circuit open since").waitFor();
+      await east(page).getByText(/check firewall, network rules and routing/).waitFor();
+    });
+    await fault("east");
+  });
+});
+
+test("401 of the endpoint: the verdict says that it refuses the token", async () => {
+  await withGateway("endpoint-401", async ({ admin, send, status }) => {
+    await inState(status, "healthy");
+    await fault("east", { fault: { answer: { status: 401 } }, path_prefix: "/api/hubs" });
+    await send();
+    await inState(status, "broken");
+    await look("endpoint-401", admin, "Broken", /^1 of 2 endpoints: east refuses the gateway's token/, async (page) => {
+      await east(page).getByText("refuses the token since").waitFor();
+      await east(page).getByText("does not accept tokens of this tenant").waitFor();
+      await east(page).getByRole("link", { name: /Runbook/ }).waitFor();
+    });
+    await fault("east");
+  });
+});
+
+test("open circuit: the verdict says since when and why", async () => {
+  await withGateway("open-circuit", async ({ admin, send, status }) => {
+    await inState(status, "healthy");
+    await fault("east", { fault: { answer: { status: 500 } }, path_prefix: "/api/hubs" });
+    await send();
+    await inState(status, "broken");
+    await look("open-circuit", admin, "Broken", /^1 of 2 endpoints: east fails calls \(the endpoint is not healthy/, async (page) => {
+      await east(page).getByText(/circuit open since \d\d:\d\d UTC/).waitFor();
+    });
+    await fault("east");
+  });
+});
+
+test("refused reload: the page has the problem, and calls go on", async () => {
+  await withGateway("refused-reload", async ({ admin, status, write, text }) => {
+    await inState(status, "healthy");
+    write(text.replace('pick = "all"', 'pick = "al"'));
+    await inState(status, "attention");
+    await look("refused-reload", admin, "Needs attention", /^The last configuration was rejected/, async (page) => {
+      await page.getByRole("heading", { name: "Rejected configuration" }).waitFor();
+      await page.getByText("routes").first().waitFor();
+    });
+  }, withRoute);
+});
+
+test("change that needs a restart: the page lists the keys", async () => {
+  await withGateway("restart-only", async ({ admin, status, write, text }) => {
+    await inState(status, "healthy");
+    write(`${withRoute(text)}\n[process]\nworkers = 3\n`);
+    await inState(status, "attention");
+    await look("restart-only", admin, "Needs attention", /^Settings wait for a restart: process\.workers/, async (page) => {
+      await page.getByRole("region", { name: "Settings that wait for a restart" }).getByText("process.workers").waitFor();
+    });
+  }, withRoute);
+});
+
+const withRoute = (text) => (text.includes('pick = "all"') ? text : `${text}\n[[routes]]\nname = "everywhere"\nendpoints = ["east", "west"]\npick = "all"\n`);
+
+test("the page works by keyboard, keeps what a user opened, can be paused, and says when the gateway is gone", async () => {
+  await withGateway("keyboard", async ({ admin, send, status }) => {
+    await inState(status, "healthy");
+    await fault("east", { fault: { answer: { status: 500 } }, path_prefix: "/api/hubs" });
+    await send();
+    await inState(status, "broken");
+    const { page, context } = await open();
+    await page.goto(admin);
+    await page.getByText(/^live, /).waitFor();
+    const summary = page.locator("summary").first();
+    const details = page.locator("details").first();
+    await summary.focus();
+    await page.keyboard.press("Enter");
+    assert.equal(await details.getAttribute("open"), null, "it was open, since the failure is current");
+    const before = await page.locator(".live span").textContent();
+    await until(async () => (await page.locator(".live span").textContent()) !== before);
+    assert.equal(await details.getAttribute("open"), null, "an update has opened it again");
+    assert.ok(await summary.evaluate((node) => node === document.activeElement), "an update has taken the focus");
+    await page.getByRole("button", { name: "Pause" }).click();
+    await page.getByText(/^paused, /).waitFor();
+    await page.getByRole("button", { name: "Resume" }).click();
+    await page.getByText(/^live, /).waitFor();
+    await page.getByRole("textbox", { name: "Part of a name" }).fill("wes");
+    await page.keyboard.press("Enter");
+    await page.waitForURL(/name=wes/);
+    assert.deepEqual(await page.getByRole("region", { name: "Endpoints" }).getByRole("heading", { level: 3 }).allTextContents(), ["west"]);
+    await page.route(admin + "**", (route) => route.abort());
+    await page.getByRole("alert").getByText("The gateway does not answer").waitFor();
+    await context.close();
+    await fault("east");
+  });
+});
