@@ -95,6 +95,28 @@ impl Section {
         errors.chain(endpoints).chain(refusals).chain(tokens).chain(conditions)
     }
 
+    /// Returns what the operator can do, in one sentence for the log; `None` for errors that only the caller can correct.
+    #[cold]
+    pub const fn remedy(self) -> Option<&'static str> {
+        match self {
+            Self::Error(kind) => error_remedy(kind),
+            Self::Endpoint(reason) => Some(endpoint_remedy(reason)),
+            Self::Refusal(refusal) => Some(match refusal {
+                EndpointRefusal::Unauthorized => {
+                    "run `signalr-gateway doctor`: it compares the token's tenant and audience with the endpoint's"
+                }
+                EndpointRefusal::Forbidden => {
+                    "assign the gateway's app a role on the resource, such as SignalR REST API Owner, or allow its network there; \
+                     `signalr-gateway doctor` tells which"
+                }
+                EndpointRefusal::Throttled => "add units to the resource, or send less: it throttles the gateway",
+                EndpointRefusal::ServerError => "see the resource's health in Azure: the service itself failed",
+            }),
+            Self::Token(reason) => Some(token_remedy(reason)),
+            Self::Condition(condition) => Some(condition_remedy(condition)),
+        }
+    }
+
     /// Returns the URL without its anchor, the beginning of the anchor, and the label that completes it.
     const fn parts(self) -> (&'static str, &'static str, &'static str) {
         match self {
@@ -112,6 +134,125 @@ impl fmt::Display for Section {
         let (page, beginning, label) = self.parts();
         write!(f, "{GUIDE}/{page}#{beginning}")?;
         label.split('_').try_for_each(|word| write!(f, "-{word}"))
+    }
+}
+
+const fn error_remedy(kind: ErrorKind) -> Option<&'static str> {
+    Some(match kind {
+        ErrorKind::TokenUnavailable => "see the credential's error at /status, or run `signalr-gateway doctor`",
+        ErrorKind::EndpointUnavailable => "see the endpoint's last error at /status, or run `signalr-gateway doctor`",
+        ErrorKind::UpstreamBroken => {
+            "see what closes connections between the gateway and the endpoint: the resource, a proxy, a firewall"
+        }
+        ErrorKind::PartialDelivery => {
+            "repair the endpoints in `legs` that did not accept the call; the others have delivered it"
+        }
+        ErrorKind::SeveralOwners => "check that the endpoints of the route are different resources",
+        ErrorKind::Deadline => {
+            "see the endpoint's latency at /status; raise `timeouts.try` or `timeouts.request` if it is expected"
+        }
+        ErrorKind::Overload => "see what is slow at /status; raise the limit, or run more replicas",
+        ErrorKind::StoreUnavailable => "see the store's error at /status, or run `signalr-gateway doctor`",
+        ErrorKind::OutcomeUnknown => "see the line of the first call with the key: why it got no response",
+        ErrorKind::Draining => "nothing, if the gateway was stopped or the listener removed on purpose",
+        ErrorKind::EndpointDisabled => "enable the endpoint, or remove it from the route",
+        ErrorKind::Internal => "report this defect with the lines before this one",
+        ErrorKind::Malformed
+        | ErrorKind::KeyReused
+        | ErrorKind::KeyInUse
+        | ErrorKind::HostNotAllowed
+        | ErrorKind::OriginNotAllowed
+        | ErrorKind::ClientNotAllowed
+        | ErrorKind::OperationNotAllowed
+        | ErrorKind::CallerNotAllowed
+        | ErrorKind::CertificateRequired
+        | ErrorKind::UnknownPath
+        | ErrorKind::NoRoute
+        | ErrorKind::NoEndpoint
+        | ErrorKind::MethodNotAllowed
+        | ErrorKind::SlowRequest
+        | ErrorKind::HeaderRequired
+        | ErrorKind::BodyBroken
+        | ErrorKind::BodyTooLarge
+        | ErrorKind::HeadersTooLarge
+        | ErrorKind::RateLimited => return None,
+    })
+}
+
+const fn endpoint_remedy(reason: UpstreamErrorReason) -> &'static str {
+    match reason {
+        UpstreamErrorReason::Dns => "correct the host in the endpoint's `url`, or repair the DNS of this host",
+        UpstreamErrorReason::Connect => {
+            "check that the resource exists, and that firewalls and private endpoints let this host reach it"
+        }
+        UpstreamErrorReason::Tls => {
+            "check the certificate at the endpoint's `url` and `ca_file`: a proxy may present a certificate of its own"
+        }
+        UpstreamErrorReason::Proxy => "check `[egress]` and the proxy's own log: it opened no tunnel",
+        UpstreamErrorReason::ConnectTimeout => {
+            "check the network path to the endpoint: a firewall may drop packets, or a private endpoint may be gone"
+        }
+        UpstreamErrorReason::TryTimeout | UpstreamErrorReason::RequestTimeout => {
+            "see the resource's health and load; raise `timeouts.try` or `timeouts.request` if this is expected"
+        }
+        UpstreamErrorReason::ResetBeforeSend | UpstreamErrorReason::ResetAfterSend | UpstreamErrorReason::Body => {
+            "see what closes connections between the gateway and the endpoint: the resource, a proxy, a firewall"
+        }
+        UpstreamErrorReason::Local => "raise the limit of open files (`LimitNOFILE`), or the memory of this host",
+        UpstreamErrorReason::Protocol => "check what answers at the endpoint's `url`: its responses are not valid HTTP",
+    }
+}
+
+const fn token_remedy(reason: TokenErrorReason) -> &'static str {
+    match reason {
+        TokenErrorReason::InvalidClient => {
+            "replace the secret or certificate of the app: it is wrong, expired or of another app"
+        }
+        TokenErrorReason::AssertionExpired => {
+            "correct the clock of this host (NTP); else repair what renews the assertion"
+        }
+        TokenErrorReason::UnknownApp => {
+            "check `client_id` and `tenant`, and that the tenant has the app's enterprise application"
+        }
+        TokenErrorReason::Refused => {
+            "run `signalr-gateway doctor`: it names the consent, policy or federated credential that is missing"
+        }
+        TokenErrorReason::Throttled => {
+            "wait: the gateway asks again when Entra allows it; share credentials to request fewer tokens"
+        }
+        TokenErrorReason::Proxy => "check `[egress]` and the proxy's own log: it opened no tunnel",
+        TokenErrorReason::Network => "check DNS, firewall and proxy between this host and the identity endpoint",
+        TokenErrorReason::Malformed => "check `authority`: what answers there is not the identity endpoint",
+        TokenErrorReason::Local => "correct the file, variable or program that the credential names",
+        TokenErrorReason::Other => "run `signalr-gateway doctor`",
+    }
+}
+
+const fn condition_remedy(condition: Condition) -> &'static str {
+    match condition {
+        Condition::CircuitOpen => "repair the cause; the circuit closes by itself",
+        Condition::ConfigurationRejected => {
+            "correct the file, and test it with `signalr-gateway check`: a restart would fail"
+        }
+        Condition::RestartNeeded => "restart the gateway when it suits",
+        Condition::TlsFiles => "replace certificate and key together; the previous ones serve until they expire",
+        Condition::CredentialFile => "correct the file's mode or content",
+        Condition::CallerWithoutIdentity => {
+            "issue the caller a certificate with a name that `callers` or a route expects"
+        }
+        Condition::StoreOut => "do what `fix` says; `idempotency.when_store_is_out` decides what calls get meanwhile",
+        Condition::CannotAccept => "raise the limit of open files (`LimitNOFILE`), or lower `limits.max_connections`",
+        Condition::OpenFiles => {
+            "raise the hard limit (`LimitNOFILE`, `ulimit -Hn`) to 65536, or lower `limits.max_connections`"
+        }
+        Condition::SlowFiles => "repair the mount; the gateway keeps serving",
+        Condition::LostLines => {
+            "free the disk or restart what reads the log; for lines that were left out, raise `logging.failures_per_second`"
+        }
+        Condition::CutOff => "raise `shutdown.timeout`, and the time that the service manager gives above it",
+        Condition::WorkerFailed => {
+            "report this defect with the lines around this one; the service manager restarts the gateway"
+        }
     }
 }
 

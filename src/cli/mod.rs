@@ -21,6 +21,7 @@ mod sandbox;
 #[cfg(feature = "sandbox")]
 mod sandbox_ready;
 mod service_manager;
+mod start_line;
 mod token;
 mod write_file;
 

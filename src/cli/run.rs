@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use anyhow::Context;
 use clap::Args;
@@ -12,9 +13,11 @@ use super::options::ConfigOptions;
 use super::output::{Outcome, usage};
 use super::runtime::control_runtime;
 use super::service_manager::{ServiceManager, status};
+use super::start_line::{Summary, log_stop};
 use super::{logging, reload, write_file};
 use crate::config::Loader;
 use crate::gateway::{Addresses, Gateway, GatewayError, GatewayEvent, Reload, Settings};
+use crate::runbook::{Condition, Section};
 use crate::serve::InheritedSockets;
 
 #[derive(Debug, Args)]
@@ -29,9 +32,19 @@ pub(super) struct Options {
 /// What surrounds a gateway: the watched configuration and the service manager.
 #[derive(Default)]
 pub(super) struct Surroundings {
+    /// The configuration file.
+    file: Option<PathBuf>,
     reloads: Option<mpsc::Receiver<Reload>>,
     sockets: InheritedSockets,
     manager: ServiceManager,
+}
+
+impl Surroundings {
+    /// Returns those of a gateway whose configuration file is not watched.
+    #[cfg(feature = "sandbox")]
+    pub(super) fn of_file(file: PathBuf) -> Self {
+        Self { file: Some(file), ..Self::default() }
+    }
 }
 
 pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
@@ -40,7 +53,9 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
     if let Some(file) = &options.ready_file {
         write_file::check(file).context("--ready-file").map_err(usage)?;
     }
-    let mut loader = Loader::new(options.config.sources());
+    let sources = options.config.sources();
+    let file = sources.file.clone();
+    let mut loader = Loader::new(sources);
     let loaded = loader.load()?;
     logging::init(&loaded.settings.logging)?;
     for warning in &loaded.warnings {
@@ -54,7 +69,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
             Some(file) => write_ready_file(file, &ready_file(addresses)),
             None => Ok(()),
         };
-        serve(loaded.settings, Surroundings { reloads, sockets, manager }, on_serving).await
+        serve(loaded.settings, Surroundings { file, reloads, sockets, manager }, on_serving).await
     });
     // Does not wait for name lookups or file reads that hang.
     runtime.shutdown_background();
@@ -67,7 +82,8 @@ pub(super) async fn serve(
     surroundings: Surroundings,
     on_serving: impl FnOnce(&Addresses) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let Surroundings { reloads, sockets, manager } = surroundings;
+    let Surroundings { file, reloads, sockets, manager } = surroundings;
+    let (started, summary) = (Instant::now(), Summary::of(&settings, file.as_deref()));
     let control = tokio::runtime::Handle::current();
     let gateway = Gateway::build_with(settings, sockets, &control).await.map_err(usage)?;
     let gateway = match reloads {
@@ -79,6 +95,7 @@ pub(super) async fn serve(
     let (mut on_serving, mut on_serving_result) = (Some(on_serving), Ok(()));
     let served = gateway.serve_reporting(shutdown, |event| match event {
         GatewayEvent::Serving(addresses, workers) => {
+            summary.log(addresses);
             for (name, address) in &addresses.listeners {
                 tracing::info!(listener = %name, %address, "serving");
             }
@@ -98,12 +115,14 @@ pub(super) async fn serve(
             manager.ready(&format!("the new configuration was rejected, the previous one stays in force: {problem}"));
         }
         GatewayEvent::Stopping => manager.stopping(),
+        GatewayEvent::Stopped(totals) => log_stop(totals, started),
     });
     let served = served.await;
     on_serving_result?;
     match served {
         Err(GatewayError::CutOff) => {
-            tracing::warn!("requests were cut off: they did not end within shutdown.timeout");
+            let section = Section::Condition(Condition::CutOff);
+            tracing::warn!(remedy = section.remedy(), runbook = %section, "requests were cut off: they did not end within shutdown.timeout");
             Ok(())
         }
         other => other.map_err(anyhow::Error::from),

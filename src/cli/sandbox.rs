@@ -164,7 +164,8 @@ async fn start(options: &Options, plan: &Plan, sandbox: &Sandbox, folder: &Path)
     };
     let loaded = load(&Sources { file: Some(config.clone()), ..Sources::default() })?;
     logging::init(&loaded.settings.logging)?;
-    let served = serve(loaded.settings, Surroundings::default(), |addresses| announce(Some(addresses)));
+    let surroundings = Surroundings::of_file(config.clone());
+    let served = serve(loaded.settings, surroundings, |addresses| announce(Some(addresses)));
     served.await.map_err(|err| if err.to_string().contains("in use") { usage(hint(&err, &plan.gateway)) } else { err })
 }
 

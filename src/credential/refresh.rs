@@ -21,6 +21,7 @@ use super::schedule::{self, UNEXPIRING_REFRESH};
 use super::settings::CredentialId;
 use super::state::{CurrentToken, Failure, Progress, TokenState};
 use crate::metrics::{TokenErrorReason, TokenMetrics, TokenOutcome};
+use crate::runbook::{Condition, Section};
 
 /// The pause of the task after a panic.
 const AFTER_PANIC: Duration = Duration::from_secs(1);
@@ -173,6 +174,7 @@ impl Refresher {
     async fn acquire(&mut self) {
         self.files.update().await;
         self.progress.send_modify(|progress| progress.begun += 1);
+        tracing::debug!(credential = self.joined_names(), failures = self.failures, "token requested");
         let record = AcquisitionRecord::default();
         let outcome = AssertUnwindSafe(self.acquirer.acquire(&record)).catch_unwind().await;
         let outcome =
@@ -256,11 +258,13 @@ impl Refresher {
 
     /// Logs the warnings that the previous acquisition did not have.
     fn log_warnings(&mut self, record: &AcquisitionRecord) {
-        let warnings = record.take_warnings();
+        let (warnings, file) = (record.take_warnings(), Section::Condition(Condition::CredentialFile));
         for warning in warnings.iter().filter(|warning| !self.warnings.contains(warning)) {
             tracing::warn!(
                 credential = self.joined_names(),
                 remark = warning,
+                remedy = file.remedy(),
+                runbook = %file,
                 "a secret, key or token file needs attention"
             );
         }
@@ -271,15 +275,33 @@ impl Refresher {
         let without_token = !self.state.has_valid_token();
         let now = LoggedState::Failing { without_token, reason: err.reason(), codes: err.codes().to_vec() };
         if self.logged == now {
+            let (credential, error) = (self.joined_names(), in_one_line(err as &(dyn Error + 'static)));
+            tracing::debug!(credential, retry_in_secs = wait.as_secs(), error, "token request failed again");
             return;
         }
         self.logged = now;
         let error = in_one_line(err as &(dyn Error + 'static));
         let (credential, retry_in_secs) = (self.joined_names(), wait.as_secs());
+        let (section, who_acts) = (Section::Token(err.reason()), err.who_acts());
+        macro_rules! line {
+            ($level:expr, $message:literal) => {
+                tracing::event!(
+                    $level,
+                    credential,
+                    retry_in_secs,
+                    error,
+                    side = "credential",
+                    %who_acts,
+                    remedy = section.remedy(),
+                    runbook = %section,
+                    $message
+                )
+            };
+        }
         if without_token {
-            tracing::error!(credential, retry_in_secs, error, "no valid token: calls that need it get 503");
+            line!(tracing::Level::ERROR, "no valid token: calls that need it get 503");
         } else {
-            tracing::warn!(credential, retry_in_secs, error, "token not refreshed: the current one stays in service");
+            line!(tracing::Level::WARN, "token not refreshed: the current one stays in service");
         }
     }
 
@@ -291,6 +313,14 @@ impl Refresher {
             if let Some(not_after) = step.not_after {
                 self.app.set_expiry(not_after);
             }
+            let took_ms = step.took.as_millis();
+            tracing::debug!(
+                credential = self.joined_names(),
+                stage = step.stage.label(),
+                took_ms,
+                failed = matches!(step.outcome, StepOutcome::Failed { .. }),
+                "token step ended"
+            );
             let outcome = match step.outcome {
                 StepOutcome::Token { .. } => TokenOutcome::Ok,
                 StepOutcome::Failed { class: ErrorClass::Transient, .. } => TokenOutcome::Transient,

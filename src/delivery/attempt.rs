@@ -11,6 +11,7 @@ use super::call::{CallState, PlannedCall};
 use super::error::DeliveryError;
 use super::forward::{self, AttemptTime, Failure};
 use super::outcome::{AttemptOutcome, ERROR_CODE, Fault, Sent, is_transient};
+use super::steps::step;
 use super::upstream::Upstream;
 use super::worker::WorkerDelivery;
 use crate::credential::{Bearer, RequestUrl, in_one_line};
@@ -211,6 +212,7 @@ async fn wait_for_bearer(
 ) -> Result<Bearer, DeliveryError> {
     let source = endpoint.bearer();
     let began = Instant::now();
+    step!(state, "waiting for a token", endpoint = endpoint.name().as_str());
     let remaining = state.deadline().remaining(began);
     let time = match u32::try_from(others) {
         Ok(0) => remaining,
@@ -219,6 +221,7 @@ async fn wait_for_bearer(
     let acquired = tokio::time::timeout(time, source.acquire()).await;
     state.add_wait(began.elapsed());
     worker.metrics.token_waited(began.elapsed());
+    step!(state, "token wait ended", endpoint = endpoint.name().as_str(), obtained = matches!(acquired, Ok(Ok(()))));
     match acquired {
         Ok(Ok(())) => source.current(url).ok_or_else(|| DeliveryError::TokenUnavailable(None)),
         Ok(Err(unavailable)) => Err(DeliveryError::TokenUnavailable(Some(unavailable))),

@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderValue, Uri};
 
 use super::body::RequestBody;
 use super::head::CallHead;
+use super::steps;
 use super::trail::{Leg, Trail};
 use crate::idempotency::Claim;
 use crate::limits::RequestDeadline;
@@ -24,6 +25,7 @@ pub struct CallState {
     upstream: Cell<Duration>,
     attempts: Cell<u32>,
     trail: Cell<Option<Box<Trail>>>,
+    logs_steps: bool,
 }
 
 impl CallState {
@@ -37,6 +39,7 @@ impl CallState {
             upstream: Cell::default(),
             attempts: Cell::default(),
             trail: Cell::default(),
+            logs_steps: steps::are_logged(),
         }
     }
 
@@ -53,6 +56,11 @@ impl CallState {
     /// Takes the caller's headers, which are not needed once there is a response.
     pub fn take_headers(&mut self) -> HeaderMap {
         std::mem::take(&mut self.head.headers)
+    }
+
+    /// Returns whether the steps of the call are logged.
+    pub fn logs_steps(&self) -> bool {
+        self.logs_steps
     }
 
     /// Returns the deadline.

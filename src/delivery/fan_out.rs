@@ -13,6 +13,7 @@ use super::error::{DeliveryError, EndpointOutcome};
 use super::outcome::{AttemptOutcome, Fault, Sent};
 use super::settle::settle;
 use super::single::deliver_to;
+use super::steps::step;
 use super::trail::{Leg, fan_out_outcome};
 use super::upstream::Upstream;
 use super::worker::WorkerDelivery;
@@ -69,6 +70,7 @@ pub(super) async fn deliver_to_all<'a>(
     let route = choice.route().name().as_str();
     let (before, began) = ((state.waited(), state.upstream()), Instant::now());
     let upstreams: Vec<&Upstream> = choice.endpoint_indexes().filter_map(|index| worker.upstream(index)).collect();
+    step!(state, "fan-out", endpoints = upstreams.len());
     let known = call.claim().map(Claim::legs).unwrap_or_default();
     let earlier = |upstream: &&Upstream| match call.claim() {
         Some(_) => known.state(upstream.endpoint().name().as_str(), upstream.endpoint().origin()),

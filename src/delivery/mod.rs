@@ -26,6 +26,7 @@ mod retry;
 mod settings;
 mod settle;
 mod single;
+mod steps;
 #[cfg(test)]
 mod tests;
 mod trail;
@@ -46,6 +47,8 @@ pub use keyed::{KeyedResponse, Replay, deliver_keyed};
 pub use outcome::ERROR_CODE;
 pub use retry::{MessageRetry, RetrySettings};
 pub use settings::DeliverySettings;
+pub use steps::STEPS;
+pub(crate) use steps::step;
 pub use trail::{Trail, listed};
 pub use upstream::Upstream;
 pub use worker::{DeliveryParts, WorkerDelivery};

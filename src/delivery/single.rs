@@ -8,6 +8,7 @@ use super::candidates::Candidates;
 use super::error::DeliveryError;
 use super::outcome::{AttemptOutcome, Ending, Fault};
 use super::retry::{self, RetryDecision};
+use super::steps::step;
 use super::trail::Leg;
 use super::upstream::Upstream;
 use super::worker::WorkerDelivery;
@@ -24,15 +25,20 @@ pub(super) async fn deliver<'a>(
     call: &PlannedCall<'_>,
 ) -> Result<(&'a Upstream, AttemptOutcome), DeliveryError> {
     let mut candidates = Candidates::new(worker, choice, call.operation);
-    let Some(mut candidate) = candidates.next() else { return Err(circuits_open(worker, choice, call.operation)) };
+    let Some(mut candidate) = candidates.next() else {
+        step!(call.state, "no candidate: every circuit is open, or the endpoints asked for a pause");
+        return Err(circuits_open(worker, choice, call.operation));
+    };
     loop {
         let (upstream, permit) = candidate;
         call.state.set_endpoint(upstream.name());
         let retries = {
             upstream.budget().deposit();
             call.state.count_attempt();
+            step!(call.state, "attempt", endpoint = &**upstream.name(), others = candidates.left());
             let outcome = attempt(worker, upstream, call, candidates.left()).await;
             let ending = outcome.report(permit);
+            log_end(call.state, upstream, &outcome);
             if ending.may_fail_over()
                 && !call.state.remaining().is_zero()
                 && let Some(next) = candidates.next()
@@ -41,6 +47,7 @@ pub(super) async fn deliver<'a>(
                     claim.unsend(upstream.endpoint().name().as_str(), upstream.endpoint().origin());
                 }
                 call.state.add_failed_attempt(Leg::of(upstream.name(), Some(&outcome)));
+                step!(call.state, "failing over", to = &**next.0.name());
                 candidate = next;
                 continue;
             }
@@ -72,7 +79,9 @@ pub(super) async fn deliver_to(
     let retries = {
         upstream.budget().deposit();
         call.state.count_attempt();
+        step!(call.state, "attempt", endpoint = &**upstream.name());
         let outcome = attempt(worker, upstream, call, 0).await;
+        log_end(call.state, upstream, &outcome);
         match decide(worker, call.operation, outcome.report(permit)) {
             RetryDecision::Final => return outcome,
             decision @ (RetryDecision::NotSafe | RetryDecision::Retry) => {
@@ -81,6 +90,11 @@ pub(super) async fn deliver_to(
         }
     };
     retries.await
+}
+
+/// Logs how an attempt ended, if the steps of the call are logged.
+fn log_end(state: &CallState, upstream: &Upstream, outcome: &AttemptOutcome) {
+    step!(state, "attempt ended", outcome = %Leg::of(upstream.name(), Some(outcome)), sent = ?outcome.ending.sent, fault = ?outcome.ending.fault);
 }
 
 fn decide(worker: &WorkerDelivery, operation: Operation, ending: Ending) -> RetryDecision {
@@ -105,6 +119,7 @@ async fn retry_at(
     let mut outcome = first;
     let mut attempts = 0;
     loop {
+        step!(call.state, "retry decision", endpoint = &**upstream.name(), ?decision);
         match decision {
             RetryDecision::Final => return outcome,
             RetryDecision::NotSafe => {
@@ -119,6 +134,7 @@ async fn retry_at(
                 call.state.add_wait(pause);
             }
             Err(denied) => {
+                step!(call.state, "no retry", reason = denied.map_or("attempts", RetryOutcome::label));
                 if let Some(denied) = denied {
                     worker.metrics.retry(label, denied);
                 }
@@ -128,7 +144,9 @@ async fn retry_at(
         let Some(permit) = upstream.endpoint().health().try_acquire(class) else { return outcome };
         worker.metrics.retry(label, RetryOutcome::Retried);
         call.state.count_attempt();
+        step!(call.state, "attempt", endpoint = &**upstream.name(), retry = attempts);
         let repeated = attempt(worker, upstream, call, 0).await;
+        log_end(call.state, upstream, &repeated);
         latest = repeated.report(permit);
         decision = decide(worker, call.operation, latest);
         retry_after = repeated.retry_after();

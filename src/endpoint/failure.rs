@@ -9,6 +9,7 @@ use http::{HeaderName, Response, StatusCode};
 use crate::credential::one_line;
 use crate::egress::{EgressProxy, ProxyLayer};
 use crate::metrics::UpstreamErrorReason;
+use crate::runbook::{Condition, EndpointRefusal, Section};
 
 /// A failure of an endpoint, and when it occurred.
 #[derive(Clone, Debug)]
@@ -80,6 +81,15 @@ impl FailureCause {
         match self {
             Self::Transport { reason, .. } => FailureKind::Transport(*reason),
             Self::Response(response) => FailureKind::Response(response.status),
+        }
+    }
+
+    /// Returns the section of the runbook.
+    pub fn section(&self) -> Section {
+        match self {
+            Self::Transport { reason, .. } => Section::Endpoint(*reason),
+            Self::Response(response) => EndpointRefusal::of(response.status.as_u16())
+                .map_or(Section::Condition(Condition::CircuitOpen), Section::Refusal),
         }
     }
 

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::failure::{EndpointFailure, FailureCause, FailureKind};
 use crate::metrics::{BreakerState, EndpointState};
+use crate::runbook::{Condition, EndpointRefusal, Section};
 use window::{Counts, Window};
 
 /// The maximum time for which a circuit stays open before a trial. Chosen: recovery is detected within a minute.
@@ -21,6 +22,9 @@ const MAX_PAUSE: Duration = Duration::from_secs(60);
 const MAX_COOL_DOWN: Duration = Duration::from_secs(300);
 /// The time in which only the first of several failures of the same kind is kept: while an endpoint is down, every call fails.
 const SAME_FAILURE: Duration = Duration::from_millis(100);
+
+/// The shortest time between two log lines about refusals of the token.
+const SAME_REFUSAL: Duration = Duration::from_secs(60);
 
 /// The thresholds of an endpoint's circuit breaker. Calls avoid an endpoint with an open circuit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,6 +103,8 @@ pub struct Health {
     refuses_access_key: AtomicBool,
     /// Whether the endpoint refused the token of the last call (401 or 403).
     refuses_token: AtomicBool,
+    /// Milliseconds after `epoch` at which a refusal was last logged; 0 before the first.
+    refusal_logged: AtomicU64,
     /// What happened, for people. Written only when something fails or changes, and by probes.
     history: Mutex<History>,
 }
@@ -164,6 +170,7 @@ impl Health {
             window: Window::new(settings.window),
             refuses_access_key: AtomicBool::new(false),
             refuses_token: AtomicBool::new(false),
+            refusal_logged: AtomicU64::new(0),
             history: Mutex::new(History {
                 circuit_since: SystemTime::now(),
                 refuses_token_since: None,
@@ -182,7 +189,8 @@ impl Health {
         }
         self.history().refuses_access_key_since = refuses.then(SystemTime::now);
         if refuses {
-            tracing::warn!(endpoint = &*self.name, "{REFUSES_ACCESS_KEY}");
+            let section = Section::Refusal(EndpointRefusal::Forbidden);
+            tracing::warn!(endpoint = &*self.name, side = "endpoint", runbook = %section, "{REFUSES_ACCESS_KEY}");
         }
     }
 
@@ -203,15 +211,37 @@ impl Health {
     #[cold]
     pub fn note_refused_token(&self, kind: FailureKind, cause: impl FnOnce() -> FailureCause) {
         self.note_failure(kind, cause);
-        if !self.refuses_token.swap(true, Ordering::Relaxed) {
-            self.history().refuses_token_since = Some(SystemTime::now());
+        if self.refuses_token.swap(true, Ordering::Relaxed) {
+            return;
         }
+        let last = {
+            let mut history = self.history();
+            history.refuses_token_since = Some(SystemTime::now());
+            history.last_failure.clone()
+        };
+        // A role may allow some calls alone, so that the state changes with each call.
+        let now = self.now().max(1);
+        let logged = self.refusal_logged.load(Ordering::Relaxed);
+        if logged != 0 && now.saturating_sub(logged) < millis(SAME_REFUSAL) {
+            return;
+        }
+        self.refusal_logged.store(now, Ordering::Relaxed);
+        let section = last.as_ref().map(|last| last.cause.section());
+        tracing::warn!(
+            endpoint = &*self.name,
+            error.cause = last.as_ref().map(|last| last.cause.summary()),
+            side = "endpoint",
+            remedy = section.and_then(Section::remedy),
+            runbook = section.map(tracing::field::display),
+            "the endpoint refuses the token: its calls fail until the cause is repaired"
+        );
     }
 
     #[cold]
     fn accepts_token(&self) {
         if self.refuses_token.swap(false, Ordering::Relaxed) {
             self.history().refuses_token_since = None;
+            tracing::debug!(endpoint = &*self.name, "the endpoint accepts the token again");
         }
     }
 
@@ -393,6 +423,7 @@ impl Health {
                 history.circuit_since = SystemTime::now();
                 history.last_failure.clone()
             };
+            let section = last.as_ref().map_or(Section::Condition(Condition::CircuitOpen), |last| last.cause.section());
             tracing::warn!(
                 endpoint = &*self.name,
                 failures = counts.failures,
@@ -400,6 +431,9 @@ impl Health {
                 pause_ms = millis(pause),
                 error.kind = last.as_ref().map(|last| last.cause.kind().label()),
                 error.cause = last.as_ref().map(|last| last.cause.summary()),
+                side = "endpoint",
+                remedy = section.remedy(),
+                runbook = %section,
                 "the endpoint's circuit is open: calls are sent to other endpoints until it recovers"
             );
         }

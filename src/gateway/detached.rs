@@ -3,6 +3,7 @@
 //! Reading a file may never end if its mount hangs. On its own thread it does not block the control runtime, which responds to
 //! probes and signals.
 
+use crate::runbook::{Condition, Section};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -42,7 +43,8 @@ pub async fn run_detached<T: Send + 'static>(
     if let Ok(result) = tokio::time::timeout(SLOW, &mut result).await {
         return result.map_err(failed);
     }
-    tracing::warn!(after_secs = SLOW.as_secs(), "{what} is slow: a file system may hang; the gateway keeps serving");
+    let section = Section::Condition(Condition::SlowFiles);
+    tracing::warn!(after_secs = SLOW.as_secs(), remedy = section.remedy(), runbook = %section, "{what} is slow: a file system may hang; the gateway keeps serving");
     on_slow();
     result.await.map_err(failed)
 }

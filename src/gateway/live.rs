@@ -24,6 +24,7 @@ use crate::endpoint::{Endpoint, Probes};
 use crate::metrics::{EndpointState, Label, Metrics, ProofExpiries, StateSource, TokenTimes};
 use crate::proxy::Snapshot;
 use crate::route::{NamedBy, Pick, Route, Target};
+use crate::runbook::{Condition, Section};
 use crate::serve::{BoundAddress, BoundListeners, ListenerId, ListenerPlan, LiveTls};
 
 /// The addresses that a gateway listens on.
@@ -179,7 +180,8 @@ impl Live {
         tracing::info!(hash, "the configuration was reloaded");
         if !self.after_restart.is_empty() {
             let keys = self.after_restart.join(", ");
-            tracing::warn!(keys, "part of the new configuration takes effect only after a restart");
+            let section = Section::Condition(Condition::RestartNeeded);
+            tracing::warn!(keys, remedy = section.remedy(), runbook = %section, "part of the new configuration takes effect only after a restart");
         }
         admin.show(self.view());
         listeners
@@ -206,7 +208,8 @@ impl Live {
     /// Records that a configuration was rejected. The one in force stays.
     pub(super) fn reject(&self, problem: String, admin: &Admin) {
         self.metrics.reloaded(false);
-        tracing::error!(problem, "the new configuration was rejected; the previous one stays in force");
+        let section = Section::Condition(Condition::ConfigurationRejected);
+        tracing::error!(problem, side = "configuration", remedy = section.remedy(), runbook = %section, "the new configuration was rejected; the previous one stays in force");
         admin.show_rejection(problem);
     }
 

@@ -23,6 +23,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
+use crate::metrics::RequestTotals;
 use crate::proxy::WorkerProxy;
 use crate::serve::{Bound, InheritedSockets, ListenerPlan, WorkerHandles};
 
@@ -56,6 +57,8 @@ pub enum GatewayEvent<'a> {
     Rejected(&'a str),
     /// The gateway has begun to stop.
     Stopping,
+    /// The gateway has stopped.
+    Stopped(RequestTotals),
 }
 
 /// A new configuration, or the reason why it is invalid.
@@ -227,6 +230,7 @@ impl Gateway {
         tracing::info!("shutting down: failing readiness, then draining requests");
         admin.drain();
         let all_ended = running.drain().await;
+        on_event(GatewayEvent::Stopped(live.metrics().request_totals()));
         if all_ended { Ok(()) } else { Err(GatewayError::CutOff) }
     }
 }

@@ -52,6 +52,7 @@ pub use log::LostLine;
 pub use merge::{MERGES, Merge};
 pub use registry::MetricRegistry;
 pub use sample::{Distribution, EndpointSample, Responses, Sample};
+pub use shared::RequestTotals;
 use shared::SharedMetrics;
 use states::StateGauges;
 pub use states::{EndpointState, ProofExpiries, StateSource, TokenTimes};
@@ -263,6 +264,11 @@ impl Metrics {
             self.token.refresh(&*parts);
         }
         format.encode(&self.registry.gather())
+    }
+
+    /// Returns how many requests have ended, of routes that are configured now.
+    pub fn request_totals(&self) -> RequestTotals {
+        self.shared.request_totals()
     }
 
     async fn flush_workers(&self) {

@@ -39,7 +39,7 @@ impl Failure {
             side,
             cause: err.log_cause(),
             code: None,
-            remedy: if needs_operator { remedy(kind) } else { None },
+            remedy: if needs_operator { Section::Error(kind).remedy() } else { None },
             section: Some(Section::Error(kind)),
             needs_operator,
         }
@@ -57,27 +57,15 @@ impl Failure {
         let waits_for_client = operation.is_some_and(Operation::waits_for_client)
             && [StatusCode::REQUEST_TIMEOUT, StatusCode::GATEWAY_TIMEOUT].contains(&status);
         let refusal = EndpointRefusal::of(status.as_u16()).filter(|_| !is_about_target && !waits_for_client);
-        let (side, remedy) = match refusal {
-            None if waits_for_client => (Side::Client, None),
-            None => (Side::Caller, None),
-            Some(EndpointRefusal::Unauthorized) => (
-                Side::Credential,
-                Some("run `signalr-gateway doctor`: it compares the token's tenant and audience with the endpoint's"),
-            ),
-            Some(EndpointRefusal::Forbidden) => (
-                Side::Endpoint,
-                Some(
-                    "assign the gateway's app a role on the resource, such as SignalR REST API Owner, or allow its network there; \
-                     `signalr-gateway doctor` tells which",
-                ),
-            ),
-            Some(EndpointRefusal::Throttled) => {
-                (Side::Endpoint, Some("add units to the resource, or send less: it throttles the gateway"))
-            }
-            Some(EndpointRefusal::ServerError) => {
-                (Side::Endpoint, Some("see the resource's health in Azure: the service itself failed"))
+        let side = match refusal {
+            None if waits_for_client => Side::Client,
+            None => Side::Caller,
+            Some(EndpointRefusal::Unauthorized) => Side::Credential,
+            Some(EndpointRefusal::Forbidden | EndpointRefusal::Throttled | EndpointRefusal::ServerError) => {
+                Side::Endpoint
             }
         };
+        let section = refusal.map(Section::Refusal);
         let cause = match refusal {
             Some(EndpointRefusal::Unauthorized) => format!("the endpoint responded {status}: it rejects the token"),
             Some(EndpointRefusal::Forbidden) => {
@@ -86,20 +74,21 @@ impl Failure {
             _ => format!("the endpoint responded {status}"),
         };
         let needs_operator = refusal.is_some();
-        Some(Self { kind: None, side, cause, code, remedy, section: refusal.map(Section::Refusal), needs_operator })
+        let remedy = section.and_then(Section::remedy);
+        Some(Self { kind: None, side, cause, code, remedy, section, needs_operator })
     }
 
     /// Returns the failure of a response that did not end.
     #[cold]
     pub(super) fn of_body(side: Side, cause: String) -> Self {
-        let is_endpoints = side == Side::Endpoint;
+        let (is_endpoints, section) = (side == Side::Endpoint, Section::Endpoint(UpstreamErrorReason::Body));
         Self {
             kind: None,
             side,
             cause,
             code: None,
-            remedy: if is_endpoints { remedy(ErrorKind::UpstreamBroken) } else { None },
-            section: is_endpoints.then_some(Section::Endpoint(UpstreamErrorReason::Body)),
+            remedy: if is_endpoints { section.remedy() } else { None },
+            section: is_endpoints.then_some(section),
             needs_operator: is_endpoints,
         }
     }
@@ -110,38 +99,6 @@ fn error_code(headers: &HeaderMap) -> Option<String> {
     let code = headers.get(ERROR_CODE).map(HeaderValue::as_bytes)?;
     let is_plain = |byte: &&u8| byte.is_ascii_alphanumeric() || b"._-".contains(byte);
     Some(code.iter().take_while(is_plain).take(MAX_CODE).copied().map(char::from).collect())
-}
-
-/// What the operator can do about each kind of error with a status of 500 or above.
-const REMEDIES: [(ErrorKind, &str); 12] = [
-    (ErrorKind::TokenUnavailable, "see the credential's error at /status, or run `signalr-gateway doctor`"),
-    (ErrorKind::EndpointUnavailable, "see the endpoint's last error at /status, or run `signalr-gateway doctor`"),
-    (
-        ErrorKind::UpstreamBroken,
-        "see what closes connections between the gateway and the endpoint: the resource, a proxy, a firewall",
-    ),
-    (
-        ErrorKind::PartialDelivery,
-        "repair the endpoints in `legs` that did not accept the call; the others have delivered it",
-    ),
-    (ErrorKind::SeveralOwners, "check that the endpoints of the route are different resources"),
-    (
-        ErrorKind::Deadline,
-        "see the endpoint's latency at /status; raise `timeouts.try` or `timeouts.request` if it is expected",
-    ),
-    (ErrorKind::Overload, "see what is slow at /status; raise the limit, or run more replicas"),
-    (ErrorKind::StoreUnavailable, "see the store's error at /status, or run `signalr-gateway doctor`"),
-    (
-        ErrorKind::OutcomeUnknown,
-        "see why the first call has no outcome: its lines have the same route, and failed before",
-    ),
-    (ErrorKind::Draining, "nothing, if the gateway was stopped or the listener removed on purpose"),
-    (ErrorKind::EndpointDisabled, "enable the endpoint, or remove it from the route"),
-    (ErrorKind::Internal, "report this defect with the lines before this one"),
-];
-
-fn remedy(kind: ErrorKind) -> Option<&'static str> {
-    REMEDIES.iter().find(|(known, _)| *known == kind).map(|(_, remedy)| *remedy)
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use super::response_body::ResponseBody;
 use super::snapshot::Snapshot;
 use crate::delivery::{
     self, BodyMemory, CallHead, DeliveryError, DeliveryParts, KeyedResponse, PlannedCall, REPLAYED_HEADER, RequestBody,
-    UpstreamBody, WorkerDelivery, headers,
+    UpstreamBody, WorkerDelivery, headers, step,
 };
 use crate::idempotency::{CallKey, Network};
 use crate::limits::{ConcurrencyPermit, Queued, RateExceeded};
@@ -167,6 +167,7 @@ impl Proxy {
         let operation = call.operation;
         record.set_call(&call);
         admission.admit_operation(operation)?;
+        step!(record.call(), "admitted", listener = admission.listener(), operation = operation.name());
         if operation == Operation::Health {
             return Ok(Plan::Health);
         }
@@ -185,6 +186,7 @@ impl Proxy {
         let (index, route) = routes.find(&input).ok_or_else(|| ProxyError::no_route(routes, &input))?;
         record.set_route(index);
         let choice = Choice::new(route, &input)?;
+        step!(record.call(), "routed", route = route.name().as_str(), candidates = choice.endpoint_indexes().count());
         let key = if head.summary().idempotency_keys > 0 { idempotency_key(head.headers())? } else { None };
         // After every check of the request itself: a rejected request does not count.
         if let Some((caller, _)) = caller {

@@ -13,7 +13,7 @@ use super::error::ProxyError;
 use super::failure::Failure;
 use super::settings::AccessLog;
 use super::snapshot::Snapshot;
-use crate::delivery::{CallHead, CallState, Side};
+use crate::delivery::{CallHead, CallState, Side, step};
 use crate::limits::{ConcurrencyPermit, RequestDeadline};
 use crate::metrics::{CompletedRequest, CountedCaller, InFlight, UpstreamErrorReason, WorkerMetrics};
 use crate::serve::{CallerAddress, HeadError, Peer};
@@ -176,6 +176,7 @@ impl RequestRecord {
     /// Records the head of the response that an endpoint or a health probe got.
     pub(super) fn set_response<B>(&mut self, response: &Response<B>) {
         let status = response.status();
+        step!(self.call, "answered", status = status.as_u16());
         self.status = Some(status);
         if status.is_client_error() || status.is_server_error() {
             self.failure = Failure::of_response(self.operation.get(), response).map(Box::new);
@@ -184,6 +185,7 @@ impl RequestRecord {
 
     /// Records the error to which the gateway itself responds.
     pub(super) fn set_error(&mut self, err: &ProxyError) {
+        step!(self.call, "answered by the gateway", status = err.status().as_u16(), error.kind = err.kind().label());
         self.status = Some(err.status());
         self.failure = Some(Failure::of_error(err).into());
         self.context.metrics.rejected(err.kind());

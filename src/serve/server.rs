@@ -18,6 +18,7 @@ use super::settings::{ListenerSettings, ServeSettings};
 use super::worker::Worker;
 use crate::descriptors;
 use crate::metrics::CallerMetrics;
+use crate::runbook::{Condition, Section};
 use crate::write_batch::WriteBatch;
 
 /// Bound listeners that are not served yet.
@@ -113,12 +114,15 @@ fn max_connections(settings: &ServeSettings) -> usize {
     let limit = descriptors::raise_limit();
     let allowed = descriptors::max_caller_connections();
     if allowed < settings.max_connections {
+        let section = Section::Condition(Condition::OpenFiles);
         tracing::warn!(
+            side = "gateway",
+            remedy = section.remedy(),
+            runbook = %section,
             limits.max_connections = settings.max_connections,
             open_files = limit,
             in_force = allowed,
-            "the limit of open files allows fewer connections than `limits.max_connections`, since each may need one to an \
-             endpoint; raise the hard limit (`LimitNOFILE`, `ulimit -Hn`) or lower the setting"
+            "the limit of open files allows fewer connections than `limits.max_connections`, since each may need one to an endpoint"
         );
     }
     settings.max_connections.min(allowed)
@@ -203,7 +207,8 @@ impl Running {
         }
         for thread in self.threads.drain(..) {
             if thread.is_finished() && thread.join().is_err() {
-                tracing::error!("a worker thread panicked");
+                let section = Section::Condition(Condition::WorkerFailed);
+                tracing::error!(remedy = section.remedy(), runbook = %section, "a worker thread panicked");
             }
         }
         in_time

@@ -19,6 +19,7 @@ use super::settings::ServeSettings;
 use super::socket::{Listener, StdListener, Stream};
 use crate::descriptors;
 use crate::metrics::CallerMetrics;
+use crate::runbook::{Condition, Section};
 use crate::write_batch::WriteBatch;
 
 /// The first pause after an accept error, for example when no file descriptor is left.
@@ -77,7 +78,8 @@ impl Worker {
                 tokio::task::spawn_local(async move {
                     let aborted = open.close_listener(listener, within).await;
                     if aborted > 0 {
-                        tracing::warn!(connections = aborted, "connections of a closed listener were cut off");
+                        let section = Section::Condition(Condition::CutOff);
+                        tracing::warn!(connections = aborted, remedy = section.remedy(), runbook = %section, "connections of a closed listener were cut off");
                     }
                     handler.listener_ended(listener);
                 });
@@ -231,7 +233,8 @@ impl<S: Fn(Accepted)> Acceptor<S> {
                 Ok(stream) => stream,
                 Err(err) => {
                     self.metrics.accept_failed();
-                    tracing::warn!(error = %err, pause_ms = pause.as_millis(), "cannot accept connections");
+                    let section = Section::Condition(Condition::CannotAccept);
+                    tracing::warn!(error = %err, pause_ms = pause.as_millis(), side = "gateway", remedy = section.remedy(), runbook = %section, "cannot accept connections");
                     tokio::select! {
                         () = tokio::time::sleep(pause) => {}
                         is_draining = &mut stopped => return is_draining,

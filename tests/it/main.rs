@@ -22,6 +22,8 @@ mod credentials;
 mod documents;
 mod dotnet;
 mod drain;
+#[cfg(unix)]
+mod drills;
 mod egress;
 mod endpoint_connections;
 mod endpoint_http2;

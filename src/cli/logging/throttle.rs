@@ -18,6 +18,7 @@ use tracing_subscriber::layer::Context;
 
 use crate::metrics::LostLine;
 use crate::proxy::{ACCESS_LOG, FAILED_REQUEST};
+use crate::runbook::{Condition, Section};
 
 /// The target of panics.
 pub(super) const PANICS: &str = "signalr_gateway::panics";
@@ -38,7 +39,12 @@ pub(super) struct Throttle {
     hasher: RandomState,
     /// The number of lines dropped for a slow reader that have been reported.
     reported_dropped: AtomicU64,
+    /// The number of lines that could not be written and have been reported.
+    reported_unwritten: AtomicU64,
 }
+
+/// What the runbook says about lines that are missing.
+const LOST: Section = Section::Condition(Condition::LostLines);
 
 #[derive(Debug)]
 struct Kinds {
@@ -67,7 +73,12 @@ impl Throttle {
     /// Creates a throttle with a rate for each kind, in lines a second. 0 is no limit.
     pub(super) fn new(per_second: u32) -> Self {
         let kinds = Kinds { quota: quota(per_second), seen: HashMap::new(), reported: Instant::now() };
-        Self { kinds: Mutex::new(kinds), hasher: RandomState::new(), reported_dropped: AtomicU64::new(0) }
+        Self {
+            kinds: Mutex::new(kinds),
+            hasher: RandomState::new(),
+            reported_dropped: AtomicU64::new(0),
+            reported_unwritten: AtomicU64::new(0),
+        }
     }
 
     /// Replaces the rate of each kind.
@@ -106,10 +117,30 @@ impl Throttle {
 
     /// Logs how many lines were dropped for a slow reader since the last report.
     pub(super) fn report_dropped(&self) {
-        let dropped = LostLine::SlowReader.total();
-        let reported = self.reported_dropped.fetch_max(dropped, Ordering::Relaxed);
-        if let Some(lines) = dropped.checked_sub(reported).filter(|lines| *lines > 0) {
-            tracing::warn!(target: LOG, lines, "log lines were dropped: stderr was not read fast enough");
+        let new = |reason: LostLine, reported: &AtomicU64| {
+            let dropped = reason.total();
+            let reported = reported.fetch_max(dropped, Ordering::Relaxed);
+            dropped.checked_sub(reported).filter(|lines| *lines > 0)
+        };
+        if let Some(lines) = new(LostLine::SlowReader, &self.reported_dropped) {
+            tracing::warn!(
+                target: LOG,
+                lines,
+                side = "gateway",
+                remedy = LOST.remedy(),
+                runbook = %LOST,
+                "log lines were dropped: stderr was not read fast enough"
+            );
+        }
+        if let Some(lines) = new(LostLine::WriteError, &self.reported_unwritten) {
+            tracing::warn!(
+                target: LOG,
+                lines,
+                side = "gateway",
+                remedy = LOST.remedy(),
+                runbook = %LOST,
+                "log lines were lost: stderr could not be written, such as on a full disk"
+            );
         }
     }
 
@@ -132,7 +163,7 @@ impl Throttle {
     pub(super) fn report(&self) {
         for (target, label, left_out) in self.take_left_out() {
             let Label { error_kind, status } = label;
-            tracing::warn!(target: LOG, of = target, error.kind = error_kind, status, left_out, "more lines like this were left out");
+            tracing::warn!(target: LOG, of = target, error.kind = error_kind, status, left_out, remedy = LOST.remedy(), runbook = %LOST, "more lines like this were left out");
         }
     }
 

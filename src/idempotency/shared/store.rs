@@ -11,6 +11,7 @@ use super::durability;
 use super::error::StoreError;
 use super::settings::StoreSettings;
 use crate::metrics::{IdempotencyMetrics, StoreOperation};
+use crate::runbook::{Condition, Section};
 
 /// How often the store is asked whether it responds. Chosen: soon enough for an operator, and no load.
 const WATCH_INTERVAL: Duration = Duration::from_secs(5);
@@ -180,6 +181,8 @@ impl Shared {
                     store = %self.settings.address,
                     cause = %err,
                     fix = err.what.remedy(),
+                    side = "store",
+                    runbook = %Section::Condition(Condition::StoreOut),
                     when_store_is_out = ?self.settings.when_out,
                     "the idempotency store is out"
                 ),
