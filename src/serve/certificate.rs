@@ -42,7 +42,9 @@ impl ListenerTls {
         }
         let key = read_pem(&settings.key, warnings)?.keys.drain(..).next();
         let key = key.ok_or_else(|| TlsFileError::NoKey { path: settings.key.clone() })?;
-        let validity = validity(&chain).ok_or(TlsFileError::Mismatch)?;
+        let mismatch =
+            || TlsFileError::Mismatch { certificate: settings.certificate.clone(), key: settings.key.clone() };
+        let validity = validity(&chain).ok_or_else(mismatch)?;
         let digest = digest_of(&chain, &key);
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let client_auth = settings.client_auth.as_ref();
@@ -56,7 +58,7 @@ impl ListenerTls {
                 (config.with_client_cert_verifier(verifier), Some(trust), expired_lists)
             }
         };
-        let mut config = config.with_single_cert(chain, key).map_err(|_unshown| TlsFileError::Mismatch)?;
+        let mut config = config.with_single_cert(chain, key).map_err(|_unshown| mismatch())?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         if client_trust.is_some() {
             // A resumed session would skip the verification: the certificate may have expired or been revoked since.

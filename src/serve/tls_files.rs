@@ -34,10 +34,15 @@ pub enum TlsFileError {
     },
     /// The certificate and the key do not match, or one of them is invalid.
     #[error(
-        "one of them is invalid, or the key does not belong to the first certificate: the first lines of `openssl x509 -in \
-         CERTIFICATE -noout -pubkey` and `openssl pkey -in KEY -pubout` must be the same"
+        "the certificate {0} or the key {1} is invalid, or the key does not belong to the first certificate: `openssl x509 -in \
+         {0} -noout -pubkey` and `openssl pkey -in {1} -pubout` must print the same", certificate.display(), key.display()
     )]
-    Mismatch,
+    Mismatch {
+        /// The file with the certificate.
+        certificate: PathBuf,
+        /// The file with the key.
+        key: PathBuf,
+    },
     /// The certificate has expired.
     #[error(
         "the certificate {} expired on {}: put a renewed one and its key there; they are read without a restart",
@@ -108,7 +113,7 @@ impl TlsFileError {
             | Self::NoCa { path }
             | Self::NoRevocationList { path }
             | Self::InvalidRevocationList { path } => Some(path),
-            Self::Mismatch | Self::Library => None,
+            Self::Mismatch { .. } | Self::Library => None,
         }
     }
 }

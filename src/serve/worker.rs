@@ -271,6 +271,7 @@ impl<S: Fn(Accepted)> Acceptor<S> {
 mod tests {
     use std::io::{Read as _, Write as _};
     use std::net::{TcpListener, TcpStream};
+    use std::sync::Mutex;
 
     use http::{Request, Response};
     use http_body_util::Empty;
@@ -278,7 +279,8 @@ mod tests {
 
     use super::super::body::CallerBody;
     use super::super::handler::Peer;
-    use super::super::listeners::ListenerId;
+    use super::super::listeners::{ListenerId, Listeners};
+    use super::super::server::Bound;
     use super::super::socket::StdStream;
     use super::*;
 
@@ -289,6 +291,19 @@ mod tests {
 
         fn handle(&self, _: &Rc<Peer>, _: Request<CallerBody>) -> impl Future<Output = Response<Self::Body>> + 'static {
             std::future::ready(Response::new(Empty::new()))
+        }
+    }
+
+    fn settings() -> ServeSettings {
+        let second = Duration::from_secs(1);
+        ServeSettings {
+            workers: 2,
+            max_connections: 16,
+            header_read_timeout: 20 * second,
+            write_timeout: 20 * second,
+            connection_age: None,
+            drain_delay: Duration::ZERO,
+            drain_timeout: 20 * second,
         }
     }
 
@@ -323,22 +338,12 @@ mod tests {
 
         let (_commands, commands) = mpsc::unbounded_channel();
         let ((ended, _), (_stop, phase)) = (mpsc::channel(1), watch::channel(Phase::Draining));
-        let second = Duration::from_secs(1);
-        let settings = ServeSettings {
-            workers: 2,
-            max_connections: 16,
-            header_read_timeout: 20 * second,
-            write_timeout: 20 * second,
-            connection_age: None,
-            drain_delay: Duration::ZERO,
-            drain_timeout: 20 * second,
-        };
         let worker = Worker {
             index: 1,
             commands,
             balancer: balancer.clone(),
             handed_over: receivers.remove(1),
-            settings,
+            settings: settings(),
             phase,
             metrics: CallerMetrics::unregistered(),
             ended,
@@ -348,5 +353,23 @@ mod tests {
         let mut response = String::new();
         caller.read_to_string(&mut response).unwrap();
         assert!(response.starts_with("HTTP/1.1 200 OK\r\n"), "{response:?}");
+    }
+
+    #[tokio::test]
+    async fn workers_do_not_respond_while_one_of_them_hangs() {
+        let bound = Bound::bind(Listeners::default().plan(&[]), &settings()).unwrap();
+        let (release, released) = std::sync::mpsc::channel::<()>();
+        let released = Mutex::new(Some(released));
+        let make_handler = move |_: &WriteBatch| {
+            if let Some(released) = released.lock().unwrap().take() {
+                let _released = released.recv();
+            }
+            Empty200
+        };
+        let running = bound.serve(make_handler, &CallerMetrics::unregistered()).unwrap();
+        let workers = running.workers();
+        assert!(!workers.respond_within(Duration::from_millis(100)).await);
+        drop(release);
+        assert!(workers.respond_within(Duration::from_secs(20)).await);
     }
 }
