@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::fmt::{self, Write};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -18,7 +19,7 @@ use crate::egress::inspect_password;
 use crate::endpoint::{Endpoint, Proxies, TlsClients};
 use crate::gateway::Settings;
 use crate::metrics::{Label, Metrics};
-use crate::serve::{CertificateReport, check_certificate, check_certificates};
+use crate::serve::{Bind, CertificateReport, check_certificate, check_certificate_alone};
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
@@ -27,6 +28,10 @@ pub(super) struct Options {
     /// Print JSON.
     #[arg(long)]
     json: bool,
+    /// Accept that this host lacks secrets, certificates, token files and variables of the platform, as in CI: a warning for
+    /// each. Those that it has are checked.
+    #[arg(long, conflicts_with = "connection_strings")]
+    no_secrets: bool,
     /// Convert Azure SignalR connection strings to a configuration, and print it without secrets. The file (`-` for stdin) has
     /// one NAME=VALUE per line, or is an appsettings.json.
     #[arg(long, value_name = "FILE", conflicts_with = "json")]
@@ -40,7 +45,8 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
     if let Some(source) = &options.connection_strings {
         return super::convert::run(source, options.secrets.as_deref());
     }
-    let loaded = match options.config.load() {
+    let loaded = if options.no_secrets { options.config.load_for_other_host() } else { options.config.load() };
+    let loaded = match loaded {
         Ok(loaded) => loaded,
         Err(err) if options.json => return problems_to_json(&err),
         Err(err) => return Err(err.into()),
@@ -84,14 +90,14 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
     Ok(if problems.is_empty() { Outcome::Success } else { Outcome::ProblemFound })
 }
 
-/// Reports about files: problems of credential files, expired certificates, and warnings. `run` starts despite a problem and reads the file again
+/// Reports that `run` does not make: problems of credential files, expired certificates, and warnings. `run` starts despite a problem and reads the file again
 /// when it changes. Until then, it answers calls that need the credential with 503.
 struct FileReports {
     problems: Vec<FileReport>,
     warnings: Vec<FileReport>,
 }
 
-/// A report about one file: the key of its setting, and a text that includes what to do.
+/// A report: the key of the setting, and a text that includes what to do.
 struct FileReport {
     key: String,
     fact: String,
@@ -105,9 +111,7 @@ impl fmt::Display for FileReport {
 
 /// Builds the parts and reads the files that `run` needs before its first network I/O, then drops the parts.
 fn build(loaded: &Loaded) -> anyhow::Result<FileReports> {
-    let mut certificates = check_certificates(&loaded.settings.listener_settings());
-    let admin = loaded.settings.admin.as_ref().and_then(|admin| admin.tls.as_ref());
-    certificates.extend(admin.map(|tls| check_certificate(admin::LISTENER_NAME, tls)));
+    let mut certificates = certificates(loaded);
     if let Some(err) = certificates.iter_mut().find_map(|report| report.error.take()) {
         return Err(usage(err));
     }
@@ -122,19 +126,20 @@ fn build(loaded: &Loaded) -> anyhow::Result<FileReports> {
                 Endpoint::build(endpoint, bearer, Label::other(), &mut tls_clients, &mut proxies).map_err(usage)?;
             }
         }
-        let mut reports = FileReports { problems: Vec::new(), warnings: Vec::new() };
+        let mut reports = FileReports { problems: Vec::new(), warnings: open_listeners(settings) };
         for CertificateReport { listener, problem, warnings, .. } in certificates {
-            let key = if listener == admin::LISTENER_NAME {
-                "admin.tls".to_owned()
-            } else {
-                format!("listeners.{listener}.tls")
-            };
+            let key = tls_key(&listener);
             let report = |fact| FileReport { key: key.clone(), fact };
             reports.problems.extend(problem.map(report));
             reports.warnings.extend(warnings.into_iter().map(report));
         }
         for proxy in settings.proxies() {
             let report = |fact| FileReport { key: proxy.configured_by.clone(), fact };
+            // The password is at `proxy.password` or at `password`, beside or below the key of the URL.
+            let table = proxy.configured_by.rsplit_once('.').map_or("", |(table, _)| table);
+            if lacks(loaded, table) {
+                continue;
+            }
             match inspect_password(proxy).await {
                 Ok(warnings) => reports.warnings.extend(warnings.into_iter().map(report)),
                 Err(problem) => reports.problems.push(report(in_one_line(&problem))),
@@ -146,14 +151,74 @@ fn build(loaded: &Loaded) -> anyhow::Result<FileReports> {
             if !inspected.insert(&credential.id.name) {
                 continue;
             }
-            let Some(Inspection { problem, warnings }) = credentials.inspect(&credential.id).await else { continue };
             let key = format!("credentials.{}", credential.id.name);
+            if lacks(loaded, &key) {
+                continue;
+            }
+            let Some(Inspection { problem, warnings }) = credentials.inspect(&credential.id).await else { continue };
             let report = |fact| FileReport { key: key.clone(), fact };
             reports.problems.extend(problem.map(|problem| report(in_one_line(&problem))));
             reports.warnings.extend(warnings.into_iter().map(report));
         }
         Ok(reports)
     })?
+}
+
+/// Returns whether this host lacks something that is configured in a table.
+fn lacks(loaded: &Loaded, table: &str) -> bool {
+    loaded.absent.iter().any(|key| key.strip_prefix(table).is_some_and(|rest| rest.starts_with('.')))
+}
+
+/// Returns the key of a listener's TLS.
+fn tls_key(listener: &str) -> String {
+    if listener == admin::LISTENER_NAME { "admin.tls".to_owned() } else { format!("listeners.{listener}.tls") }
+}
+
+/// Checks the TLS files of the listeners. If this host lacks one of a listener's, checks the certificate alone.
+fn certificates(loaded: &Loaded) -> Vec<CertificateReport> {
+    let settings = &loaded.settings;
+    let listeners = settings.listeners.iter().map(|(listener, _)| (listener.name.as_str(), listener.tls.as_ref()));
+    let admin = settings.admin.iter().map(|admin| (admin::LISTENER_NAME, admin.tls.as_ref()));
+    let with_tls = listeners.chain(admin).filter_map(|(name, tls)| Some((name, tls?)));
+    let checked = with_tls.filter_map(|(name, tls)| {
+        let key = tls_key(name);
+        if loaded.absent.contains(&format!("{key}.certificate")) {
+            None
+        } else if lacks(loaded, &key) {
+            Some(check_certificate_alone(name, tls))
+        } else {
+            Some(check_certificate(name, tls))
+        }
+    });
+    checked.collect()
+}
+
+/// Returns warnings about listeners that other hosts can reach: what everybody who reaches them may do.
+fn open_listeners(settings: &Settings) -> Vec<FileReport> {
+    let mut reports = Vec::new();
+    let is_local = |address: &SocketAddr| address.ip().to_canonical().is_loopback();
+    for (listener, admission) in &settings.listeners {
+        let Bind::Tcp(address) = listener.bind else { continue };
+        let is_open =
+            admission.clients.is_any() && !listener.requires_certificate() && admission.required_header.is_none();
+        if is_local(&address) || !is_open {
+            continue;
+        }
+        let fact = format!(
+            "every host that reaches {address} may call the endpoints with the gateway's credentials; name the networks of the \
+             callers in `clients`, require certificates with `tls.client_ca`, or let a firewall or network policy decide"
+        );
+        reports.push(FileReport { key: format!("listeners.{}.bind", listener.name), fact });
+    }
+    if let Some(admin) = settings.admin.as_ref().filter(|admin| admin.tls.is_none() && !is_local(&admin.bind)) {
+        let fact = format!(
+            "every host that reaches {} may read the names of endpoints, tenants and callers, without TLS; bind 127.0.0.1, add \
+             `admin.tls`, or let a firewall or network policy decide",
+            admin.bind
+        );
+        reports.push(FileReport { key: "admin.bind".to_owned(), fact });
+    }
+    reports
 }
 
 /// Returns which names will share the metric label `_other`, by the setting that limits them.

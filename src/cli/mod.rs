@@ -34,7 +34,7 @@ use output::{Outcome, Usage, eprint, print};
 
 /// A reverse proxy that lets internal services call Azure SignalR in any tenant without handling auth.
 #[derive(Debug, Parser)]
-#[command(name = "signalr-gateway", version, max_term_width = 100, disable_help_subcommand = true)]
+#[command(name = "signalr-gateway", version, max_term_width = 100)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -9,7 +9,7 @@ use crate::config::{ConfigError, Loaded, Sources};
 /// The options that select the configuration.
 #[derive(Clone, Debug, Args)]
 pub(super) struct ConfigOptions {
-    /// The configuration file (TOML).
+    /// TOML file, or `-` for stdin.
     #[arg(long, short, value_name = "FILE", env = "SIGNALR_GATEWAY_CONFIG")]
     config: Option<PathBuf>,
     /// Override one key of file and environment, such as `limits.max_body=2MiB`. May be repeated.
@@ -20,6 +20,11 @@ pub(super) struct ConfigOptions {
 impl ConfigOptions {
     pub(super) fn load(&self) -> Result<Loaded, ConfigError> {
         crate::config::load(&self.sources())
+    }
+
+    /// Loads the configuration on a host that may lack the secrets and files of the gateway's host.
+    pub(super) fn load_for_other_host(&self) -> Result<Loaded, ConfigError> {
+        crate::config::load_for_other_host(&self.sources())
     }
 
     pub(super) fn sources(&self) -> Sources {

@@ -2,18 +2,19 @@
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use figment::value::{Dict, Value};
 use toml_edit::{Array, ArrayOfTables, ImDocument, Item, Table, TableLike};
 
-use super::problem::{Origin, Problem};
-use crate::redact;
+use super::problem::Problem;
+use super::syntax;
 
 /// A parsed file.
 #[derive(Debug)]
 pub(super) struct Document {
     path: PathBuf,
-    parsed: ImDocument<String>,
+    parsed: ImDocument<Arc<str>>,
     /// The offset of each line break.
     line_breaks: Vec<usize>,
 }
@@ -26,9 +27,10 @@ impl Document {
     pub(super) fn parse(path: &Path, text: String) -> Result<Self, Problem> {
         let bytes = text.bytes().enumerate();
         let line_breaks: Vec<usize> = bytes.filter(|(_, byte)| *byte == b'\n').map(|(offset, _)| offset).collect();
-        match ImDocument::parse(text) {
+        let text: Arc<str> = text.into();
+        match ImDocument::parse(Arc::clone(&text)) {
             Ok(parsed) => Ok(Self { path: path.to_owned(), parsed, line_breaks }),
-            Err(err) => Err(syntax_error(path, &line_breaks, &err)),
+            Err(err) => Err(syntax::problem(path, &text, &err)),
         }
     }
 
@@ -65,15 +67,6 @@ impl Document {
         secret_variables(self.table(), &mut found);
         found
     }
-}
-
-fn syntax_error(path: &Path, line_breaks: &[usize], err: &toml_edit::TomlError) -> Problem {
-    // The library's full message quotes the line, which may contain a secret.
-    let message = redact::prose(&err.message().replace('\n', "; "), &redact::SentSecrets::default());
-    let fact = format!("the file is not valid TOML: {message}");
-    let line = err.span().map(|span| line_at(line_breaks, span.start));
-    let (origin, fix) = (Some(Origin::File(path.to_owned(), line)), "correct the line".to_owned());
-    Problem { key: String::new(), fact, origin, fix }
 }
 
 /// Returns the number of the line that contains an offset.

@@ -19,6 +19,9 @@ pub struct Loaded {
     pub settings: Settings,
     /// The problems that do not make it invalid.
     pub warnings: Vec<Problem>,
+    /// The keys of files, secrets and variables that this host lacks. Only if [`load_for_other_host`](super::load_for_other_host)
+    /// loaded it; its settings then have placeholders.
+    pub absent: Vec<String>,
     pub(super) values: Values,
 }
 

@@ -16,6 +16,7 @@ use super::merged::{Merged, Override};
 use super::problem::{ConfigError, Problem};
 use super::sources::{IncludedNames, Overrides, Sources, read_included};
 use super::structure::{self, Checked};
+use super::syntax::sandbox_description;
 use super::tree::Tree;
 use crate::files::Stamp;
 
@@ -32,6 +33,8 @@ const DOUBT: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Loader {
     sources: Sources,
+    /// Whether this host may lack files, secrets and variables that the gateway's host has.
+    allows_absent: bool,
     schema: Arc<IncludedSchema>,
     /// The included files of the last load, by path.
     cache: HashMap<PathBuf, (Stamp, Arc<Fragment>)>,
@@ -66,9 +69,15 @@ impl Loader {
         Self::with_schema(sources, Arc::new(IncludedSchema::new()))
     }
 
+    /// Creates a loader for a host that is not the gateway's: files, secrets and variables that it lacks are warnings.
+    pub(super) fn of_other_host(sources: Sources) -> Self {
+        Self { allows_absent: true, ..Self::new(sources) }
+    }
+
     fn with_schema(sources: Sources, schema: Arc<IncludedSchema>) -> Self {
         Self {
             sources,
+            allows_absent: false,
             schema,
             cache: HashMap::new(),
             doubtful: Vec::new(),
@@ -165,6 +174,10 @@ impl Loader {
             (Some(path), Some(text)) => Some(Document::parse(path, text).map_err(ConfigError::single)?),
             (_, None) | (None, _) => None,
         };
+        let sandbox = document.as_ref().and_then(|document| sandbox_description(document.path(), document.table()));
+        if let Some(problem) = sandbox {
+            return Err(ConfigError::single(problem));
+        }
         let (items, base) = self.include(document.as_ref());
         let patterns: Vec<_> = items.iter().map(|item| FilePattern::parse(item, &base)).collect();
         let valid: Vec<FilePattern> = patterns.iter().filter_map(|pattern| pattern.clone().ok()).collect();
@@ -210,6 +223,9 @@ impl Loader {
             self.sources.folder(),
             std::mem::take(&mut self.memo),
         );
+        if self.allows_absent {
+            context.allow_absent();
+        }
         let (settings, tests) = lower::lower(&file, &mut context);
         problems.append(&mut context.problems);
         if problems.is_empty() {
@@ -222,8 +238,9 @@ impl Loader {
             self.memo = std::mem::take(&mut context.memo);
             let parents = tree.fragments().iter().filter_map(|fragment| fragment.path.parent());
             self.folders = parents.map(Path::to_owned).collect();
+            let absent = std::mem::take(&mut context.absent);
             let values = Values::new(tree, root, displayed, Arc::clone(&self.schema));
-            return Ok(Loaded { settings, warnings, values });
+            return Ok(Loaded { settings, warnings, absent, values });
         }
         // The next load continues from here.
         self.memo = std::mem::take(&mut context.memo);

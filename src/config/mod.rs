@@ -25,6 +25,7 @@ mod merged;
 mod problem;
 mod sources;
 mod structure;
+mod syntax;
 mod tree;
 
 pub use conversion::{Conversion, from_connection_strings};
@@ -41,6 +42,15 @@ use file::{ConfigFile, IncludedFile};
 /// [`ConfigError`] with every problem of every source.
 pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
     Loader::new(sources.clone()).load()
+}
+
+/// Loads a configuration on a host that is not the gateway's, such as one of a CI system: files, secrets and variables that
+/// this host lacks are warnings. Performs no network I/O.
+///
+/// # Errors
+/// [`ConfigError`] with every problem of every source.
+pub fn load_for_other_host(sources: &Sources) -> Result<Loaded, ConfigError> {
+    Loader::of_other_host(sources.clone()).load()
 }
 
 /// Returns the JSON Schema of the configuration file.

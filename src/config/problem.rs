@@ -19,7 +19,7 @@ pub struct Problem {
 /// The origin of a value.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Origin {
-    /// A file, and the line if it is known.
+    /// A file, and the line if it is known. `-` is stdin.
     File(PathBuf, Option<usize>),
     /// An environment variable.
     Variable(String),
@@ -32,6 +32,7 @@ pub enum Origin {
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::File(path, Some(line)) if path.as_os_str() == "-" => write!(f, "stdin:{line}"),
             Self::File(path, Some(line)) => write!(f, "{}:{line}", path.display()),
             Self::File(path, None) => write!(f, "{}", path.display()),
             Self::Variable(name) => write!(f, "environment variable {name}"),

@@ -68,13 +68,14 @@ impl Sources {
         overrides
     }
 
-    /// Reads the file for the first time, if there is one. Waits for the writer if it is a pipe.
+    /// Reads the file for the first time, if there is one. Waits for the writer if it is a pipe or stdin.
     ///
     /// # Errors
     /// [`ConfigError`] if it cannot be read.
     pub fn read(&self) -> Result<Option<String>, ConfigError> {
         let Some(path) = &self.file else { return Ok(None) };
-        let text = files::read_blocking_or_pipe(path, MAX_FILE_BYTES).map_err(|err| unreadable(path, err))?;
+        let opened = if is_stdin(path) { Path::new("/dev/stdin") } else { path };
+        let text = files::read_blocking_or_pipe(opened, MAX_FILE_BYTES).map_err(|err| unreadable(path, err))?;
         Ok(Some(text.text.expose().to_owned()))
     }
 
@@ -84,6 +85,10 @@ impl Sources {
     /// [`ConfigError`] if it cannot be read.
     pub fn read_again(&self) -> Result<Option<String>, ConfigError> {
         let Some(path) = &self.file else { return Ok(None) };
+        if is_stdin(path) {
+            let fact = "the configuration came from stdin, which was read once and cannot be reloaded".to_owned();
+            return Err(file_problem(fact, "put it into a file, or restart the gateway"));
+        }
         let text = files::read_blocking_up_to(path, MAX_FILE_BYTES).map_err(|err| {
             if let FileError::NotAFile { kind, .. } = &err
                 && *kind != "a folder"
@@ -124,6 +129,11 @@ impl Overrides {
             None => self.main.push(value),
         }
     }
+}
+
+/// Returns whether a path stands for stdin.
+pub(super) fn is_stdin(path: &Path) -> bool {
+    path.as_os_str() == "-"
 }
 
 /// Returns the problem of a configuration file that cannot be read.

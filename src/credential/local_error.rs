@@ -134,6 +134,18 @@ pub enum CertificateError {
         /// When it expired.
         not_after: SystemTime,
     },
+    /// The certificate is not valid yet.
+    #[error(
+        "the certificate in {} is not valid before {}: wait, or compare the clock of this host",
+        path.display(),
+        humantime::format_rfc3339_seconds(*not_before)
+    )]
+    NotYetValid {
+        /// The file.
+        path: PathBuf,
+        /// When it becomes valid.
+        not_before: SystemTime,
+    },
     /// Signing failed.
     #[error("the private key in {path} cannot sign: check it with `openssl pkey -in {path} -noout -check`", path = path.display())]
     Sign {

@@ -2,19 +2,17 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use aws_lc_rs::digest;
 use rustls::server::NoServerSessionStorage;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
 
+use super::certificate_validity::Validity;
 use super::client_verifier::{self, ClientAuth, ClientTrust};
 use super::settings::ListenerTlsSettings;
 use super::tls_files::{TlsFileError, read_pem};
-
-/// How long before its expiry a certificate needs attention. The alert for certificates of credentials has the same time.
-const EXPIRES_SOON: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 
 /// The TLS of a listener. Immutable: changed files make another one, for new connections.
 #[derive(Clone)]
@@ -23,8 +21,7 @@ pub struct ListenerTls {
     /// Negotiates HTTP/1.1 only.
     http1_acceptor: TlsAcceptor,
     client_trust: Option<ClientTrust>,
-    /// The first and the last moment at which the certificate is valid.
-    validity: (SystemTime, SystemTime),
+    validity: Validity,
     /// A digest of the certificates and the key.
     digest: [u8; 32],
     expired_lists: Vec<String>,
@@ -44,7 +41,7 @@ impl ListenerTls {
         let key = key.ok_or_else(|| TlsFileError::NoKey { path: settings.key.clone() })?;
         let mismatch =
             || TlsFileError::Mismatch { certificate: settings.certificate.clone(), key: settings.key.clone() };
-        let validity = validity(&chain).ok_or_else(mismatch)?;
+        let validity = Validity::of(&chain).ok_or_else(mismatch)?;
         let digest = digest_of(&chain, &key);
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let client_auth = settings.client_auth.as_ref();
@@ -88,30 +85,17 @@ impl ListenerTls {
 
     /// Returns the error of a certificate that is not valid `now`, if it is not.
     pub fn check_validity(&self, path: &Path, now: SystemTime) -> Option<TlsFileError> {
-        let (not_before, not_after) = self.validity;
-        let path = path.to_owned();
-        if not_after < now {
-            Some(TlsFileError::Expired { path, not_after })
-        } else if now < not_before {
-            Some(TlsFileError::NotYetValid { path, not_before })
-        } else {
-            None
-        }
+        self.validity.check(path, now)
     }
 
     /// Returns a warning if the certificate expires soon.
     pub(super) fn expiry_warning(&self, path: &Path, now: SystemTime) -> Option<String> {
-        let not_after = self.not_after();
-        let is_soon = not_after.duration_since(now).is_ok_and(|left| left < EXPIRES_SOON);
-        is_soon.then(|| {
-            let date = humantime::format_rfc3339_seconds(not_after);
-            format!("the certificate {} expires on {date}: renew it", path.display())
-        })
+        self.validity.expiry_warning(path, now)
     }
 
     /// Returns when the certificate expires.
     pub fn not_after(&self) -> SystemTime {
-        self.validity.1
+        self.validity.not_after
     }
 
     /// Returns whether all files had the same content.
@@ -138,15 +122,6 @@ impl ListenerTls {
     pub fn client_trust(&self) -> Option<ClientTrust> {
         self.client_trust
     }
-}
-
-/// Returns the first and the last moment at which the first certificate is valid; `None` if it cannot be parsed.
-fn validity(chain: &[CertificateDer<'_>]) -> Option<(SystemTime, SystemTime)> {
-    let (_, leaf) = x509_parser::parse_x509_certificate(chain.first()?).ok()?;
-    let time = |at: x509_parser::time::ASN1Time| {
-        UNIX_EPOCH + Duration::from_secs(u64::try_from(at.timestamp()).unwrap_or_default())
-    };
-    Some((time(leaf.validity().not_before), time(leaf.validity().not_after)))
 }
 
 fn digest_of(chain: &[CertificateDer<'_>], key: &PrivateKeyDer<'_>) -> [u8; 32] {

@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use super::bind::BindError;
 use super::certificate::ListenerTls;
+use super::certificate_validity::Validity;
 use super::settings::{ListenerSettings, ListenerTlsSettings};
 
 /// What is wrong with the TLS files of a listener.
@@ -23,6 +24,20 @@ pub struct CertificateReport {
 pub fn check_certificates(listeners: &[ListenerSettings]) -> Vec<CertificateReport> {
     let with_tls = listeners.iter().filter_map(|listener| Some((&listener.name, listener.tls.as_ref()?)));
     with_tls.map(|(name, settings)| check_certificate(name, settings)).collect()
+}
+
+/// Reads only the certificate of one listener: its key or its CAs are on another host.
+pub fn check_certificate_alone(listener: &str, settings: &ListenerTlsSettings) -> CertificateReport {
+    let mut report = CertificateReport { listener: listener.to_owned(), ..CertificateReport::default() };
+    match Validity::read(&settings.certificate, &mut report.warnings) {
+        Ok(validity) => {
+            let now = SystemTime::now();
+            report.problem = validity.check(&settings.certificate, now).map(|err| err.to_string());
+            report.warnings.extend(validity.expiry_warning(&settings.certificate, now));
+        }
+        Err(source) => report.error = Some(BindError::tls(listener, settings, source)),
+    }
+    report
 }
 
 /// Reads only the files of one listener's TLS.

@@ -14,6 +14,7 @@ mod ca_rotation;
 mod callers;
 mod certificate_rotation;
 mod chaos;
+mod ci;
 mod cli;
 mod config_file;
 mod connection_age;

@@ -1,8 +1,11 @@
 //! Warnings about a valid configuration: listeners that allow too much to too many callers, and routes that match less than
 //! they appear to. Runs on the whole configuration, after all parts are lowered.
 
+use std::collections::HashMap;
+
 use super::context::{Context, key};
 use crate::config::file::{ConfigFile, OneOrMany, RouteFile};
+use crate::credential::{Cloud, CredentialId, CredentialKind};
 use crate::gateway::Settings;
 use crate::serve::Bind;
 use crate::signalr::{Operation, OperationSet};
@@ -15,9 +18,47 @@ const OPT_IN: [(&str, OperationSet); 4] = [
     ("claims", OperationSet::CLAIMS),
 ];
 
+/// The suffixes of SignalR hosts, and their clouds as configured. Source: Azure's lists of endpoints of the national clouds.
+const CLOUD_SUFFIXES: [(&str, &str, Cloud); 3] = [
+    (".service.signalr.net", "public", Cloud::Public),
+    (".signalr.azure.us", "us_government", Cloud::UsGovernment),
+    (".signalr.azure.cn", "china", Cloud::China),
+];
+
 pub(super) fn warn(file: &ConfigFile, settings: &Settings, context: &mut Context<'_>) {
     exposed_listeners(settings, context);
     routes_without_execute(file, settings, context);
+    clouds_of_endpoints(settings, context);
+}
+
+/// Warns about endpoints in another cloud than their credential: no token of one cloud is valid in another.
+fn clouds_of_endpoints(settings: &Settings, context: &mut Context<'_>) {
+    let clouds: HashMap<&CredentialId, &Cloud> = settings
+        .credentials
+        .iter()
+        .filter_map(|credential| match &credential.kind {
+            CredentialKind::App { app, .. } => Some((&credential.id, &app.authority.cloud)),
+            CredentialKind::AzureCli { .. }
+            | CredentialKind::ManagedIdentity { .. }
+            | CredentialKind::AccessKey { .. }
+            | CredentialKind::TokenFile { .. } => None,
+        })
+        .collect();
+    for endpoint in &settings.endpoints {
+        let host = endpoint.origin.host.trim_end_matches('.');
+        let of_host = CLOUD_SUFFIXES.iter().find(|(suffix, ..)| host.ends_with(suffix));
+        let Some(((suffix, name, of_host), cloud)) = of_host.zip(clouds.get(&endpoint.credential)) else { continue };
+        if *cloud != of_host && !matches!(cloud, Cloud::Custom { .. }) {
+            let found = CLOUD_SUFFIXES.iter().find(|(.., known)| known == *cloud).map_or("", |(_, name, _)| *name);
+            let credential = &endpoint.credential.name;
+            let fact = format!(
+                "hosts under `{suffix}` are in the cloud `{name}`, but `credentials.{credential}` is in `{found}`, whose tokens \
+                 they reject"
+            );
+            let fix = format!("write cloud = \"{name}\" in [credentials.{credential}], or correct the host");
+            context.warning(&key(&["endpoints", endpoint.name.as_str(), "url"]), fact, fix);
+        }
+    }
 }
 
 /// Warns about listeners that other hosts can reach and that allow opt-in operations to every caller.

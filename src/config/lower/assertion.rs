@@ -231,13 +231,13 @@ fn command(
 }
 
 fn lower_ca(at: &Key, ca_file: Option<&Path>, context: &mut Context<'_>) -> Option<PathBuf> {
-    ca_file.map(|path| values::existing_file(&below(at, "ca_file"), path, context))
+    values::ca_file(&below(at, "ca_file"), ca_file, context)
 }
 
 /// Checks that a variable of the platform is set. The environment of the process does not change later.
 fn check_is_set(at: &Key, variable: &str, fix: &str, context: &mut Context<'_>) {
     if context.environment.get(variable).is_none_or(String::is_empty) {
-        context.problem(at, format!("the environment variable {variable} is not set or empty"), fix);
+        context.absent(at, format!("the environment variable {variable} is not set or empty"), fix);
     }
 }
 

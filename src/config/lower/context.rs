@@ -28,6 +28,10 @@ pub(in crate::config) struct Context<'a> {
     pub(in crate::config) memo: Memo,
     /// The number of suggestions that may still be searched for.
     suggestions: usize,
+    /// Whether this host may lack files, secrets and variables that the gateway's host has.
+    allows_absent: bool,
+    /// The keys of those that it lacks.
+    pub(in crate::config) absent: Vec<String>,
     pub(in crate::config) problems: Vec<Problem>,
     /// The problems that do not make the configuration invalid.
     pub(in crate::config) warnings: Vec<Problem>,
@@ -43,10 +47,30 @@ impl<'a> Context<'a> {
         folder: PathBuf,
         last: Memo,
     ) -> Self {
-        let (problems, warnings, displayed_values) = (Vec::new(), Vec::new(), Vec::new());
-        let suggestions = MAX_SUGGESTIONS;
-        let memo = Memo::default();
-        Self { merged, environment, folder, invalid, last, memo, suggestions, problems, warnings, displayed_values }
+        Self {
+            merged,
+            environment,
+            folder,
+            invalid,
+            last,
+            memo: Memo::default(),
+            suggestions: MAX_SUGGESTIONS,
+            allows_absent: false,
+            absent: Vec::new(),
+            problems: Vec::new(),
+            warnings: Vec::new(),
+            displayed_values: Vec::new(),
+        }
+    }
+
+    /// Makes everything that this host lacks a warning.
+    pub(in crate::config) fn allow_absent(&mut self) {
+        self.allows_absent = true;
+    }
+
+    /// Returns whether this host may lack what the gateway's host has.
+    pub(super) fn allows_absent(&self) -> bool {
+        self.allows_absent
     }
 
     /// Returns whether the value of a key, or a table that contains it, is a placeholder.
@@ -87,6 +111,21 @@ impl<'a> Context<'a> {
             let problem = self.make_problem(key, fact, fix);
             self.problems.push(problem);
         }
+    }
+
+    /// Reports a file, secret or variable that this host lacks.
+    pub(super) fn absent(&mut self, key: &[String], fact: impl Into<String>, fix: impl Into<String>) {
+        if !self.allows_absent {
+            self.problem(key, fact, fix);
+        } else if !self.is_invalid(key) {
+            self.absent.push(key.join("."));
+            self.warning(key, fact, fix);
+        }
+    }
+
+    /// Returns whether the file, secret or variable of a key is reported as absent.
+    pub(super) fn is_absent(&self, key: &[String]) -> bool {
+        !self.absent.is_empty() && self.absent.contains(&key.join("."))
     }
 
     /// Reports a warning about a key.

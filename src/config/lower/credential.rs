@@ -12,7 +12,7 @@ use super::identity::{managed_identity, secret_source, token_file};
 use super::tenant::{self, Lowered, Source, Tenant, lower_object_id, lower_tenant};
 use super::values::{self, PlainHttp};
 use crate::config::file::{AlgorithmFile, AppFile, CloudFile, ConfigFile, CredentialFile, OptionalAppFile};
-use crate::config::identifier::is_guid;
+use crate::config::identifier::{UNKNOWN_ID, is_guid};
 use crate::credential::{
     AppSettings, AssertionAlgorithm, AssertionSettings, AuthoritySettings, CertificateSettings, Cloud, CredentialKind,
     CredentialSettings, Proof,
@@ -28,6 +28,8 @@ const DEFAULT_SCOPE: &str = "https://signalr.azure.com/.default";
 const TENANT_VARIABLE: &str = "AZURE_TENANT_ID";
 const CLIENT_ID_VARIABLE: &str = "AZURE_CLIENT_ID";
 const TOKEN_FILE_VARIABLE: &str = "AZURE_FEDERATED_TOKEN_FILE";
+/// The file that the webhook names in the variable.
+const TOKEN_FILE_OF_POD: &str = "/var/run/secrets/azure/tokens/azure-identity-token";
 const AUTHORITY_VARIABLE: &str = "AZURE_AUTHORITY_HOST";
 /// What to do if one of them is missing.
 const POD_FIX: &str =
@@ -165,6 +167,7 @@ fn app_of_pod<'f>(
     let variable = |name: &str| environment.get(name).map(String::as_str).filter(|text| !text.is_empty());
     let client_id = client_id.or_else(|| variable(CLIENT_ID_VARIABLE));
     check_present(&below(at, "client_id"), client_id, CLIENT_ID_VARIABLE, context);
+    let client_id = client_id.or_else(|| context.allows_absent().then_some(UNKNOWN_ID));
     let authority = optional.authority.as_deref();
     let (cloud, authority) = match (cloud, variable(AUTHORITY_VARIABLE)) {
         (None, Some(host)) if authority.is_none() => cloud_of(host),
@@ -180,13 +183,13 @@ fn token_file_of_pod(key: &Key, path: Option<&Path>, context: &mut Context<'_>) 
     }
     let found = context.environment.get(TOKEN_FILE_VARIABLE).filter(|text| !text.is_empty());
     check_present(key, found.map(String::as_str), TOKEN_FILE_VARIABLE, context);
-    found.map(PathBuf::from)
+    found.map(PathBuf::from).or_else(|| context.allows_absent().then(|| PathBuf::from(TOKEN_FILE_OF_POD)))
 }
 
 /// Reports a missing key whose variable is not set either.
 fn check_present(key: &Key, found: Option<&str>, variable: &str, context: &mut Context<'_>) {
     if found.is_none() {
-        context.problem(key, format!("is missing, and {variable} is not set"), POD_FIX);
+        context.absent(key, format!("is missing, and {variable} is not set"), POD_FIX);
     }
 }
 
@@ -252,7 +255,7 @@ fn lower_settings(at: &Key, app: &App<'_>, proof: Option<Proof>, context: &mut C
         let fix = "add cloud = \"custom\", or remove it";
         context.problem(&below(at, "authority"), "is only for cloud = \"custom\"", fix);
     }
-    let ca_file = app.optional.ca_file.as_ref().map(|path| values::existing_file(&below(at, "ca_file"), path, context));
+    let ca_file = values::ca_file(&below(at, "ca_file"), app.optional.ca_file.as_deref(), context);
     let scope = lower_scope(&below(at, "scope"), app.optional.scope.as_deref(), context);
     let egress = egress::lower_choice(&below(at, "proxy"), app.optional.proxy.as_ref(), app.egress, context);
     Some(AppSettings {

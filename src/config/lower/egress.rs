@@ -91,7 +91,7 @@ fn choose(at: &Key, url_key: &Key, text: &str, details: &Details<'_>, context: &
                     "write them into the variable (`http://user:password@host:port`), or write the proxy's URL here";
                 context.problem(&below(at, name), "has no effect: the proxy is that of the environment", fix);
             }
-            let ca_file = details.ca_file.map(|path| values::existing_file(&below(at, "ca_file"), path, context));
+            let ca_file = values::ca_file(&below(at, "ca_file"), details.ca_file, context);
             let mut egress = environment(url_key, context);
             if let Some(proxy) = egress.proxy.as_mut().filter(|_| ca_file.is_some()) {
                 Arc::make_mut(proxy).ca_file = ca_file;
@@ -107,7 +107,7 @@ fn choose(at: &Key, url_key: &Key, text: &str, details: &Details<'_>, context: &
 /// Lowers the URL of a proxy with its user name, password and CAs.
 fn proxy(at: &Key, url_key: &Key, text: &str, details: &Details<'_>, context: &mut Context<'_>) -> Option<EgressProxy> {
     let credentials = credentials(at, details, context);
-    let ca_file = details.ca_file.map(|path| values::existing_file(&below(at, "ca_file"), path, context));
+    let ca_file = values::ca_file(&below(at, "ca_file"), details.ca_file, context);
     let fix = "write `http://host:port`, `https://host:port`, \"environment\" or \"off\"";
     if !text.contains("://") {
         context.problem(url_key, "is not the URL of a proxy", fix);

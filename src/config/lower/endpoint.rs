@@ -161,7 +161,7 @@ fn lower_one(
         values::check_name(&at("metrics_label"), label, context);
     }
     let origin = values::origin(&at("url"), &file.url, PlainHttp::Loopback, context);
-    let ca_file = file.ca_file.as_ref().map(|path| values::existing_file(&at("ca_file"), path, context));
+    let ca_file = values::ca_file(&at("ca_file"), file.ca_file.as_deref(), context);
     let proxy = egress::lower_choice(&at("proxy"), file.proxy.as_ref(), &common.egress, context);
     let resolve_timeout = file.resolve_timeout.as_deref().unwrap_or(RESOLVE_TIMEOUT);
     let resolve_timeout = values::duration(&at("resolve_timeout"), resolve_timeout, context);

@@ -51,7 +51,7 @@ pub(super) fn secret_source(key: &Key, file: &SecretFile, context: &mut Context<
                 // A text that is not the name of a variable may be the secret itself.
                 let is_name = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
                 let shown = if name.bytes().all(is_name) { name } else { "that `env` names" };
-                context.problem(
+                context.absent(
                     key,
                     format!("the environment variable {shown} is not set or empty"),
                     "set it where the gateway starts",

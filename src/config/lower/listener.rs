@@ -137,7 +137,7 @@ fn lower_one(name: &str, file: &ListenerFile, context: &mut Context<'_>) -> (Lis
         },
         clients: match file.clients.as_slice() {
             [] => Constraint::Any,
-            networks => values::networks(&at(&["clients"]), networks, context),
+            networks => values::whole_networks(&at(&["clients"]), networks, context),
         },
         trusted_proxies,
         required_header,

@@ -47,10 +47,7 @@ pub(super) fn trusted(
 }
 
 fn check(key: &[String], network: &IpNet, context: &mut Context<'_>) {
-    if network.addr() != network.network() {
-        let (address, whole) = (network.addr(), network.trunc());
-        let fact = format!("`{network}` is not the first address of its network");
-        let fix = format!("write `{address}` for this host, or `{whole}` for all {} bits", network.prefix_len());
+    if let Some((fact, fix)) = values::host_bits(network) {
         context.problem(key, fact, fix);
     } else if network.prefix_len() == 0 {
         let fix = "name the networks of the proxies alone";

@@ -13,6 +13,8 @@ use crate::proxy::{AccessLog, ProxySettings};
 const MAX_HEADER: u64 = 64 * 1024;
 /// Source: Azure SignalR Service, REST API reference: a message has at most 1 MB.
 const SERVICE_MAX_BODY: u64 = 1024 * 1024;
+/// Chosen: smaller limits refuse an ordinary head (about 300 bytes) or message with arguments.
+const USEFUL_SIZE: u64 = 512;
 /// Bounds memory: a request body is kept until the response arrives.
 const MAX_BODY: u64 = 64 * 1024 * 1024;
 /// Chosen: more memory than any machine has.
@@ -40,6 +42,15 @@ pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> ProxySettin
     }
     let max_header = values::size(&key(&["limits", "max_header"]), &limits.max_header, MAX_HEADER, context);
     let max_body_bytes = values::size(&key(&["limits", "max_body"]), &limits.max_body, MAX_BODY, context);
+    for (name, bytes, refused) in [
+        ("max_header", max_header, "most requests are refused with 431"),
+        ("max_body", max_body_bytes, "most messages are refused with 413"),
+    ] {
+        if bytes < USEFUL_SIZE {
+            let fact = format!("is {bytes} bytes, so {refused}");
+            context.warning(&key(&["limits", name]), fact, "write 1KiB or more, or remove it for the default");
+        }
+    }
     if max_body_bytes > SERVICE_MAX_BODY {
         context.warning(
             &key(&["limits", "max_body"]),

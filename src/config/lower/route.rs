@@ -318,7 +318,7 @@ fn matches(file: &MatchFile, route: &[String], context: &mut Context<'_>) -> Mat
         listeners,
         clients: match clients {
             Constraint::Any => Constraint::Any,
-            Constraint::OneOf(texts) => values::networks(&at("client"), &texts, context),
+            Constraint::OneOf(texts) => values::whole_networks(&at("client"), &texts, context),
         },
         callers: callers.map(|text| identity_pattern(text)),
     }

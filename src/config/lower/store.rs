@@ -61,7 +61,7 @@ pub(super) fn lower(file: &IdempotencyFile, context: &mut Context<'_>) -> Option
         database,
         username: file.username.clone(),
         password: password.and_then(|password| identity::secret_source(&at("password"), password, context)),
-        ca_file: file.ca_file.as_ref().map(|path| values::existing_file(&at("ca_file"), path, context)),
+        ca_file: values::ca_file(&at("ca_file"), file.ca_file.as_deref(), context),
         timeout,
         when_out: match file.when_store_is_out {
             WhenStoreIsOutFile::Refuse => WhenStoreIsOut::Refuse,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::context::{Context, Key, below, key};
 use crate::config::file::ConfigFile;
-use crate::config::identifier::{is_guid, is_tenant};
+use crate::config::identifier::{UNKNOWN_ID, is_guid, is_tenant};
 use crate::credential::{AppSettings, CredentialId, CredentialKind, CredentialName, CredentialSettings};
 
 /// What endpoints say about the credentials that they use, by credential.
@@ -133,7 +133,8 @@ pub(super) fn token_lives(
             }
         };
         let kind = lowered.source.as_ref().and_then(|source| {
-            let tenant = || of_endpoint.as_ref().or_else(|| lowered.tenant.of_credential()).map(Arc::clone);
+            let named = || of_endpoint.as_ref().or_else(|| lowered.tenant.of_credential()).map(Arc::clone);
+            let tenant = || named().or_else(|| context.is_absent(&below(at, "tenant")).then(|| UNKNOWN_ID.into()));
             Some(match source {
                 Source::App(app) => CredentialKind::App { app: Arc::clone(app), tenant: tenant()? },
                 Source::AzureCli { scope } => CredentialKind::AzureCli { tenant: tenant()?, scope: scope.clone() },
@@ -184,7 +185,11 @@ fn check_tenants(at: &Key, lowered: &Lowered, uses: &[Use<'_>], context: &mut Co
                     || ("is missing, here and in the endpoints".to_owned(), fix),
                     |(variable, fix)| (format!("is missing, and {variable} is not set"), fix),
                 );
-                context.problem(&below(at, "tenant"), fact, fix);
+                if unset.is_some() {
+                    context.absent(&below(at, "tenant"), fact, fix);
+                } else {
+                    context.problem(&below(at, "tenant"), fact, fix);
+                }
             }
         }
     }

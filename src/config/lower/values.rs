@@ -37,10 +37,11 @@ pub(super) fn existing_file(key: &[String], path: &Path, context: &mut Context<'
     }
     let shown = path.display();
     let fact_and_fix = match files::is_empty(&path) {
-        Err(FileError::Unreadable { source, .. }) => (
-            format!("the file {shown} cannot be read: {source}"),
-            "check that it exists and that the gateway's user may read it",
-        ),
+        Err(FileError::Unreadable { source, .. }) => {
+            let fact = format!("the file {shown} cannot be read: {source}");
+            context.absent(key, fact, "check that it exists and that the gateway's user may read it");
+            return path;
+        }
         Err(FileError::NotAFile { kind, .. }) => {
             (format!("{shown} is {kind}, must be a file"), "write the path of a regular file")
         }
@@ -54,6 +55,12 @@ pub(super) fn existing_file(key: &[String], path: &Path, context: &mut Context<'
     let (fact, fix) = fact_and_fix;
     context.problem(key, fact, fix);
     path
+}
+
+/// Resolves the path of a file with CAs. Returns `None` if the file is absent and may be: nothing can be built with it.
+pub(super) fn ca_file(key: &[String], path: Option<&Path>, context: &mut Context<'_>) -> Option<PathBuf> {
+    let path = existing_file(key, path?, context);
+    (!context.is_absent(key)).then_some(path)
 }
 
 /// Checks that a table defines `name`.
@@ -223,6 +230,28 @@ pub(super) fn max_requests(key: &[String], number: Option<u32>, context: &mut Co
         context.problem(key, "is 0, which admits no call", "remove it for no limit");
     }
     number.map(|number| number.max(1) as usize)
+}
+
+/// Parses IP addresses and networks. Warns about networks that are written by another address than their first.
+pub(super) fn whole_networks(key: &[String], texts: &[String], context: &mut Context<'_>) -> Constraint<IpNet> {
+    let networks = networks(key, texts, context);
+    let Constraint::OneOf(found) = &networks else { return networks };
+    for network in found {
+        if let Some((fact, fix)) = host_bits(network) {
+            context.warning(key, format!("{fact}, and matches all of it"), fix);
+        }
+    }
+    networks
+}
+
+/// Returns the fact and the fix if a network is written by another address than its first.
+pub(super) fn host_bits(network: &IpNet) -> Option<(String, String)> {
+    let (address, whole) = (network.addr(), network.trunc());
+    (address != whole.addr()).then(|| {
+        let fact = format!("`{network}` is not the first address of its network");
+        let fix = format!("write `{address}` for this host, or `{whole}` for all {} bits", network.prefix_len());
+        (fact, fix)
+    })
 }
 
 /// Parses IP addresses and networks.

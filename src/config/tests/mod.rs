@@ -3,6 +3,7 @@
 mod callers;
 mod egress;
 mod included;
+mod other_host;
 mod problems;
 mod routes;
 mod routing_tests;

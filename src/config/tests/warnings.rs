@@ -108,3 +108,55 @@ fn trusted_proxies_must_be_whole_networks_that_the_listener_can_see() {
         );
     }
 }
+
+#[test]
+fn warns_about_a_network_with_host_bits() {
+    let fact = "`10.0.0.5/8` is not the first address of its network, and matches all of it";
+    let listener =
+        "[listeners.default]\nbind = \"127.0.0.1:8080\"\nclients = [\"10.0.0.5/8\", \"10.0.0.0/8\", \"10.0.0.5\"]\n";
+    assert_eq!(warnings(listener), [("listeners.default.clients".to_owned(), fact.to_owned())]);
+    let fix = &loaded(listener).unwrap().warnings[0].fix;
+    assert_eq!(fix, "write `10.0.0.5` for this host, or `10.0.0.0/8` for all 8 bits");
+    let route = "[[routes]]\nname = \"r\"\nmatch.client = \"10.0.0.5/8\"\nendpoints = [\"east\"]\n";
+    assert_eq!(warnings(route), [("routes.0.match.client".to_owned(), fact.to_owned())]);
+}
+
+#[test]
+fn warns_about_limits_that_refuse_ordinary_calls() {
+    let found = warnings("[limits]\nmax_body = 1\nmax_header = 100\n");
+    let keys: Vec<&str> = found.iter().map(|(key, _)| key.as_str()).collect();
+    assert_eq!(keys, ["limits.max_header", "limits.max_body"], "{found:?}");
+    assert!(found[1].1.contains("refused with 413"), "{found:?}");
+    assert_eq!(warnings("[limits]\nmax_body = \"1KiB\"\nmax_header = \"1KiB\"\n"), []);
+}
+
+#[test]
+fn warns_about_an_endpoint_in_another_cloud_than_its_credential() {
+    let config = |host: &str, cloud: &str| {
+        format!(
+            "[credentials.app]\nkind = \"federated\"\ntenant = \"fabrikam.com\"\n\
+             client_id = \"11111111-2222-3333-4444-555555555555\"\n{cloud}\nassertion = {{ source = \"file\", path = \"/x\" }}\n\
+             [endpoints.west]\nurl = \"https://{host}\"\ncredential = \"app\"\n"
+        )
+    };
+    let government = "cloud = \"us_government\"";
+    for (host, cloud, expected) in [
+        ("west.service.signalr.net", "", None),
+        ("west.signalr.azure.us", government, None),
+        ("west.service.signalr.azure.cn", "cloud = \"china\"", None),
+        ("signalr.fabrikam.example", government, None),
+        ("west.signalr.azure.us", "cloud = \"custom\"\nauthority = \"https://login.example\"", None),
+        ("west.signalr.azure.us", "", Some("us_government")),
+        ("west.service.signalr.azure.cn", "", Some("china")),
+        ("west.service.signalr.net", government, Some("public")),
+    ] {
+        let found = loaded(&config(host, cloud)).unwrap().warnings;
+        let Some(expected) = expected else {
+            assert_eq!(found, [], "{host} {cloud}");
+            continue;
+        };
+        let [warning] = found.as_slice() else { panic!("{host} {cloud}: {found:?}") };
+        assert_eq!(warning.key, "endpoints.west.url");
+        assert!(warning.fix.starts_with(&format!("write cloud = \"{expected}\" in [credentials.app]")), "{warning:?}");
+    }
+}

@@ -44,8 +44,12 @@ struct ClientCertificate {
     chain: Vec<CertificateDer<'static>>,
     key: Arc<dyn SigningKey>,
     key_path: PathBuf,
+    not_before: SystemTime,
     not_after: SystemTime,
 }
+
+/// How long before its expiry a certificate needs attention, as for those of listeners.
+const EXPIRES_SOON: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 
 /// Reads the certificate and signs an assertion with its key.
 pub(super) async fn assertion(
@@ -71,8 +75,20 @@ pub(super) async fn assertion(
 
 /// Checks that the certificate and its key belong together and that the certificate is valid now.
 pub(super) async fn inspect(settings: &CertificateSettings, record: &AcquisitionRecord) -> Result<(), CredentialError> {
+    let certificate = ClientCertificate::read(settings, record).await?;
+    let now = SystemTime::now();
     // The assertion is discarded, so its audience does not matter.
-    read_and_sign(settings, "", "", record).await?;
+    certificate.assertion_if_valid(settings, "", "", now)?;
+    let ClientCertificate { not_before, not_after, .. } = certificate;
+    let path = &settings.certificate;
+    // Token requests do not check this: Entra's clock decides, and this host's may be slow.
+    if now < not_before {
+        return Err(CertificateError::NotYetValid { path: path.clone(), not_before }.into());
+    }
+    if not_after.duration_since(now).is_ok_and(|left| left < EXPIRES_SOON) {
+        let date = humantime::format_rfc3339_seconds(not_after);
+        record.add_warning(format!("the certificate in {} expires on {date}: renew it", path.display()));
+    }
     Ok(())
 }
 
@@ -83,12 +99,7 @@ async fn read_and_sign(
     record: &AcquisitionRecord,
 ) -> Result<(Secret, SystemTime), CertificateError> {
     let certificate = ClientCertificate::read(settings, record).await?;
-    let now = SystemTime::now();
-    if certificate.not_after < now {
-        let (path, not_after) = (settings.certificate.clone(), certificate.not_after);
-        return Err(CertificateError::Expired { path, not_after });
-    }
-    let token = certificate.assertion(settings, client_id, token_url, now)?;
+    let token = certificate.assertion_if_valid(settings, client_id, token_url, SystemTime::now())?;
     Ok((token, certificate.not_after))
 }
 
@@ -119,17 +130,32 @@ impl ClientCertificate {
         for certificate in certificates {
             let parsed = parse_x509_certificate(&certificate).map_err(|_err| invalid())?.1;
             let matches = public_key.as_deref() == Some(parsed.public_key().raw);
-            let not_after = u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or(0);
+            let validity = [parsed.validity().not_before, parsed.validity().not_after];
+            let validity = validity.map(|at| Duration::from_secs(u64::try_from(at.timestamp()).unwrap_or(0)));
             if matches && leaf.is_none() {
-                leaf = Some((certificate, UNIX_EPOCH + Duration::from_secs(not_after)));
+                leaf = Some((certificate, validity.map(|since_epoch| UNIX_EPOCH + since_epoch)));
             } else {
                 chain.push(certificate);
             }
         }
-        let Some((leaf, not_after)) = leaf else {
+        let Some((leaf, [not_before, not_after])) = leaf else {
             return Err(CertificateError::Mismatch { key: key_path, certificate: certificate_path.to_owned() });
         };
-        Ok(Self { leaf, chain, key, key_path, not_after })
+        Ok(Self { leaf, chain, key, key_path, not_before, not_after })
+    }
+
+    fn assertion_if_valid(
+        &self,
+        settings: &CertificateSettings,
+        client_id: &str,
+        token_url: &str,
+        now: SystemTime,
+    ) -> Result<Secret, CertificateError> {
+        if self.not_after < now {
+            let (path, not_after) = (settings.certificate.clone(), self.not_after);
+            return Err(CertificateError::Expired { path, not_after });
+        }
+        self.assertion(settings, client_id, token_url, now)
     }
 
     fn assertion(

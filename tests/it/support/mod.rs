@@ -22,7 +22,7 @@ pub(crate) use harness::{GatewayOptions, Harness, HarnessBuilder};
 pub(crate) use http2_endpoint::{Http2Endpoint, Reply};
 pub(crate) use leaks::Leaks;
 pub(crate) use metrics::Samples;
-pub(crate) use process::{Process, ProgramOutput, run, run_in};
+pub(crate) use process::{Process, ProgramOutput, run, run_in, run_with_stdin};
 pub(crate) use raw_endpoint::RawEndpoint;
 pub(crate) use scripted_endpoint::{ScriptedEndpoint, ScriptedResponse};
 pub(crate) use tenant_group::{GROUP_APP, GROUP_IDENTITY, tenant_group};

@@ -7,7 +7,7 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 
@@ -34,6 +34,21 @@ pub(crate) async fn run_in(environment: &[(&str, &str)], arguments: &[&str]) -> 
     let mut command = command(arguments);
     command.envs(environment.iter().copied());
     let output = with_timeout("the program's end", command.output()).await.unwrap();
+    ProgramOutput {
+        code: output.status.code(),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+/// Runs the binary to its end without variables, with a text on stdin.
+pub(crate) async fn run_with_stdin(text: &str, arguments: &[&str]) -> ProgramOutput {
+    let mut child =
+        command(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(text.as_bytes()).await.unwrap();
+    drop(stdin);
+    let output = with_timeout("the program's end", child.wait_with_output()).await.unwrap();
     ProgramOutput {
         code: output.status.code(),
         stdout: String::from_utf8(output.stdout).unwrap(),

@@ -166,3 +166,25 @@ async fn the_error_about_an_unusable_file_states_the_command_that_converts_it() 
         assert!(text.contains(&line), "{text}");
     }
 }
+
+#[tokio::test]
+async fn an_inspection_finds_a_certificate_that_is_not_valid_yet_or_expires_soon() {
+    let inspected = async |not_before: SystemTime, not_after: SystemTime| {
+        let folder = tempfile::tempdir().unwrap();
+        let key = KeyPair::generate_for(&PKCS_RSA_SHA256).unwrap();
+        let mut params = CertificateParams::new(vec!["gateway".into()]).unwrap();
+        (params.not_before, params.not_after) = (not_before.into(), not_after.into());
+        let certificate = params.self_signed(&key).unwrap();
+        let settings = settings(&folder, &(certificate.pem() + &key.serialize_pem()));
+        let record = AcquisitionRecord::default();
+        let problem = inspect(&settings, &record).await.err().map(|err| err.to_string());
+        (problem.unwrap_or_default(), record.take_warnings().join("\n"))
+    };
+    let (now, day) = (SystemTime::now(), Duration::from_secs(24 * 60 * 60));
+    let (problem, _) = inspected(now + day, now + 99 * day).await;
+    assert!(problem.contains("is not valid before"), "{problem}");
+    let (problem, warnings) = inspected(now - day, now + 7 * day).await;
+    assert!(problem.is_empty() && warnings.contains("renew it"), "{problem} {warnings}");
+    let (problem, warnings) = inspected(now - day, now + 99 * day).await;
+    assert!(problem.is_empty() && !warnings.contains("renew it"), "{problem} {warnings}");
+}
