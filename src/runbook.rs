@@ -55,6 +55,8 @@ impl EndpointRefusal {
 label_enum! {
     /// A condition that the log reports and that is no failure of a single call.
     Condition {
+        /// The canary of an endpoint fails.
+        CanaryFailed = "canary_failed",
         /// The circuit of an endpoint is open.
         CircuitOpen = "circuit_open",
         /// A new configuration was rejected.
@@ -230,6 +232,7 @@ const fn token_remedy(reason: TokenErrorReason) -> &'static str {
 
 const fn condition_remedy(condition: Condition) -> &'static str {
     match condition {
+        Condition::CanaryFailed => "run `signalr-gateway doctor --deliver`, and do what `fix` says",
         Condition::CircuitOpen => "repair the cause; the circuit closes by itself",
         Condition::ConfigurationRejected => {
             "correct the file, and test it with `signalr-gateway check`: a restart would fail"

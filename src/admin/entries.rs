@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::calls::{CallsView, TimesView, per_second};
+use super::canary::CanaryView;
 use super::failure::FailureView;
 use super::figures::{LAST_MINUTE, Recent};
 use super::time::seconds;
@@ -59,6 +60,9 @@ pub struct EndpointStatus {
     /// The last probe of `/api/health`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_probe: Option<ProbeView>,
+    /// Its canary, if it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub canary: Option<CanaryView>,
     /// What else the operator should know.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<&'static str>,
@@ -235,6 +239,7 @@ impl EndpointStatus {
             cool_down_until: health.state().cool_down.map(seconds),
             last_failure: happened.last_failure.map(|failure| FailureView::of_endpoint(&failure, credential, settings)),
             last_probe: happened.last_probe.map(ProbeView::from),
+            canary: None,
             note,
             access_key_refused: happened.refuses_access_key_since.and_then(explain_note),
         }

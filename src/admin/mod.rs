@@ -17,6 +17,7 @@
 //! it and the workers do not delay each other.
 
 mod calls;
+mod canary;
 mod entries;
 mod failure;
 mod figures;
@@ -57,6 +58,7 @@ use tower_http::set_header::SetResponseHeaderLayer;
 use tower_http::timeout::TimeoutLayer;
 
 pub use calls::{CallsView, PointView, TimesView, TrafficView};
+pub use canary::CanaryView;
 pub use entries::{CredentialView, DisabledView, EndpointStatus, ListenerView, ProbeView, RouteView, StoreView};
 pub use failure::{FailureView, RemediationView};
 use figures::Figures;

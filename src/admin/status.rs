@@ -15,6 +15,7 @@ use super::figures::Recent;
 use super::query::{BROKEN, CREDENTIAL_STATES, ENDPOINT_STATES, Query};
 use super::time::seconds;
 use super::verdict::{Situation, VerdictView};
+use crate::canary::CanaryStatuses;
 use crate::credential::{BearerSource, CredentialId, CredentialSettings, CredentialState, Readiness};
 use crate::endpoint::{DisabledEndpoint, Endpoint};
 use crate::idempotency::SharedStore;
@@ -51,6 +52,8 @@ pub struct View {
     pub labels: Arc<Labels>,
     /// The idempotency store that replicas share.
     pub idempotency_store: Option<Arc<SharedStore>>,
+    /// The canaries of the endpoints that have one.
+    pub canaries: CanaryStatuses,
 }
 
 /// The content of `/status`.
@@ -250,7 +253,9 @@ impl View {
             endpoints: query
                 .page_of(&endpoints)
                 .map(|(_, state, endpoint, settings, source)| {
-                    EndpointStatus::of(endpoint, state, (settings, &***source), (recent, query.has_series))
+                    let canary = self.canaries.get(endpoint.name()).map(|canary| canary.get().into());
+                    let figures = (recent, query.has_series);
+                    EndpointStatus { canary, ..EndpointStatus::of(endpoint, state, (settings, &***source), figures) }
                 })
                 .collect(),
             disabled_endpoints: query.page_of(&disabled).map(|endpoint| DisabledView::of(endpoint)).collect(),

@@ -47,7 +47,9 @@ pub use probe::Probes;
 pub use proxied::Proxies;
 pub use running::Endpoint;
 pub use send_error::{Processing, SendError, TransportError};
-pub use settings::{DisabledEndpoint, EndpointName, EndpointRole, EndpointSettings, HttpVersion, Origin, PoolSettings};
+pub use settings::{
+    CanarySettings, DisabledEndpoint, EndpointName, EndpointRole, EndpointSettings, HttpVersion, Origin, PoolSettings,
+};
 pub use tls_clients::TlsClients;
 pub use transport_failure::transport_failure;
 pub use unpooled::UnpooledError;

@@ -68,11 +68,22 @@ pub struct EndpointSettings {
     pub pool: PoolSettings,
     /// The thresholds of its circuit breaker.
     pub health: HealthSettings,
+    /// The canary that tests whether messages arrive at its clients.
+    pub canary: Option<CanarySettings>,
+}
+
+/// The canary of an endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CanarySettings {
+    /// The hub of its client.
+    pub hub: Arc<str>,
+    /// The interval of its messages.
+    pub interval: Duration,
 }
 
 impl EndpointSettings {
-    /// Returns whether an endpoint with these settings can serve a configuration with the other ones: they differ in limits at
-    /// most, which belong to the configuration.
+    /// Returns whether an endpoint with these settings can serve a configuration with the other ones: they differ in limits and
+    /// the canary at most, which belong to the configuration.
     pub fn differs_only_in_limits(&self, other: &Self) -> bool {
         let Self {
             name,
@@ -89,6 +100,8 @@ impl EndpointSettings {
             rate: _,
             pool,
             health,
+            // A canary reads it from the configuration in force.
+            canary: _,
         } = self;
         (name, origin, metrics_label, credential)
             == (&other.name, &other.origin, &other.metrics_label, &other.credential)

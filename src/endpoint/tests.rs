@@ -33,6 +33,7 @@ pub(crate) fn settings(port: u16) -> EndpointSettings {
         max_requests: None,
         rate: None,
         pool: PoolSettings { max_idle_per_worker: 8, idle_timeout: MINUTE, max_age: None },
+        canary: None,
         health: HealthSettings {
             failures: 5,
             failure_ratio: FailureRatio::new(0.5).unwrap(),

@@ -19,8 +19,9 @@ use super::parts::{Parts, Prepared};
 use super::settings::Settings;
 use super::tls_follower::TlsFollower;
 use crate::admin::{Admin, LISTENER_NAME, View};
-use crate::credential::{CredentialSettings, Credentials, in_one_line};
-use crate::endpoint::{Endpoint, Probes};
+use crate::canary::{Canaries, CanaryStatuses, WantedCanary};
+use crate::credential::{CredentialId, CredentialKind, CredentialSettings, Credentials, in_one_line};
+use crate::endpoint::{Endpoint, EndpointSettings, Probes};
 use crate::metrics::{EndpointState, Label, Metrics, ProofExpiries, StateSource, TokenTimes};
 use crate::proxy::Snapshot;
 use crate::route::{NamedBy, Pick, Route, Target};
@@ -53,6 +54,7 @@ pub(super) struct Live {
     metrics: Arc<Metrics>,
     latest: Arc<ArcSwap<Snapshot>>,
     probes: Probes,
+    canaries: Canaries,
     addresses: Addresses,
     after_restart: Vec<&'static str>,
     started: SystemTime,
@@ -71,7 +73,11 @@ impl Live {
         let admin_tls =
             admin_tls.map(|tls| LiveTls::load(LISTENER_NAME, tls).map_err(GatewayError::AdminTls)).transpose()?;
         let parts = Parts::first(settings, listeners, &metrics, control)?;
-        metrics.config_in_force(&parts.settings.hash, Arc::clone(&parts.labels), states(&parts, &[]));
+        metrics.config_in_force(
+            &parts.settings.hash,
+            Arc::clone(&parts.labels),
+            states(&parts, &[], &CanaryStatuses::new()),
+        );
         parts.snapshot.put_in_force();
         Ok(Self {
             latest: Arc::new(ArcSwap::new(Arc::clone(&parts.snapshot))),
@@ -79,6 +85,7 @@ impl Live {
             control: control.clone(),
             metrics,
             probes: Probes::default(),
+            canaries: Canaries::default(),
             addresses: Addresses { listeners: Vec::new(), admin: None },
             after_restart: Vec::new(),
             started: SystemTime::now(),
@@ -117,8 +124,9 @@ impl Live {
         self.addresses = addresses.clone();
         self.set_tls(tls);
         self.follow_tls();
+        self.set_canaries();
         let (hash, labels) = (&self.parts.settings.hash, Arc::clone(&self.parts.labels));
-        self.metrics.config_in_force(hash, labels, states(&self.parts, &self.tls));
+        self.metrics.config_in_force(hash, labels, states(&self.parts, &self.tls, &self.canaries.statuses()));
         self.parts.credentials.start(&self.parts.settings.tokens);
         self.probes.set_endpoints(self.parts.snapshot.endpoints(), alternatives(&self.parts.snapshot));
         self.watch_store();
@@ -167,8 +175,10 @@ impl Live {
         let names_of = self.parts.settings.listeners.iter().map(|(listener, _)| listener.name.clone());
         self.addresses.listeners = names_of.zip(listeners.addresses()).collect();
         self.set_tls(listeners.tls());
+        self.set_canaries();
         let hash = &self.parts.settings.hash;
-        self.metrics.config_in_force(hash, Arc::clone(&self.parts.labels), states(&self.parts, &self.tls));
+        let states = states(&self.parts, &self.tls, &self.canaries.statuses());
+        self.metrics.config_in_force(hash, Arc::clone(&self.parts.labels), states);
         self.metrics.ca_files_refused(self.parts.ca_files.refused.len());
         if cause == Cause::CaFiles {
             admin.refresh(self.view());
@@ -193,6 +203,23 @@ impl Live {
     /// Safe.
     pub(super) async fn ca_files_changed(&self) {
         self.parts.ca_files.changed().await;
+    }
+
+    /// Starts the canaries of the configuration in force, and stops those that it no longer has.
+    fn set_canaries(&mut self) {
+        let Parts { settings, snapshot, .. } = &self.parts;
+        let is_access_key = |kind: &CredentialKind| matches!(kind, CredentialKind::AccessKey { .. });
+        let access_keys = settings.credentials.iter().filter(|credential| is_access_key(&credential.kind));
+        let access_keys: HashSet<&CredentialId> = access_keys.map(|credential| &credential.id).collect();
+        let wanted = |(settings, endpoint): (&Arc<EndpointSettings>, &Arc<Endpoint>)| {
+            Some(WantedCanary {
+                endpoint: Arc::clone(endpoint),
+                settings: settings.canary.clone()?,
+                is_access_key: access_keys.contains(&settings.credential),
+            })
+        };
+        // The running endpoints have the order of their settings.
+        self.canaries.set(settings.endpoints.iter().zip(snapshot.endpoints().iter()).filter_map(wanted));
     }
 
     fn set_tls(&mut self, mut tls: Vec<Arc<LiveTls>>) {
@@ -238,6 +265,7 @@ impl Live {
             routes: self.parts.settings.routes.clone(),
             labels: Arc::clone(&self.parts.labels),
             idempotency_store: self.parts.snapshot.shared_store().cloned(),
+            canaries: self.canaries.statuses(),
         }
     }
 }
@@ -270,11 +298,12 @@ struct States {
     snapshot: Arc<Snapshot>,
     credentials: Arc<Credentials>,
     tls: Vec<Arc<LiveTls>>,
+    canaries: CanaryStatuses,
 }
 
-fn states(parts: &Parts, tls: &[Arc<LiveTls>]) -> Arc<dyn StateSource> {
+fn states(parts: &Parts, tls: &[Arc<LiveTls>], canaries: &CanaryStatuses) -> Arc<dyn StateSource> {
     let (snapshot, credentials) = (Arc::clone(&parts.snapshot), Arc::clone(&parts.credentials));
-    Arc::new(States { snapshot, credentials, tls: tls.to_vec() })
+    Arc::new(States { snapshot, credentials, tls: tls.to_vec(), canaries: canaries.clone() })
 }
 
 impl StateSource for States {
@@ -297,6 +326,17 @@ impl StateSource for States {
     fn fan_outs(&self, visit: &mut dyn FnMut(&str)) {
         let routes = self.snapshot.routes().routes().iter();
         routes.filter(|route| matches!(route.pick(), Pick::All(_))).for_each(|route| visit(route.name().as_str()));
+    }
+
+    fn canaries(&self, visit: &mut dyn FnMut(&Label, Option<Duration>)) {
+        if self.canaries.is_empty() {
+            return;
+        }
+        for endpoint in self.snapshot.endpoints().iter() {
+            if let Some(last) = self.canaries.get(endpoint.name()).and_then(|canary| canary.get().last) {
+                visit(endpoint.label(), last.outcome.ok());
+            }
+        }
     }
 }
 

@@ -22,6 +22,8 @@ pub const MERGES: &[(&str, Merge)] = &[
     ("breaker_state", Merge::Worst),
     ("caller_rate_limited_total", Merge::Sum),
     ("caller_requests_total", Merge::Sum),
+    ("canary_delivery_seconds", Merge::Worst),
+    ("canary_success", Merge::Worst),
     ("credential_not_after_timestamp_seconds", Merge::Earliest),
     ("endpoint_cooldown_until_timestamp_seconds", Merge::Latest),
     ("endpoint_queue_total", Merge::Sum),

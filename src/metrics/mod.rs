@@ -10,6 +10,7 @@
 //! scrape reads, or `SharedMetrics` for what workers count), and a method that records it.
 
 mod callers;
+mod canaries;
 mod connections;
 mod exposition;
 mod idempotency;
@@ -37,6 +38,7 @@ use prometheus::{Gauge, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 use tokio::sync::{mpsc, oneshot};
 
 pub use callers::CallerMetrics;
+use canaries::CanaryGauges;
 pub use connections::{ConnectionCount, ConnectionGauge};
 pub use exposition::Exposition;
 pub use idempotency::IdempotencyMetrics;
@@ -70,6 +72,7 @@ pub struct Metrics {
     token: TokenMetrics,
     idempotency: IdempotencyMetrics,
     states: StateGauges,
+    canaries: CanaryGauges,
     shared: SharedMetrics,
     draining: IntGauge,
     config_hash: IntGaugeVec,
@@ -109,6 +112,7 @@ impl Metrics {
             token: TokenMetrics::register(&mut registry)?,
             idempotency: IdempotencyMetrics::register(&mut registry)?,
             states: StateGauges::register(&mut registry)?,
+            canaries: CanaryGauges::register(&mut registry)?,
             shared: SharedMetrics::register(&mut registry)?,
             log: LogMetrics::register(&mut registry)?,
             draining: registry.gauge("draining", "1 while the gateway is stopping.")?,
@@ -261,6 +265,7 @@ impl Metrics {
         let parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(parts) = parts {
             self.states.refresh(&*parts, &self.shared.retry_budgets);
+            self.canaries.refresh(&*parts);
             self.token.refresh(&*parts);
         }
         format.encode(&self.registry.gather())

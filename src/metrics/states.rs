@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus::{GaugeVec, IntGaugeVec};
 
@@ -31,6 +31,10 @@ pub trait StateSource: fmt::Debug + Send + Sync {
 
     /// Calls `visit` with the name of each route that delivers calls to several endpoints.
     fn fan_outs(&self, visit: &mut dyn FnMut(&str));
+
+    /// Calls `visit` with the label of the endpoint of each canary that has sent a message, and with how long the last one took to
+    /// arrive, if it arrived.
+    fn canaries(&self, _visit: &mut dyn FnMut(&Label, Option<Duration>)) {}
 }
 
 /// When a token was obtained and when it expires, if ever.

@@ -12,6 +12,7 @@ mod behind_proxies;
 mod broken_uploads;
 mod ca_rotation;
 mod callers;
+mod canary;
 mod certificate_rotation;
 mod chaos;
 mod ci;

@@ -59,6 +59,29 @@ pub(crate) struct EndpointFile {
     /// The pool of connections to it.
     #[serde(default)]
     pub(crate) pool: PoolFile,
+    /// Tests all the time whether messages arrive: a client of the gateway's own connects to a hub of the endpoint and receives a
+    /// message at intervals, such as `{ hub = "signalr_gateway_canary", interval = "1m" }`. Default: none. Each gateway process is
+    /// billed for one connection and one message per interval: 1,440 a day at `1m`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) canary: Option<CanaryFile>,
+}
+
+/// The canary of an endpoint.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct CanaryFile {
+    /// The hub of its client. It need not exist. Nothing else should send to it: the canary's connection would receive, and be
+    /// billed for, every broadcast to the hub.
+    pub(crate) hub: String,
+    /// The interval of its messages, at least `10s`. After a failure, the next one follows after 5 s, then 10 s, and so on up to the
+    /// interval.
+    pub(crate) interval: String,
+}
+
+impl Default for CanaryFile {
+    fn default() -> Self {
+        Self { hub: "signalr_gateway_canary".to_owned(), interval: "1m".to_owned() }
+    }
 }
 
 fn enabled() -> bool {

@@ -26,7 +26,7 @@ pub(crate) use credential::{
     OAuth2TokenFile, OptionalAppFile,
 };
 pub(crate) use egress::{EgressFile, ProxyChoiceFile, ProxyFile};
-pub(crate) use endpoint::{EndpointFile, HealthFile, HttpVersionFile, RoleFile};
+pub(crate) use endpoint::{CanaryFile, EndpointFile, HealthFile, HttpVersionFile, RoleFile};
 pub(crate) use listener::{AdminFile, ClientAuthFile, ListenerFile, TlsFile};
 pub(crate) use one_or_many::OneOrMany;
 pub(crate) use process::{AccessFile, FormatFile, LoggingFile, MetricsFile, ProcessFile, ShutdownFile};

@@ -8,12 +8,13 @@ use super::context::{Context, below, key};
 use super::digest::Digest;
 use super::egress;
 use super::values::{self, PlainHttp};
-use crate::config::file::{ConfigFile, EndpointFile, HealthFile, HttpVersionFile, LimitsFile, RoleFile};
+use crate::canary::is_hub;
+use crate::config::file::{CanaryFile, ConfigFile, EndpointFile, HealthFile, HttpVersionFile, LimitsFile, RoleFile};
 use crate::credential::{CredentialId, CredentialSettings};
 use crate::egress::Egress;
 use crate::endpoint::{
-    DisabledEndpoint, EndpointName, EndpointRole, EndpointSettings, FailureRatio, HealthSettings, HttpVersion,
-    PoolSettings,
+    CanarySettings, DisabledEndpoint, EndpointName, EndpointRole, EndpointSettings, FailureRatio, HealthSettings,
+    HttpVersion, PoolSettings,
 };
 use crate::limits::RateSettings;
 
@@ -136,6 +137,22 @@ fn health(file: &HealthFile, context: &mut Context<'_>) -> HealthSettings {
     }
 }
 
+/// The shortest interval of a canary. Chosen: as long as its message may take to arrive.
+const MIN_CANARY_INTERVAL: Duration = Duration::from_secs(10);
+
+fn lower_canary(table: &[String], file: &CanaryFile, context: &mut Context<'_>) -> CanarySettings {
+    if !is_hub(&file.hub) {
+        let fix = "begin with a letter, and use only letters, digits and _";
+        context.problem(&below(table, "hub"), format!("`{}` is not the name of a hub", file.hub), fix);
+    }
+    let interval = values::duration(&below(table, "interval"), &file.interval, context);
+    if !interval.is_zero() && interval < MIN_CANARY_INTERVAL {
+        let fact = format!("`{}` is too short, the minimum is `10s`", file.interval);
+        context.problem(&below(table, "interval"), fact, "write `10s` or longer");
+    }
+    CanarySettings { hub: file.hub.to_ascii_lowercase().into(), interval }
+}
+
 /// A lowered endpoint.
 enum Lowered {
     Enabled(Arc<EndpointSettings>, Digest),
@@ -175,6 +192,7 @@ fn lower_one(
     let idle_timeout = values::duration(&below(&at("pool"), "idle_timeout"), &file.pool.idle_timeout, context);
     let max_age = Some(file.pool.max_age.as_str()).filter(|text| *text != "off");
     let max_age = values::age(&below(&at("pool"), "max_age"), max_age, context);
+    let canary = file.canary.as_ref().map(|canary| lower_canary(&at("canary"), canary, context));
     // Last, so that the problems of all keys are reported.
     let (name, origin) = (EndpointName::new(name), origin?);
     if !origin.tls && file.proxy.is_some() && proxy.proxy.is_some() {
@@ -207,6 +225,7 @@ fn lower_one(
         rate,
         pool: PoolSettings { max_idle_per_worker: file.pool.max_idle_per_worker as usize, idle_timeout, max_age },
         health: common.health,
+        canary,
     };
     let digest = Digest::of(&settings);
     Some(Lowered::Enabled(Arc::new(settings), digest))

@@ -315,3 +315,19 @@ fn reports_what_is_wrong_with_the_idempotency_store_without_its_password() {
         assert!(text.contains(expected) && !text.contains("hunter2"), "{keys}\n{text}");
     }
 }
+
+#[test]
+fn a_canary_needs_a_hub_and_an_interval_that_its_messages_can_keep() {
+    let with = |canary: &str| {
+        let endpoint = "[endpoints.east]\nurl = \"https://east.service.signalr.net\"\ncredential = \"east\"\n";
+        report(&format!("{endpoint}canary = {canary}\n"))
+    };
+    let text = with("{ hub = \"1 hub\", interval = \"9s\" }");
+    for part in [
+        "endpoints.east.canary.hub: `1 hub` is not the name of a hub",
+        "endpoints.east.canary.interval: `9s` is too short, the minimum is `10s`",
+    ] {
+        assert!(text.contains(part), "{text}");
+    }
+    assert!(!with("{}").contains("canary"), "both have a default");
+}

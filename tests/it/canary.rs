@@ -1,0 +1,69 @@
+//! Canaries: messages to a client of the gateway's own, and what metrics, log and status say about them.
+
+use serde_json::Value;
+use signalr_gateway::sandbox::{Endpoint, Fault, FaultKind, GatewayConfig};
+
+use crate::support::{Caller, HarnessBuilder, Process, wait_until};
+
+const HUB: &str = "signalr_gateway_canary";
+
+/// Returns the canary of `east` on `/status`.
+async fn canary(process: &Process) -> Value {
+    let status = Caller::connect(process.admin()).await.call("GET", "/status").await.json();
+    let east = status["endpoints"].as_array().unwrap().iter().find(|endpoint| endpoint["name"] == "east");
+    east.unwrap()["canary"].clone()
+}
+
+async fn wait_for(process: &Process, state: &str) -> Value {
+    let found = async || Some(canary(process).await).filter(|canary| canary["state"] == state);
+    wait_until(&format!("the canary is {state}"), found).await
+}
+
+async fn wait_for_line(process: &Process, line: &str) {
+    wait_until(line, async || process.log().contains(line).then_some(())).await;
+}
+
+fn clients(endpoint: &Endpoint) -> usize {
+    endpoint.hubs.connection_counts().get(HUB).copied().unwrap_or_default()
+}
+
+#[tokio::test]
+async fn a_canary_tells_when_messages_stop_arriving_and_when_they_arrive_again() {
+    let builder = HarnessBuilder::start().await;
+    let files = builder.sandbox.write_files(builder.folder.path(), &GatewayConfig::default()).unwrap();
+    let without = std::fs::read_to_string(&files.config).unwrap();
+    let with =
+        without.replacen("credential = \"east\"\n", "credential = \"east\"\ncanary = { interval = \"10s\" }\n", 1);
+    assert_ne!(with, without);
+    std::fs::write(&files.config, with).unwrap();
+    let process =
+        Process::start(&["run", "--config", files.config.to_str().unwrap()], &[], builder.folder.path()).await;
+    let east = builder.sandbox.endpoint("east").unwrap();
+
+    let ok = wait_for(&process, "ok").await;
+    assert!(ok["hub"] == HUB && ok["delivery_ms"].as_f64().is_some_and(|millis| millis > 0.0), "{ok}");
+    let labels = [("endpoint", "east")];
+    let metrics = process.metrics().await;
+    assert!(metrics.sum("canary_success", &labels) > 0.5);
+    assert!(metrics.sum("canary_delivery_seconds", &labels) > 0.0);
+    assert!(!metrics.series().iter().any(|series| series.contains("canary") && series.contains("west")));
+    assert_eq!(clients(east), 1, "it keeps one connection");
+
+    let refused = Fault::always(FaultKind::status(503)).on_path(&format!("/api/hubs/{HUB}/connections"));
+    east.server.faults().set(refused);
+    let failing = wait_for(&process, "failing").await;
+    assert!(failing["stage"] == "send" && failing["problem"].as_str().unwrap().contains("503"), "{failing}");
+    assert!(process.metrics().await.sum("canary_success", &labels) < 0.5);
+    wait_for_line(&process, "the canary fails").await;
+    east.server.faults().clear().await;
+    wait_for(&process, "ok").await;
+    wait_for_line(&process, "the canary's messages arrive again").await;
+    assert_eq!(clients(east), 1, "it has connected again");
+
+    std::fs::write(&files.config, without).unwrap();
+    process.hang_up().await;
+    process.wait_for_reloads("success", 1.0).await;
+    wait_until("the client is gone", async || (clients(east) == 0).then_some(())).await;
+    assert_eq!(canary(&process).await, Value::Null);
+    assert!(!process.metrics().await.series().iter().any(|series| series.contains("canary")));
+}
