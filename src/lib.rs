@@ -67,6 +67,7 @@
 //! diagnosis         →  canary, endpoint, credential, egress, signalr, metrics, runbook, tls
 //! admin             →  serve, metrics, route, endpoint, credential, canary, idempotency, runbook, diagnosis
 //! gateway           →  all above
+//! setup             →  gateway, endpoint, credential, signalr, diagnosis
 //! config            →  gateway, the parts' settings, signalr
 //! cli               →  anything; sandbox only from cli/sandbox.rs
 //! sandbox           →  none
@@ -121,6 +122,8 @@ pub mod canary;
 pub mod diagnosis;
 
 pub mod gateway;
+
+pub mod setup;
 
 pub mod config;
 

@@ -36,7 +36,8 @@ pub(super) fn run(options: &Options, program: &clap::Command) -> anyhow::Result<
     // Gives each command the name of its page.
     program.build();
     let name = program.get_name();
-    let commands: Vec<_> = program.get_subcommands().filter(|command| !command.is_hide_set()).collect();
+    let commands: Vec<_> =
+        program.get_subcommands().filter(|command| !command.is_hide_set() && command.get_name() != "help").collect();
     for command in &commands {
         write_page(options, command, &see_also(name, &[]))?;
     }

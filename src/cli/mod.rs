@@ -21,6 +21,7 @@ mod sandbox;
 #[cfg(feature = "sandbox")]
 mod sandbox_ready;
 mod service_manager;
+mod setup;
 mod start_line;
 mod token;
 mod write_file;
@@ -51,6 +52,8 @@ enum Command {
     Explain(explain::Options),
     /// Examine each endpoint's cross-tenant setup, and report the first broken step and its fix. Changes nothing.
     Doctor(doctor::Options),
+    /// Write what the endpoints need in both tenants: az commands, Bicep, Terraform, or a page for an administrator.
+    Setup(setup::Options),
     /// Obtain a token with an endpoint's credential, and show each step and claim.
     Token(token::Options),
     /// Start an emulated Entra, two emulated SignalR endpoints and a gateway in front of them, with no Azure account.
@@ -105,6 +108,7 @@ impl Command {
             Self::Check(options) => check::run(&options),
             Self::Explain(options) => explain::run(&options),
             Self::Doctor(options) => doctor::run(&options),
+            Self::Setup(options) => setup::run(&options),
             Self::Token(options) => token::run(&options),
             #[cfg(feature = "sandbox")]
             Self::Sandbox(options) => sandbox::run(&options),

@@ -16,6 +16,7 @@
 //! | `connectivity.rs` | name resolution, TCP and TLS to one server |
 //! | `claims.rs` | the comparison of a token with the configuration |
 //! | `cause.rs` | the map from a failure to the step of the setup that caused it |
+//! | `commands.rs` | the `az` commands of the setup |
 //! | `remediation/` | what to do about a broken step |
 //! | `observed.rs` | the same explanations for failures that the running gateway has observed |
 //! | `finding.rs` | the report |
@@ -28,6 +29,7 @@ mod cause;
 mod causes;
 mod chain;
 mod claims;
+pub mod commands;
 mod connectivity;
 mod delivery;
 mod finding;

@@ -8,7 +8,7 @@ use tracing::level_filters::LevelFilter;
 /// The name of this program in targets.
 const PROGRAM: &str = "signalr_gateway";
 /// The parts of this program that log: its modules, and targets of their own.
-const PARTS: [&str; 28] = [
+const PARTS: [&str; 29] = [
     "access",
     "admin",
     "canary",
@@ -33,6 +33,7 @@ const PARTS: [&str; 28] = [
     "runbook",
     "sandbox",
     "serve",
+    "setup",
     "signalr",
     "steps",
     "tls",

@@ -55,6 +55,7 @@ mod sandbox_image;
 mod sdk;
 mod secrets;
 mod service_manager;
+mod setup;
 mod slow_callers;
 mod status;
 mod tenants;

@@ -1,9 +1,10 @@
 //! Remediation in Entra: the app registration in its home tenant, and the enterprise application and the policies in the endpoint's
 //! tenant.
 
-use super::facts::{Facts, quoted, quoted_path};
+use super::facts::Facts;
 use crate::credential::{Claims, Proof, remedy};
 use crate::diagnosis::acquisition::Failure;
+use crate::diagnosis::commands::{self, quoted_path};
 use crate::diagnosis::finding::Remediation;
 
 pub(super) fn app(facts: &Facts<'_>) -> Vec<Remediation> {
@@ -11,7 +12,7 @@ pub(super) fn app(facts: &Facts<'_>) -> Vec<Remediation> {
     vec![
         Remediation::command(
             "as an administrator of the app's own tenant: make it multi-tenant",
-            make_multi_tenant(client_id),
+            commands::make_multi_tenant(client_id),
         ),
         Remediation::command(
             "and make it a confidential client",
@@ -32,7 +33,7 @@ pub(super) fn app_proof(facts: &Facts<'_>) -> Vec<Remediation> {
             ),
             Remediation::command(
                 "create another, and put its value, not its id, into the configured file or variable",
-                format!("az ad app credential reset --id {client_id} --append --query password -o tsv"),
+                commands::add_secret(client_id),
             ),
         ];
     };
@@ -49,10 +50,7 @@ pub(super) fn app_proof(facts: &Facts<'_>) -> Vec<Remediation> {
         // The file may also contain the private key.
         Remediation::command(
             "if it is not among them: upload the certificate, without its key",
-            format!(
-                "openssl x509 -in {path} -out certificate-only.pem && az ad app credential reset --id {client_id} --append \
-                 --cert @certificate-only.pem"
-            ),
+            commands::add_certificate(client_id, &certificate.certificate),
         ),
     ]
 }
@@ -112,10 +110,10 @@ pub(super) fn enterprise_application(failure: &Failure, facts: &Facts<'_>) -> Ve
             "in the endpoint's tenant, as an administrator: create the enterprise application",
             facts.sign_in(),
         ),
-        Remediation::command("", format!("az ad sp create --id {client_id}")),
+        Remediation::command("", commands::create_enterprise_application(client_id)),
         Remediation::command(
             "if that reports that the app is unknown: in the app's own tenant, allow other tenants to use it",
-            make_multi_tenant(client_id),
+            commands::make_multi_tenant(client_id),
         ),
         Remediation::note(format!("or correct `{}` or `{}`", facts.path("client_id"), facts.path("tenant"))),
     ]
@@ -153,18 +151,7 @@ fn create_federated_credential(client_id: &str, assertion: Option<&Claims>) -> S
         let value = value.and_then(|value| value.as_array().map_or(Some(value), |values| values.first()));
         value.and_then(|value| value.as_str()).map_or_else(|| format!("<{name} of the assertion>"), str::to_owned)
     };
-    let parameters = serde_json::json!({
-        "name": "signalr-gateway",
-        "issuer": claim("iss"),
-        "subject": claim("sub"),
-        "audiences": [claim("aud")],
-    });
-    let parameters = quoted(&parameters.to_string());
-    format!("az ad app federated-credential create --id {client_id} --parameters {parameters}")
-}
-
-fn make_multi_tenant(client_id: &str) -> String {
-    format!("az ad app update --id {client_id} --sign-in-audience AzureADMultipleOrgs")
+    commands::create_federated_credential(client_id, &claim("iss"), &claim("sub"), &claim("aud"))
 }
 
 #[cfg(test)]

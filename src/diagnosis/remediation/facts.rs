@@ -1,8 +1,7 @@
 //! The known values that remediation commands contain.
 
-use std::path::Path;
-
 use crate::credential::{AppSettings, Claims, CredentialKind, CredentialSettings};
+use crate::diagnosis::commands;
 use crate::endpoint::EndpointSettings;
 
 /// The known values that remediation commands contain.
@@ -31,8 +30,7 @@ impl Facts<'_> {
 
     /// Returns the command that prints a property of the SignalR resource.
     pub(super) fn resource(&self, property: &str) -> String {
-        let host = &self.endpoint.origin.host;
-        format!("az signalr list --query \"[?hostName=='{host}'].{property}\" -o tsv")
+        commands::resource(&self.endpoint.origin.host, property)
     }
 
     /// Returns the full path of a configuration key of this credential or endpoint.
@@ -46,29 +44,6 @@ impl Facts<'_> {
 
     /// Returns the command that signs in to the endpoint's tenant.
     pub(super) fn sign_in(&self) -> String {
-        format!("az login --tenant {} --allow-no-subscriptions", self.tenant())
-    }
-}
-
-/// Quotes a text as one argument of a POSIX shell.
-pub(super) fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\'', r"'\''"))
-}
-
-/// Quotes a path for a POSIX shell if it needs quotes.
-pub(super) fn quoted_path(path: &Path) -> String {
-    let path = path.display().to_string();
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
-    if path.chars().all(is_plain) { path } else { quoted(&path) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn quotes_paths_for_a_shell() {
-        assert_eq!(quoted_path("/run/it's here.pem".as_ref()), r"'/run/it'\''s here.pem'");
-        assert_eq!(quoted_path("/run/x.pem".as_ref()), "/run/x.pem");
+        commands::sign_in(self.tenant())
     }
 }

@@ -1,8 +1,9 @@
 //! Remediation on this host: the configuration, the proof and the host's identity.
 
-use super::facts::{Facts, quoted_path};
+use super::facts::Facts;
 use crate::credential::{AssertionSettings, CredentialKind, Proof};
 use crate::diagnosis::acquisition::Failure;
+use crate::diagnosis::commands::quoted_path;
 use crate::diagnosis::finding::Remediation;
 
 pub(super) fn configuration(failure: &Failure, facts: &Facts<'_>) -> Vec<Remediation> {

@@ -12,18 +12,45 @@ mod proxy;
 pub(super) use facts::Facts;
 
 use super::acquisition::Failure;
+use super::commands;
 use super::finding::{BrokenStep, Remediation};
 use crate::credential::{CredentialKind, SetupStep};
 
 /// Adds the remediation to a failure.
 pub(super) fn of(failure: Failure, facts: &Facts<'_>) -> BrokenStep {
-    let remediation = remediation(&failure, facts);
+    let mut remediation = remediation(&failure, facts);
+    remediation.extend(setup(failure.cause.step, facts));
     broken_step(failure, remediation)
 }
 
 /// Adds the remediation to the failure of an endpoint whose credential is not configured.
 pub(super) fn without_credential(failure: Failure) -> BrokenStep {
     broken_step(failure, vec![Remediation::note("name a credential that is configured")])
+}
+
+/// Returns the command that writes the whole setup of the endpoint, if a part of it is broken.
+fn setup(step: SetupStep, facts: &Facts<'_>) -> Option<Remediation> {
+    let is_setup = match step {
+        SetupStep::App | SetupStep::AppProof | SetupStep::Federation | SetupStep::EnterpriseApplication => true,
+        SetupStep::Access => {
+            !matches!(facts.credential.kind, CredentialKind::AccessKey { .. } | CredentialKind::TokenFile { .. })
+        }
+        SetupStep::Configuration
+        | SetupStep::Proof
+        | SetupStep::IdentityEndpoint
+        | SetupStep::HostIdentity
+        | SetupStep::TenantPolicy
+        | SetupStep::ResourceProvider
+        | SetupStep::EndpointNetwork
+        | SetupStep::Proxy
+        | SetupStep::Delivery => false,
+    };
+    is_setup.then(|| {
+        Remediation::command(
+            "or print all that this endpoint needs in its tenants, as commands, Terraform, Bicep or a page",
+            format!("signalr-gateway setup --config <file> --endpoint {}", facts.endpoint.name),
+        )
+    })
 }
 
 fn broken_step(failure: Failure, remediation: Vec<Remediation>) -> BrokenStep {
@@ -110,11 +137,7 @@ fn access(facts: &Facts<'_>) -> Vec<Remediation> {
     vec![
         Remediation::command(
             "as an owner of the resource, in its tenant: assign the role to the object id in the token",
-            format!(
-                "az role assignment create --assignee-object-id {object_id} --assignee-principal-type {principal} \
-                 --role \"SignalR REST API Owner\" --scope $({})",
-                facts.resource("id")
-            ),
+            commands::assign_role(object_id, principal, "SignalR REST API Owner", &facts.endpoint.origin.host),
         ),
         Remediation::note("if callers use access_key: assign SignalR App Server or SignalR Service Owner as well"),
     ]
