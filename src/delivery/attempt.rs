@@ -197,6 +197,7 @@ async fn send_once(
         code: response.status().as_u16(),
         duration,
         delivered: (call.operation.is_message() && response.status().is_success()).then(|| call.body.sent()),
+        trace: call.state.recorded_trace(),
     });
     Ok(AuthorizedResponse { response, bearer, ended })
 }

@@ -13,6 +13,7 @@ use super::steps;
 use super::trail::{Leg, Trail};
 use crate::idempotency::Claim;
 use crate::limits::RequestDeadline;
+use crate::metrics::TraceId;
 use crate::signalr::Operation;
 
 /// The head and the deadline of a call, and what delivery records about it.
@@ -51,6 +52,11 @@ impl CallState {
     /// Takes the caller's `traceparent`, which is not needed once there is a response.
     pub fn take_trace_parent(&mut self) -> Option<HeaderValue> {
         self.head.take_trace_parent()
+    }
+
+    /// Returns the trace of the call, if it is recorded.
+    pub fn recorded_trace(&self) -> Option<TraceId> {
+        self.head.summary().recorded_trace()
     }
 
     /// Takes the caller's headers, which are not needed once there is a response.

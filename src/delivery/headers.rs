@@ -7,6 +7,8 @@ use http::header::{
     LOCATION, ORIGIN, USER_AGENT,
 };
 
+use super::trace_parent::recorded_trace;
+use crate::metrics::TraceId;
 use crate::route::ENDPOINT_HEADER;
 use crate::serve::SEC_FETCH_SITE;
 
@@ -82,6 +84,8 @@ pub struct HeaderSummary {
     pub has_request_id: bool,
     /// The number of `traceparent` headers. Several are none (W3C Trace Context, section 3.2).
     pub(super) trace_parents: usize,
+    /// The trace that the last of them says is recorded.
+    pub(super) recorded_trace: Option<TraceId>,
     /// The declared length of the body, in bytes.
     pub content_length: Option<u64>,
     /// The number of `Idempotency-Key` headers.
@@ -111,6 +115,7 @@ impl HeaderSummary {
                 summary.has_request_id = true;
             } else if *name == TRACE_PARENT {
                 summary.trace_parents += 1;
+                summary.recorded_trace = recorded_trace(value);
             } else if is_withheld_upstream(name) {
                 summary.has_withheld = true;
                 summary.idempotency_keys += usize::from(*name == IDEMPOTENCY_KEY);
@@ -120,6 +125,11 @@ impl HeaderSummary {
             }
         }
         summary
+    }
+
+    /// Returns the trace of the request, if it is recorded.
+    pub(super) fn recorded_trace(&self) -> Option<TraceId> {
+        if self.trace_parents == 1 { self.recorded_trace } else { None }
     }
 }
 

@@ -29,6 +29,7 @@ mod single;
 mod steps;
 #[cfg(test)]
 mod tests;
+mod trace_parent;
 mod trail;
 mod upstream;
 mod upstreams;

@@ -1,7 +1,11 @@
 //! The text formats of a scrape.
 
+use std::collections::HashMap;
+
 use prometheus::proto::{MetricFamily, MetricType};
 use prometheus::{Encoder, TextEncoder};
+
+use super::exemplars::Exemplars;
 
 /// A text format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,22 +34,27 @@ impl Exposition {
         }
     }
 
-    /// Encodes metric families.
-    pub(super) fn encode(self, families: &[MetricFamily]) -> prometheus::Result<Vec<u8>> {
+    /// Encodes metric families, with exemplars if the format has them.
+    pub(super) fn encode(self, families: &[MetricFamily], exemplars: &[&Exemplars]) -> prometheus::Result<Vec<u8>> {
         let mut text = Vec::with_capacity(16 * 1024);
         TextEncoder::new().encode(families, &mut text)?;
         match self {
             Self::Prometheus => Ok(text),
-            Self::OpenMetrics => Ok(to_open_metrics(&String::from_utf8_lossy(&text), families).into_bytes()),
+            Self::OpenMetrics => {
+                let mut found = HashMap::new();
+                exemplars.iter().for_each(|exemplars| exemplars.collect(&mut found));
+                Ok(to_open_metrics(&String::from_utf8_lossy(&text), families, &found).into_bytes())
+            }
         }
     }
 }
 
-/// Converts Prometheus text to OpenMetrics. For the metrics used here the two differ in two ways: the metadata of a counter
-/// names it without `_total`, and the text ends with `# EOF`.
+/// Converts Prometheus text to OpenMetrics. For the metrics used here the two differ in three ways: the metadata of a
+/// counter names it without `_total`, an exemplar (by the series of its bucket) follows the value of its bucket, and the text
+/// ends with `# EOF`.
 ///
-/// Source: OpenMetrics 1.0.0, sections "Counter" and "Overall structure".
-fn to_open_metrics(text: &str, families: &[MetricFamily]) -> String {
+/// Source: OpenMetrics 1.0.0, sections "Counter", "Exemplars" and "Overall structure".
+fn to_open_metrics(text: &str, families: &[MetricFamily], exemplars: &HashMap<String, String>) -> String {
     let is_counter = |name: &str| {
         families.iter().any(|family| family.name() == name && family.get_field_type() == MetricType::COUNTER)
     };
@@ -57,7 +66,11 @@ fn to_open_metrics(text: &str, families: &[MetricFamily]) -> String {
                 let family = name.strip_suffix("_total").unwrap_or(name);
                 out.extend(["# ", keyword, " ", family, " ", rest]);
             }
-            _ => out.push_str(line),
+            _ => {
+                out.push_str(line);
+                let exemplar = line.rsplit_once(' ').and_then(|(series, _)| exemplars.get(series));
+                out.extend(exemplar.into_iter().flat_map(|exemplar| [" ", exemplar]));
+            }
         }
         out.push('\n');
     }
@@ -67,9 +80,12 @@ fn to_open_metrics(text: &str, families: &[MetricFamily]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use prometheus::{IntCounter, IntGauge, Registry};
+    use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntGauge, Registry};
 
     use super::*;
+    use crate::metrics::TraceId;
+    use crate::metrics::exemplars::TracedHistogram;
+    use crate::metrics::registry::DURATION_BUCKETS;
 
     #[test]
     fn open_metrics_text_names_counters_without_total_and_has_an_end() {
@@ -78,11 +94,36 @@ mod tests {
         counter.inc();
         registry.register(Box::new(counter)).unwrap();
         registry.register(Box::new(IntGauge::new("open", "Open ones.").unwrap())).unwrap();
-        let text = String::from_utf8(Exposition::OpenMetrics.encode(&registry.gather()).unwrap()).unwrap();
+        let text = String::from_utf8(Exposition::OpenMetrics.encode(&registry.gather(), &[]).unwrap()).unwrap();
         assert_eq!(
             text,
             "# HELP calls Calls.\n# TYPE calls counter\ncalls_total 1\n# HELP open Open ones.\n# TYPE open gauge\nopen 0\n# EOF\n"
         );
+    }
+
+    #[test]
+    fn only_open_metrics_text_has_exemplars() {
+        let registry = Registry::new();
+        let opts = HistogramOpts::new("signalr_gateway_calls_seconds", "Calls.").buckets(DURATION_BUCKETS.to_vec());
+        let calls = HistogramVec::new(opts, &["operation"]).unwrap();
+        registry.register(Box::new(calls.clone())).unwrap();
+        let exemplars = Exemplars::new("calls_seconds", "operation");
+        for operation in ["hub_send", "user_send"] {
+            let mut histogram = TracedHistogram::new(calls.with_label_values(&[operation]).local());
+            histogram.observe(0.002, TraceId::new(0xabc).filter(|_| operation == "hub_send"));
+            histogram.flush(&exemplars, operation);
+        }
+        let encode = |format: Exposition| {
+            let text = format.encode(&registry.gather(), &[&exemplars]).unwrap();
+            String::from_utf8(text).unwrap()
+        };
+        let text = encode(Exposition::OpenMetrics);
+        let with_exemplar: Vec<&str> = text.lines().filter(|line| line.contains(" # {")).collect();
+        let [line] = *with_exemplar else { panic!("{text}") };
+        let expected = "signalr_gateway_calls_seconds_bucket{operation=\"hub_send\",le=\"0.0025\"} 1 \
+                        # {trace_id=\"00000000000000000000000000000abc\"} 0.002 ";
+        assert!(line.starts_with(expected), "{line}");
+        assert!(!encode(Exposition::Prometheus).contains("trace_id"));
     }
 
     #[test]

@@ -12,6 +12,7 @@
 mod callers;
 mod canaries;
 mod connections;
+mod exemplars;
 mod exposition;
 mod idempotency;
 mod label_table;
@@ -40,6 +41,7 @@ use tokio::sync::{mpsc, oneshot};
 pub use callers::CallerMetrics;
 use canaries::CanaryGauges;
 pub use connections::{ConnectionCount, ConnectionGauge};
+pub use exemplars::TraceId;
 pub use exposition::Exposition;
 pub use idempotency::IdempotencyMetrics;
 pub use label_table::{Label, LabelTable, Labels};
@@ -268,7 +270,12 @@ impl Metrics {
             self.canaries.refresh(&*parts);
             self.token.refresh(&*parts);
         }
-        format.encode(&self.registry.gather())
+        let families = self.registry.gather();
+        let exemplars = self.shared.exemplars();
+        if let Some(labels) = self.registry.labels().load().as_deref() {
+            exemplars.iter().for_each(|exemplars| exemplars.prune(labels));
+        }
+        format.encode(&families, &exemplars)
     }
 
     /// Returns how many requests have ended, of routes that are configured now.
@@ -378,7 +385,14 @@ mod tests {
             worker.upstream_connected(endpoint, true);
             for operation in 0..3 {
                 let (code, duration, delivered) = (202, Duration::from_millis(3), Some(2049));
-                worker.upstream_responded(&UpstreamResponse { endpoint, operation, code, duration, delivered });
+                worker.upstream_responded(&UpstreamResponse {
+                    endpoint,
+                    operation,
+                    code,
+                    duration,
+                    delivered,
+                    trace: None,
+                });
                 let request = CompletedRequest {
                     route: Some(route),
                     operation: Some(operation),

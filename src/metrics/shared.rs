@@ -6,6 +6,7 @@ use prometheus::core::Collector as _;
 use prometheus::proto::{LabelPair, MetricFamily};
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
+use super::exemplars::Exemplars;
 use super::registry::{DURATION_BUCKETS, LabelsInForce, MetricRegistry};
 use super::retry_budgets::RetryBudgets;
 
@@ -17,6 +18,7 @@ const BYTE_BUCKETS: [f64; 7] = [256.0, 1024.0, 4096.0, 16384.0, 65536.0, 262_144
 pub(super) struct SharedMetrics {
     pub(super) requests: IntCounterVec,
     pub(super) request_duration: HistogramVec,
+    pub(super) request_exemplars: Arc<Exemplars>,
     pub(super) overhead: Histogram,
     pub(super) in_flight: IntGauge,
     pub(super) request_body: Histogram,
@@ -24,6 +26,7 @@ pub(super) struct SharedMetrics {
     pub(super) rejected: IntCounterVec,
     pub(super) upstream_requests: IntCounterVec,
     pub(super) upstream_duration: HistogramVec,
+    pub(super) upstream_exemplars: Arc<Exemplars>,
     pub(super) upstream_errors: IntCounterVec,
     pub(super) message_units: IntCounterVec,
     pub(super) upstream_connections: IntGaugeVec,
@@ -83,6 +86,11 @@ impl SharedMetrics {
         totals
     }
 
+    /// Returns the exemplars of all histograms that have some.
+    pub(super) fn exemplars(&self) -> [&Exemplars; 2] {
+        [&self.request_exemplars, &self.upstream_exemplars]
+    }
+
     /// Registers the metrics.
     ///
     /// # Errors
@@ -100,6 +108,7 @@ impl SharedMetrics {
                 "operation",
                 &DURATION_BUCKETS,
             )?,
+            request_exemplars: Arc::new(Exemplars::new("request_duration_seconds", "operation")),
             overhead: registry.histogram(
                 "overhead_seconds",
                 "Request duration minus waits for response heads, tokens, permits and retry pauses; includes streaming the response body.",
@@ -132,6 +141,7 @@ impl SharedMetrics {
                 "endpoint",
                 &DURATION_BUCKETS,
             )?,
+            upstream_exemplars: Arc::new(Exemplars::new("upstream_duration_seconds", "endpoint")),
             upstream_errors: registry.counters(
                 "upstream_errors_total",
                 "Attempts that failed before or during the response.",

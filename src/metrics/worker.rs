@@ -8,6 +8,7 @@ use std::time::Duration;
 use prometheus::local::{LocalHistogram, LocalIntCounter};
 
 use super::connections::ConnectionGauge;
+use super::exemplars::{TraceId, TracedHistogram};
 use super::label_table::Label;
 use super::labels::{
     AddressProblem, ConnectionState, ErrorKind, FanOutOutcome, ProxyProtocolError, QueueOutcome, RetryOutcome,
@@ -40,6 +41,8 @@ pub struct CompletedRequest<'a> {
     pub request_bytes: u64,
     /// Bytes of the response body that were sent.
     pub response_bytes: u64,
+    /// The trace of the request, if it is recorded.
+    pub trace: Option<TraceId>,
 }
 
 /// The caller of a request, if callers are configured.
@@ -66,6 +69,8 @@ pub struct UpstreamResponse<'a> {
     pub duration: Duration,
     /// The bytes that were sent, if the call delivers something to clients and the endpoint accepted it.
     pub delivered: Option<u64>,
+    /// The trace of the call, if it is recorded.
+    pub trace: Option<TraceId>,
 }
 
 /// The counts of one worker, under all configurations. Dropping it flushes them.
@@ -81,7 +86,7 @@ pub struct WorkerMetrics {
     response_body: LocalHistogram,
     token_wait: LocalHistogram,
     /// By operation. The last one stands for no operation.
-    request_duration: RefCell<Vec<Option<LocalHistogram>>>,
+    request_duration: RefCell<Vec<Option<TracedHistogram>>>,
     /// Requests without a route.
     unrouted: RefCell<CodeCounters>,
     routes: ByLabel<CodeCounters>,
@@ -96,7 +101,7 @@ pub struct WorkerMetrics {
 /// What a worker counts for one endpoint label.
 struct EndpointCounts {
     responses: CodeCounters,
-    duration: Option<LocalHistogram>,
+    duration: Option<TracedHistogram>,
     message_units: LocalIntCounter,
     connections: ConnectionGauge,
     /// The least of the retry budgets since the last flush.
@@ -160,7 +165,8 @@ impl WorkerMetrics {
         let duration = request.duration.as_secs_f64();
         if let Some(histogram) = self.request_duration.borrow_mut().get_mut(operation) {
             let shared = &self.shared.request_duration;
-            histogram.get_or_insert_with(|| shared.with_label_values(&[name]).local()).observe(duration);
+            let make = || TracedHistogram::new(shared.with_label_values(&[name]).local());
+            histogram.get_or_insert_with(make).observe(duration, request.trace);
         }
         self.overhead.observe(request.duration.saturating_sub(request.waited).as_secs_f64());
         self.request_body.observe(bytes(request.request_bytes));
@@ -174,13 +180,13 @@ impl WorkerMetrics {
 
     /// Records a response of an endpoint.
     pub fn upstream_responded(&self, response: &UpstreamResponse<'_>) {
-        let UpstreamResponse { endpoint, operation, code, duration, delivered } = *response;
+        let UpstreamResponse { endpoint, operation, code, duration, delivered, trace } = *response;
         let names = [endpoint.name(), self.operation(operation)];
         self.with_endpoint(endpoint, |counts| {
             counts.responses.count(operation, code, &self.shared.upstream_requests, names);
             let shared = &self.shared.upstream_duration;
-            let histogram = counts.duration.get_or_insert_with(|| shared.with_label_values(&[endpoint.name()]).local());
-            histogram.observe(duration.as_secs_f64());
+            let make = || TracedHistogram::new(shared.with_label_values(&[endpoint.name()]).local());
+            counts.duration.get_or_insert_with(make).observe(duration.as_secs_f64(), trace);
             if let Some(bytes) = delivered {
                 counts.message_units.inc_by(bytes.div_ceil(MESSAGE_UNIT).max(1));
             }
@@ -295,7 +301,11 @@ impl WorkerMetrics {
         for histogram in [&self.overhead, &self.request_body, &self.response_body, &self.token_wait] {
             histogram.flush();
         }
-        self.request_duration.borrow().iter().flatten().for_each(LocalHistogram::flush);
+        for (operation, histogram) in self.request_duration.borrow_mut().iter_mut().enumerate() {
+            if let Some(histogram) = histogram {
+                histogram.flush(&self.shared.request_exemplars, self.operation(operation));
+            }
+        }
         self.unrouted.borrow().flush();
         self.routes.for_each(|_, counters| counters.flush());
         self.callers.for_each(|_, counters| counters.flush());
@@ -305,7 +315,9 @@ impl WorkerMetrics {
         self.endpoints.for_each(|label, counts| {
             counts.responses.flush();
             counts.message_units.flush();
-            counts.duration.iter().for_each(LocalHistogram::flush);
+            if let Some(duration) = &mut counts.duration {
+                duration.flush(&self.shared.upstream_exemplars, label.name());
+            }
             counts.connections.flush();
             budgets.add(label, std::mem::replace(&mut counts.retry_budget, 1.0));
         });

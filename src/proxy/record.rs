@@ -233,6 +233,7 @@ impl RequestRecord {
             waited: self.call.waited(),
             request_bytes: self.request_bytes,
             response_bytes: self.response_bytes,
+            trace: self.call.recorded_trace(),
         });
         let is_logged = match snapshot.settings.access_log {
             AccessLog::Off => false,

@@ -233,6 +233,46 @@ async fn serves_openmetrics_and_gzip_on_request() {
 }
 
 #[tokio::test]
+async fn openmetrics_link_durations_to_recorded_traces_and_to_no_others() {
+    let harness = Harness::start(|_| {}).await;
+    let mut caller = harness.caller().await;
+    let mut admin = Caller::connect(harness.admin_address()).await;
+    let mut exemplars = async || {
+        let open = request("GET", "/metrics").header("accept", "application/openmetrics-text");
+        let text = admin.send(open, "").await.text();
+        text.lines().filter(|line| line.contains(" # {")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let traced =
+        |id: &str, flags: &str| broadcast_request().header("traceparent", format!("00-{id}-b7ad6b7169203331-{flags}"));
+    let id = "0af7651916cd43dd8448eb211c80319c";
+    for call in [broadcast_request(), traced(id, "00"), traced(&id.to_uppercase(), "01")] {
+        caller.send(call, BROADCAST_BODY).await.assert_status(202);
+    }
+    assert_eq!(exemplars().await, Vec::<String>::new());
+
+    caller.send(traced(id, "01"), BROADCAST_BODY).await.assert_status(202);
+    let found = wait_until("both histograms have an exemplar", async || {
+        let found = exemplars().await;
+        (found.len() == 2).then_some(found)
+    })
+    .await;
+    let link = format!(" # {{trace_id=\"{id}\"}} ");
+    for (line, series) in found.iter().zip([
+        "signalr_gateway_request_duration_seconds_bucket{operation=\"hub_send\",le=\"",
+        "signalr_gateway_upstream_duration_seconds_bucket{endpoint=\"east\",le=\"",
+    ]) {
+        let (bucket, exemplar) = line.split_once(&link).unwrap();
+        let bound = bucket.strip_prefix(series).unwrap().split('"').next().unwrap();
+        let (value, time) = exemplar.split_once(' ').unwrap();
+        let (bound, value): (f64, f64) = (bound.replace('+', "").parse().unwrap(), value.parse().unwrap());
+        assert!(value > 0.0 && value <= bound, "{line}");
+        let age = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs_f64() - time.parse::<f64>().unwrap();
+        assert!((0.0..600.0).contains(&age), "{line}");
+    }
+    assert!(!harness.admin("/metrics").await.text().contains("trace_id"));
+}
+
+#[tokio::test]
 async fn liveness_readiness_and_status_report_the_state() {
     let builder = HarnessBuilder::start().await;
     builder.sandbox.entra().faults().refuse().await;

@@ -156,6 +156,24 @@ async fn every_rule_is_evaluated_and_a_healthy_gateway_fires_no_alert() {
 }
 
 #[tokio::test]
+async fn prometheus_keeps_the_traces_of_slow_calls_as_exemplars() {
+    let harness = gateway().await;
+    let trace = "0af7651916cd43dd8448eb211c80319c";
+    let traced = broadcast_request().header("traceparent", format!("00-{trace}-b7ad6b7169203331-01"));
+    Caller::connect(harness.listener("default")).await.send(traced, "{}").await;
+    let prometheus = Prometheus::start(&harness).await;
+    for metric in ["request_duration_seconds", "upstream_duration_seconds"] {
+        let query = format!("/api/v1/query_exemplars?query=signalr_gateway_{metric}_bucket&start=0&end=9999999999");
+        let found = wait_until("Prometheus has an exemplar", async || {
+            let series = prometheus.get(&query).await.ok()?;
+            series[0]["exemplars"][0]["labels"]["trace_id"].as_str().map(str::to_owned)
+        })
+        .await;
+        assert_eq!(found, trace, "{metric}");
+    }
+}
+
+#[tokio::test]
 async fn an_outage_of_an_endpoint_is_pending_within_seconds() {
     let harness = gateway().await;
     let prometheus = Prometheus::start(&harness).await;
