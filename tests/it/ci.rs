@@ -21,8 +21,9 @@ async fn every_shipped_configuration_is_checked_and_explained_on_a_host_without_
         assert_eq!(checked.code, Some(0), "{path}: {checked:?}");
         assert!(checked.stdout.starts_with("the configuration is valid (hash "), "{path}: {checked:?}");
         let explained = run(&["explain", "--config", path, "POST", BROADCAST_PATH]).await;
-        assert_eq!(explained.code, Some(0), "{path}: {explained:?}");
-        assert!(explained.stdout.contains("\nendpoint "), "{path}: {explained:?}");
+        // A configuration may refuse this call, but it loads.
+        assert!(matches!(explained.code, Some(0 | 1)) && explained.stderr.is_empty(), "{path}: {explained:?}");
+        assert!(explained.stdout.contains("\noperation "), "{path}: {explained:?}");
     }
 }
 
