@@ -1,6 +1,7 @@
 //! Checks the README, the guide and the other pages against the program.
 
 mod pages;
+mod reference;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -115,10 +116,11 @@ fn every_configuration_of_the_pages_is_valid() {
 
 /// Returns the commands of the program in the `sh` blocks and code spans of a page, without the program's name.
 fn commands(page: &Page) -> BTreeSet<String> {
-    let blocks = page.blocks_in(&["sh", "yaml"]);
+    let blocks = page.blocks_in(&["sh", "console", "yaml"]);
     let lines = blocks.iter().flat_map(|block| block.text.lines());
     let spans = page.text.split('`').skip(1).step_by(2).filter(|span| !span.contains('\n'));
-    let commands = lines.chain(spans).filter_map(|line| line.trim().strip_prefix("signalr-gateway "));
+    let commands =
+        lines.chain(spans).filter_map(|line| line.trim().trim_start_matches("$ ").strip_prefix("signalr-gateway "));
     commands.map(str::to_owned).collect()
 }
 
@@ -129,7 +131,7 @@ async fn every_command_of_the_pages_has_the_options_that_they_name() {
         for command in commands(&page) {
             let mut words = command.split_whitespace();
             let name = words.next().unwrap();
-            if name.starts_with('-') {
+            if name.starts_with('-') || name == "COMMAND" {
                 continue;
             }
             let help = run(&[name, "--help"]).await;

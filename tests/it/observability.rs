@@ -364,8 +364,8 @@ async fn many_endpoints_have_bounded_series_and_a_status_in_pages_with_problems_
     let wrong = harness.admin("/status?state=brokn").await;
     assert!(wrong.status == 400 && wrong.text().contains("must be one of broken, "), "{wrong:?}");
     let page = harness.admin("/?name=tenant").await.text();
-    assert!(page.contains("252 endpoints, 1 with a problem") && page.contains("page 1 of 3"), "{page}");
-    assert!(page.contains("value=\"tenant\"") && page.contains(">next</a>") && !page.contains("<script"), "{page}");
+    assert!(page.contains("1 of 252 with a problem") && page.contains("value=\"tenant\""), "{page}");
+    assert_eq!(page.matches("<script>").count(), 1, "the page's own: {page}");
     assert!(page.len() < 64 * 1024, "{} bytes", page.len());
 
     harness.broadcast().await.assert_status(202);

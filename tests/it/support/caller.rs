@@ -20,15 +20,17 @@ use tokio::net::{TcpStream, UnixStream};
 use super::with_timeout;
 
 /// The headers that a response may have.
-const KNOWN_HEADERS: [&str; 18] = [
+const KNOWN_HEADERS: [&str; 20] = [
     "allow",
     "cache-control",
     "connection",
     "content-encoding",
     "content-length",
+    "content-security-policy",
     "content-type",
     "date",
     "location",
+    "referrer-policy",
     "retry-after",
     "signalr-gateway-error",
     "signalr-gateway-replayed",
