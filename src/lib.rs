@@ -42,6 +42,7 @@
 //! - *lease*: the use of a pooled connection for one request, after which the connection returns to the pool or closes
 //! - *claim*: the right of one request to send the call of an `Idempotency-Key`
 //! - *lower*: to turn a part of the configuration file into settings
+//! - *span*: what is recorded of one step of a traced call: the call itself, or an attempt
 //! - *drain*: to stop accepting calls and wait for those in flight, for a limited time
 //!
 //! # Module dependencies
@@ -53,17 +54,19 @@
 //! write_batch       →  none
 //! files             →  none
 //! limits            →  metrics
+//! trace             →  metrics
 //! runbook           →  metrics
 //! egress            →  files, redact
 //! tls               →  files
 //! credential        →  egress, files, metrics, redact, runbook, tls
 //! idempotency       →  credential, files, metrics, redact, runbook, tls
+//! otlp              →  trace, credential, egress, files, metrics, runbook, tls
 //! endpoint          →  credential, descriptors, egress, limits, metrics, runbook, write_batch, tls
 //! canary            →  endpoint, credential, runbook
 //! route             →  endpoint, limits, signalr
 //! serve             →  descriptors, files, metrics, runbook, write_batch
-//! delivery          →  route, endpoint, credential, signalr, serve, limits, idempotency, metrics, runbook, write_batch
-//! proxy             →  delivery, route, endpoint, credential, signalr, serve, limits, idempotency, metrics, runbook, write_batch
+//! delivery          →  route, endpoint, credential, signalr, serve, limits, idempotency, metrics, runbook, trace, write_batch
+//! proxy             →  delivery, route, endpoint, credential, signalr, serve, limits, idempotency, metrics, runbook, trace, write_batch
 //! diagnosis         →  canary, endpoint, credential, egress, signalr, metrics, runbook, tls
 //! admin             →  serve, metrics, route, endpoint, credential, canary, idempotency, runbook, diagnosis
 //! gateway           →  all above
@@ -106,6 +109,10 @@ pub mod tls;
 pub mod files;
 
 pub mod redact;
+
+pub mod trace;
+
+pub mod otlp;
 
 pub mod metrics;
 

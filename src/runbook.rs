@@ -79,6 +79,8 @@ label_enum! {
         SlowFiles = "slow_files",
         /// Log lines were dropped or left out.
         LostLines = "lost_lines",
+        /// The trace collector does not accept spans.
+        TraceCollector = "trace_collector",
         /// Requests or connections were cut off.
         CutOff = "cut_off",
         /// A worker does not respond, or panicked.
@@ -252,6 +254,7 @@ const fn condition_remedy(condition: Condition) -> &'static str {
         Condition::LostLines => {
             "free the disk or restart what reads the log; for lines that were left out, raise `logging.failures_per_second`"
         }
+        Condition::TraceCollector => "start the collector, or correct `[tracing]`",
         Condition::CutOff => "raise `shutdown.timeout`, and the time that the service manager gives above it",
         Condition::WorkerFailed => {
             "report this defect with the lines around this one; the service manager restarts the gateway"

@@ -144,6 +144,7 @@ pub use settings::{
 };
 pub(crate) use source::NoBearer;
 pub use source::{BearerSource, CredentialState, CredentialStatus};
+pub(crate) use transport::IdentityClient;
 
 use acquire::{Acquire, TokenOrKey};
 use acquirers::{Clients, Shared, acquirer};

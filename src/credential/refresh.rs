@@ -20,7 +20,7 @@ use super::schedule::ErrorClass;
 use super::schedule::{self, UNEXPIRING_REFRESH};
 use super::settings::CredentialId;
 use super::state::{CurrentToken, Failure, Progress, TokenState};
-use crate::metrics::{TokenErrorReason, TokenMetrics, TokenOutcome};
+use crate::metrics::{Acquisition, TokenErrorReason, TokenMetrics, TokenOutcome};
 use crate::runbook::{Condition, Section};
 
 /// The pause of the task after a panic.
@@ -175,10 +175,15 @@ impl Refresher {
         self.files.update().await;
         self.progress.send_modify(|progress| progress.begun += 1);
         tracing::debug!(credential = self.joined_names(), failures = self.failures, "token requested");
-        let record = AcquisitionRecord::default();
+        let (record, began) = (AcquisitionRecord::default(), Instant::now());
         let outcome = AssertUnwindSafe(self.acquirer.acquire(&record)).catch_unwind().await;
         let outcome =
             outcome.unwrap_or(Err(CredentialError::Panicked)).and_then(|acquired| self.put_in_service(acquired));
+        self.metrics.acquisition_ended(&Acquisition {
+            credential: &self.joined_names(),
+            took: began.elapsed(),
+            reason: outcome.as_ref().err().map(CredentialError::reason),
+        });
         let steps = record.take_steps();
         let failures_counted = self.record_metrics(&steps);
         self.log_warnings(&record);

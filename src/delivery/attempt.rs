@@ -289,6 +289,9 @@ fn failed(
     let (outcome, reason) = failure.or_resolving(upstream.endpoint()).outcome(call.operation, call.body, time);
     if let Some(reason) = reason {
         worker.metrics.upstream_failed(upstream.label(), reason);
+        if let Some(trace) = call.state.trace() {
+            trace.set_reason(upstream.name(), reason.label());
+        }
         note_failure(upstream, &outcome, reason);
     }
     Box::new(outcome)

@@ -9,12 +9,15 @@ use http::{HeaderMap, HeaderValue, Uri};
 
 use super::body::RequestBody;
 use super::head::CallHead;
+use super::outcome::AttemptOutcome;
 use super::steps;
 use super::trail::{Leg, Trail};
+use super::upstream::Upstream;
 use crate::idempotency::Claim;
 use crate::limits::RequestDeadline;
 use crate::metrics::TraceId;
 use crate::signalr::Operation;
+use crate::trace::{CallTrace, EndedAttempt};
 
 /// The head and the deadline of a call, and what delivery records about it.
 pub struct CallState {
@@ -27,6 +30,8 @@ pub struct CallState {
     attempts: Cell<u32>,
     trail: Cell<Option<Box<Trail>>>,
     logs_steps: bool,
+    /// `None` if the call is not recorded.
+    trace: Option<Box<CallTrace>>,
 }
 
 impl CallState {
@@ -41,7 +46,25 @@ impl CallState {
             attempts: Cell::default(),
             trail: Cell::default(),
             logs_steps: steps::are_logged(),
+            trace: None,
         }
+    }
+
+    /// Records the call in a trace.
+    #[must_use]
+    pub fn with_trace(mut self, trace: Option<Box<CallTrace>>) -> Self {
+        self.trace = trace;
+        self
+    }
+
+    /// Returns the trace, if the call is recorded.
+    pub fn trace(&self) -> Option<&CallTrace> {
+        self.trace.as_deref()
+    }
+
+    /// Takes the trace, if the call is recorded.
+    pub fn take_trace(&mut self) -> Option<Box<CallTrace>> {
+        self.trace.take()
     }
 
     /// Returns the head that the caller sent.
@@ -106,9 +129,21 @@ impl CallState {
         self.upstream.get()
     }
 
-    /// Counts an attempt.
-    pub(super) fn count_attempt(&self) {
+    /// Counts an attempt, and begins its span.
+    pub(super) fn begin_attempt(&self, upstream: &Upstream) {
         self.attempts.set(self.attempts.get() + 1);
+        if let Some(trace) = &self.trace {
+            trace.begin_attempt(upstream.name(), upstream.endpoint().host());
+        }
+    }
+
+    /// Ends the span of an attempt.
+    pub(super) fn end_attempt(&self, upstream: &Upstream, outcome: &AttemptOutcome) {
+        if let Some(trace) = &self.trace {
+            let status = outcome.ending.status.map(|status| status.as_u16());
+            let error = outcome.result.as_ref().err().map(|err| err.kind().label());
+            trace.end_attempt(upstream.name(), outcome.ended, EndedAttempt { status, error });
+        }
     }
 
     /// Returns the number of attempts.

@@ -20,6 +20,7 @@ use crate::idempotency::ClaimError;
 use crate::limits::{DeadlineTimer, RequestDeadline};
 use crate::metrics::UpstreamErrorReason;
 use crate::signalr::Operation;
+use crate::trace::TRACE_PARENT;
 
 /// The time that an attempt may take.
 #[derive(Clone, Copy, Debug)]
@@ -280,8 +281,21 @@ fn send_over(
             head.write_upstream(endpoint.host(), bearer, line);
         }
     };
-    let head = RequestHead { method: &head.method, target, lines: &lines, unwanted: headers::is_unwanted };
-    lease.send(&head, call.body.rewound())
+    let request = RequestHead { method: &head.method, target, lines: &lines, unwanted: headers::is_unwanted };
+    let Some(trace) = call.state.trace() else { return lease.send(&request, call.body.rewound()) };
+    // The endpoint's spans are children of the attempt's.
+    let header = trace.header(endpoint.name().as_str());
+    let traced_lines = |line: &mut HeaderVisitor<'_>| {
+        lines(&mut |name, value| {
+            if !trace.replaces(name) {
+                line(name, value);
+            }
+        });
+        if let Some(header) = &header {
+            line(&TRACE_PARENT, header);
+        }
+    };
+    lease.send(&RequestHead { lines: &traced_lines, ..request }, call.body.rewound())
 }
 
 #[cfg(test)]

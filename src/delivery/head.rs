@@ -7,11 +7,12 @@ use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 
-use super::headers::{HeaderSummary, REQUEST_ID, TRACE_PARENT, is_withheld_upstream, named_by_connection};
+use super::headers::{HeaderSummary, REQUEST_ID, is_withheld_upstream, named_by_connection};
 use crate::credential::Bearer;
 use crate::endpoint::HeaderVisitor;
 use crate::route::{RouteCaller, RouteInput};
 use crate::signalr::Call;
+use crate::trace::{TRACE_PARENT, TRACE_STATE};
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
@@ -81,6 +82,17 @@ impl CallHead {
     /// Returns the request id.
     pub fn request_id(&self) -> &HeaderValue {
         &self.request_id
+    }
+
+    /// Returns the caller's `traceparent`, if there is one.
+    pub fn trace_parent(&self) -> Option<&HeaderValue> {
+        if self.summary.trace_parents == 1 { self.headers.get(TRACE_PARENT) } else { None }
+    }
+
+    /// Returns the caller's `tracestate`, if it has only one.
+    pub fn trace_state(&self) -> Option<&HeaderValue> {
+        let mut states = self.headers.get_all(TRACE_STATE).iter();
+        states.next().filter(|_| states.next().is_none())
     }
 
     /// Takes the caller's `traceparent`, if there is one.

@@ -11,12 +11,10 @@ use super::trace_parent::recorded_trace;
 use crate::metrics::TraceId;
 use crate::route::ENDPOINT_HEADER;
 use crate::serve::SEC_FETCH_SITE;
+use crate::trace::TRACE_PARENT;
 
 /// The request id, in requests and in responses.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-
-/// The caller's position in a trace (W3C Trace Context).
-pub const TRACE_PARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// Marks a response as the gateway's own; the value is the error's kind.
 pub const ERROR_HEADER: HeaderName = HeaderName::from_static("signalr-gateway-error");

@@ -34,9 +34,10 @@ pub(super) async fn deliver<'a>(
         call.state.set_endpoint(upstream.name());
         let retries = {
             upstream.budget().deposit();
-            call.state.count_attempt();
+            call.state.begin_attempt(upstream);
             step!(call.state, "attempt", endpoint = &**upstream.name(), others = candidates.left());
             let outcome = attempt(worker, upstream, call, candidates.left()).await;
+            call.state.end_attempt(upstream, &outcome);
             let ending = outcome.report(permit);
             log_end(call.state, upstream, &outcome);
             if ending.may_fail_over()
@@ -78,9 +79,10 @@ pub(super) async fn deliver_to(
     };
     let retries = {
         upstream.budget().deposit();
-        call.state.count_attempt();
+        call.state.begin_attempt(upstream);
         step!(call.state, "attempt", endpoint = &**upstream.name());
         let outcome = attempt(worker, upstream, call, 0).await;
+        call.state.end_attempt(upstream, &outcome);
         log_end(call.state, upstream, &outcome);
         match decide(worker, call.operation, outcome.report(permit)) {
             RetryDecision::Final => return outcome,
@@ -143,9 +145,10 @@ async fn retry_at(
         }
         let Some(permit) = upstream.endpoint().health().try_acquire(class) else { return outcome };
         worker.metrics.retry(label, RetryOutcome::Retried);
-        call.state.count_attempt();
+        call.state.begin_attempt(upstream);
         step!(call.state, "attempt", endpoint = &**upstream.name(), retry = attempts);
         let repeated = attempt(worker, upstream, call, 0).await;
+        call.state.end_attempt(upstream, &repeated);
         log_end(call.state, upstream, &repeated);
         latest = repeated.report(permit);
         decision = decide(worker, call.operation, latest);

@@ -32,6 +32,9 @@ pub(super) fn changes(old: &Settings, new: &Settings) -> Vec<String> {
     if old.logging != new.logging {
         changes.push("logging changed".to_owned());
     }
+    if old.tracing != new.tracing {
+        changes.push("tracing changed".to_owned());
+    }
     if old.store != new.store {
         changes.push("idempotency.store changed".to_owned());
     }

@@ -23,6 +23,7 @@ use crate::canary::{Canaries, CanaryStatuses, WantedCanary};
 use crate::credential::{CredentialId, CredentialKind, CredentialSettings, Credentials, in_one_line};
 use crate::endpoint::{Endpoint, EndpointSettings, Probes};
 use crate::metrics::{EndpointState, Label, Metrics, ProofExpiries, StateSource, TokenTimes};
+use crate::otlp::Exporter;
 use crate::proxy::Snapshot;
 use crate::route::{NamedBy, Pick, Route, Target};
 use crate::runbook::{Condition, Section};
@@ -63,6 +64,7 @@ pub(super) struct Live {
     /// The TLS of all listeners that have it.
     tls: Vec<Arc<LiveTls>>,
     tls_follower: TlsFollower,
+    exporter: Exporter,
 }
 
 impl Live {
@@ -79,6 +81,7 @@ impl Live {
             states(&parts, &[], &CanaryStatuses::new()),
         );
         parts.snapshot.put_in_force();
+        let exporter = Exporter::new(&parts.spans, control);
         Ok(Self {
             latest: Arc::new(ArcSwap::new(Arc::clone(&parts.snapshot))),
             parts,
@@ -92,6 +95,7 @@ impl Live {
             admin_tls,
             tls: Vec::new(),
             tls_follower: TlsFollower::default(),
+            exporter,
         })
     }
 
@@ -127,6 +131,7 @@ impl Live {
         self.set_canaries();
         let (hash, labels) = (&self.parts.settings.hash, Arc::clone(&self.parts.labels));
         self.metrics.config_in_force(hash, labels, states(&self.parts, &self.tls, &self.canaries.statuses()));
+        self.exporter.set(self.parts.settings.tracing.as_ref());
         self.parts.credentials.start(&self.parts.settings.tokens);
         self.probes.set_endpoints(self.parts.snapshot.endpoints(), alternatives(&self.parts.snapshot));
         self.watch_store();
@@ -171,6 +176,7 @@ impl Live {
         self.probes.set_endpoints(parts.snapshot.endpoints(), alternatives(&parts.snapshot));
         let former = std::mem::replace(&mut self.parts, parts);
         self.watch_store();
+        self.exporter.set(self.parts.settings.tracing.as_ref());
         self.control.spawn(free_once_unused(former.snapshot));
         let names_of = self.parts.settings.listeners.iter().map(|(listener, _)| listener.name.clone());
         self.addresses.listeners = names_of.zip(listeners.addresses()).collect();
@@ -238,6 +244,11 @@ impl Live {
         let section = Section::Condition(Condition::ConfigurationRejected);
         tracing::error!(problem, side = "configuration", remedy = section.remedy(), runbook = %section, "the new configuration was rejected; the previous one stays in force");
         admin.show_rejection(problem);
+    }
+
+    /// Exports the spans that wait, for at most a second.
+    pub(super) async fn stop_tracing(&mut self) {
+        self.exporter.stop().await;
     }
 
     /// Starts the task that watches the shared idempotency store, if there is one.

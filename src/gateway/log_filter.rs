@@ -8,7 +8,7 @@ use tracing::level_filters::LevelFilter;
 /// The name of this program in targets.
 const PROGRAM: &str = "signalr_gateway";
 /// The parts of this program that log: its modules, and targets of their own.
-const PARTS: [&str; 29] = [
+const PARTS: [&str; 31] = [
     "access",
     "admin",
     "canary",
@@ -26,6 +26,7 @@ const PARTS: [&str; 29] = [
     "limits",
     "log",
     "metrics",
+    "otlp",
     "panics",
     "proxy",
     "redact",
@@ -37,6 +38,7 @@ const PARTS: [&str; 29] = [
     "signalr",
     "steps",
     "tls",
+    "trace",
     "write_batch",
 ];
 /// The libraries that log.

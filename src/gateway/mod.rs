@@ -230,6 +230,7 @@ impl Gateway {
         tracing::info!("shutting down: failing readiness, then draining requests");
         admin.drain();
         let all_ended = running.drain().await;
+        live.stop_tracing().await;
         on_event(GatewayEvent::Stopped(live.metrics().request_totals()));
         if all_ended { Ok(()) } else { Err(GatewayError::CutOff) }
     }

@@ -17,9 +17,11 @@ use crate::credential::{CredentialState, Credentials};
 use crate::endpoint::{Endpoint, EndpointName, EndpointSettings, Proxies, TlsClients};
 use crate::idempotency::SharedStore;
 use crate::metrics::{Labels, Metrics};
+use crate::otlp::Exporter;
 use crate::proxy::{Snapshot, SnapshotEndpoints};
 use crate::route::{Callers, Table};
 use crate::serve::{BoundListeners, ListenerId, ListenerPlan, ServeSettings};
+use crate::trace::{SpanQueue, TokenSpans};
 
 /// How long [`Prepared::warm_up`] waits for the first tokens of new credentials. Calls are served under the old
 /// configuration meanwhile. Chosen: most token requests take less than a second, and a stuck one must not delay a reload for
@@ -36,6 +38,7 @@ pub(super) struct Parts {
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) labels: Arc<Labels>,
     pub(super) ca_files: Arc<CaFiles>,
+    pub(super) spans: Arc<SpanQueue>,
 }
 
 /// The parts and sockets of a new configuration, ready to be committed.
@@ -60,8 +63,11 @@ impl Parts {
         let labels = settings.metric_labels();
         let store = shared_store(&settings, None, metrics, control);
         let snapshot = snapshot(&settings, listeners, &credentials, &labels, store, None, &mut ca_files)?;
+        let spans = SpanQueue::new(metrics.trace());
+        metrics.token().observe(TokenSpans::new(&spans));
+        let snapshot = snapshot.with_tracer(Exporter::tracer(&spans, settings.tracing.as_ref()));
         let (settings, credentials, snapshot) = (Arc::new(settings), Arc::new(credentials), Arc::new(snapshot));
-        Ok(Self { settings, credentials, snapshot, labels: Arc::new(labels), ca_files: Arc::new(ca_files) })
+        Ok(Self { settings, credentials, snapshot, labels: Arc::new(labels), ca_files: Arc::new(ca_files), spans })
     }
 
     /// Builds the parts of a new configuration, and reuses the unchanged ones. Reads files, which may block. Binds
@@ -85,9 +91,12 @@ impl Parts {
         let store = shared_store(&settings, self.snapshot.shared_store(), metrics, control);
         let (ids, previous) = (listeners.ids(), Some(&*self.snapshot));
         let snapshot = snapshot(&settings, &ids, &credentials, &labels, store, previous, &mut ca_files)?;
+        let spans = Arc::clone(&self.spans);
+        let snapshot = snapshot.with_tracer(Exporter::tracer(&spans, settings.tracing.as_ref()));
         let listeners = listeners.bind(settings.serve.workers)?;
         let (settings, credentials, snapshot) = (Arc::new(settings), Arc::new(credentials), Arc::new(snapshot));
-        let parts = Self { settings, credentials, snapshot, labels: Arc::new(labels), ca_files: Arc::new(ca_files) };
+        let (labels, ca_files) = (Arc::new(labels), Arc::new(ca_files));
+        let parts = Self { settings, credentials, snapshot, labels, ca_files, spans };
         Ok(Prepared { parts, listeners, after_restart })
     }
 }

@@ -11,6 +11,7 @@ use crate::egress::EgressProxy;
 use crate::endpoint::{DisabledEndpoint, EndpointSettings};
 use crate::idempotency::StoreSettings;
 use crate::metrics::Labels;
+use crate::otlp::OtlpSettings;
 use crate::proxy::{AdmissionSettings, ProxySettings};
 use crate::route::{CallerSettings, RouteSettings};
 use crate::serve::{ListenerSettings, ServeSettings};
@@ -42,6 +43,8 @@ pub struct Settings {
     pub serve: ServeSettings,
     /// The limits on what has metrics of its own.
     pub metrics: MetricsSettings,
+    /// Where traces are exported to; `None` if calls are not traced.
+    pub tracing: Option<OtlpSettings>,
     /// The log settings.
     pub logging: LoggingSettings,
     /// A hash of the effective settings, in eight hex digits.
@@ -58,8 +61,9 @@ impl Settings {
     pub fn proxies(&self) -> Vec<&Arc<EgressProxy>> {
         let of_endpoints = self.endpoints.iter().filter_map(|endpoint| endpoint.proxy.as_ref());
         let of_credentials = self.credentials.iter().filter_map(|credential| credential.kind.egress()?.proxy.as_ref());
+        let of_tracing = self.tracing.iter().filter_map(|tracing| tracing.egress.proxy.as_ref());
         let mut proxies = Vec::new();
-        for proxy in of_endpoints.chain(of_credentials) {
+        for proxy in of_endpoints.chain(of_credentials).chain(of_tracing) {
             if !proxies.contains(&proxy) {
                 proxies.push(proxy);
             }

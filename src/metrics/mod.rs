@@ -9,6 +9,7 @@
 //! A new metric is a field and its registration in the struct that holds it ([`TokenMetrics`], `StateGauges` for what a
 //! scrape reads, or `SharedMetrics` for what workers count), and a method that records it.
 
+mod acquisition;
 mod callers;
 mod canaries;
 mod connections;
@@ -29,6 +30,7 @@ mod sample;
 mod shared;
 mod states;
 mod token;
+mod trace;
 mod worker;
 mod zeros;
 
@@ -38,6 +40,7 @@ use std::time::{Duration, SystemTime};
 use prometheus::{Gauge, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 use tokio::sync::{mpsc, oneshot};
 
+pub use acquisition::{Acquisition, AcquisitionObserver};
 pub use callers::CallerMetrics;
 use canaries::CanaryGauges;
 pub use connections::{ConnectionCount, ConnectionGauge};
@@ -61,6 +64,7 @@ use shared::SharedMetrics;
 use states::StateGauges;
 pub use states::{EndpointState, ProofExpiries, StateSource, TokenTimes};
 pub use token::{CountedTokenRequest, TokenMetrics};
+pub use trace::TraceMetrics;
 pub use worker::{CompletedRequest, CountedCaller, InFlight, UpstreamResponse, WorkerMetrics};
 
 /// How long a scrape waits for the workers to flush. The counts of a worker that takes longer are missing from this scrape
@@ -73,6 +77,7 @@ pub struct Metrics {
     registry: MetricRegistry,
     token: TokenMetrics,
     idempotency: IdempotencyMetrics,
+    trace: TraceMetrics,
     states: StateGauges,
     canaries: CanaryGauges,
     shared: SharedMetrics,
@@ -113,6 +118,7 @@ impl Metrics {
         Ok(Self {
             token: TokenMetrics::register(&mut registry)?,
             idempotency: IdempotencyMetrics::register(&mut registry)?,
+            trace: TraceMetrics::register(&mut registry)?,
             states: StateGauges::register(&mut registry)?,
             canaries: CanaryGauges::register(&mut registry)?,
             shared: SharedMetrics::register(&mut registry)?,
@@ -171,6 +177,11 @@ impl Metrics {
     /// Returns the metrics of the shared idempotency store.
     pub fn idempotency(&self) -> &IdempotencyMetrics {
         &self.idempotency
+    }
+
+    /// Returns the metrics of the export of traces.
+    pub fn trace(&self) -> &TraceMetrics {
+        &self.trace
     }
 
     /// Returns the metrics of callers' connections.

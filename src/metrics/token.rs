@@ -1,10 +1,12 @@
 //! Metrics of token acquisition, by the configured names of credentials.
 
 use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus::{GaugeVec, HistogramVec, IntCounter, IntCounterVec, IntGauge};
 
+use super::acquisition::{Acquisition, AcquisitionObserver};
 use super::label_table::Labels;
 use super::labels::{TokenErrorReason, TokenOutcome, TokenStage};
 use super::registry::{LabelsInForce, MetricRegistry};
@@ -28,6 +30,7 @@ pub struct TokenMetrics {
     queued: IntGauge,
     slow: IntCounter,
     throttled: IntCounterVec,
+    observer: Arc<OnceLock<Arc<dyn AcquisitionObserver>>>,
 }
 
 /// A token request that is counted in a gauge until this is dropped.
@@ -107,12 +110,25 @@ impl TokenMetrics {
                 zeros::create(&throttled, &[&["tenant", "app"]]);
                 throttled
             },
+            observer: Arc::default(),
         })
     }
 
     /// Creates the series of the configured credentials.
     pub(super) fn create_series(&self, labels: &Labels) {
         zeros::create_token(&self.requests, &self.errors, labels);
+    }
+
+    /// Reports acquisitions to an observer from now on. The first one stays.
+    pub fn observe(&self, observer: Arc<dyn AcquisitionObserver>) {
+        let _there_is_one_already = self.observer.set(observer);
+    }
+
+    /// Reports an acquisition that ended to the observer, if there is one.
+    pub fn acquisition_ended(&self, acquisition: &Acquisition<'_>) {
+        if let Some(observer) = self.observer.get() {
+            observer.acquisition_ended(acquisition);
+        }
     }
 
     /// Counts a token request that ended.

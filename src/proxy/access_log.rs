@@ -18,7 +18,7 @@ pub const FAILED_REQUEST: &str = "failed request";
 /// What the line says. It has no query, no body, no token, and no name of a user, group or connection.
 pub(super) struct AccessLine<'a> {
     pub(super) request_id: &'a HeaderValue,
-    pub(super) trace_parent: Option<&'a HeaderValue>,
+    pub(super) trace_id: Option<&'a str>,
     pub(super) address: CallerAddress,
     pub(super) identity: Option<&'a CallerIdentity>,
     pub(super) caller: Option<&'a str>,
@@ -56,7 +56,7 @@ impl AccessLine<'_> {
                     target: ACCESS_LOG,
                     $level,
                     request_id = self.request_id.to_str().unwrap_or_default(),
-                    trace_id = self.trace_parent.and_then(trace_id),
+                    trace_id = self.trace_id,
                     client = self.address.address().map(tracing::field::display),
                     client.unclear = self.address.problem().map(AddressProblem::label),
                     caller = self.identity.map(CallerIdentity::as_str),
@@ -106,7 +106,7 @@ fn millis(duration: Duration) -> f64 {
 /// Returns the trace id in the value of a `traceparent`.
 ///
 /// Source: W3C Trace Context, section 3.2.
-fn trace_id(trace_parent: &HeaderValue) -> Option<&str> {
+pub(super) fn trace_id(trace_parent: &HeaderValue) -> Option<&str> {
     let mut parts = trace_parent.to_str().ok()?.split('-');
     let (version, id) = (parts.next()?, parts.next()?);
     let is_hex = |text: &str| text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
-use super::access_log::AccessLine;
+use super::access_log::{AccessLine, trace_id};
 use super::error::ProxyError;
 use super::failure::Failure;
 use super::settings::AccessLog;
@@ -18,6 +18,7 @@ use crate::limits::{ConcurrencyPermit, RequestDeadline};
 use crate::metrics::{CompletedRequest, CountedCaller, InFlight, UpstreamErrorReason, WorkerMetrics};
 use crate::serve::{CallerAddress, HeadError, Peer};
 use crate::signalr::{Call, Operation};
+use crate::trace::{EndedCall, SpanStatus, Value};
 
 /// The status recorded for a request whose caller disconnected before the response. From nginx.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
@@ -76,6 +77,8 @@ impl RequestRecord {
     ) -> Box<Self> {
         let started = Instant::now();
         let timeout = context.snapshot.settings.request_timeout;
+        let trace = context.snapshot.tracer.as_ref();
+        let trace = trace.and_then(|tracer| tracer.begin(head.trace_parent(), || head.trace_state()));
         Box::new(Self {
             _in_flight: context.metrics.request_started(),
             context: Rc::clone(context),
@@ -83,7 +86,7 @@ impl RequestRecord {
             peer: Rc::clone(peer),
             caller: Cell::default(),
             head_error,
-            call: CallState::new(head, RequestDeadline::new(started, timeout)),
+            call: CallState::new(head, RequestDeadline::new(started, timeout)).with_trace(trace),
             address,
             hub: Cell::default(),
             operation: Cell::default(),
@@ -143,7 +146,7 @@ impl RequestRecord {
 
     pub(super) fn set_call(&self, call: &Call<'_>) {
         self.operation.set(Some(call.operation));
-        if self.context.snapshot.settings.access_log != AccessLog::Off {
+        if self.context.snapshot.settings.access_log != AccessLog::Off || self.call.trace().is_some() {
             self.hub.set(call.hub.map(|hub| hub.decoded().into()));
         }
     }
@@ -245,6 +248,48 @@ impl RequestRecord {
         if is_logged {
             self.log(code, duration);
         }
+        if self.call.trace().is_some() {
+            self.end_trace(code);
+        }
+    }
+
+    /// Ends the trace of a recorded call.
+    #[cold]
+    fn end_trace(&mut self, code: u16) {
+        let Some(trace) = self.call.take_trace() else { return };
+        let snapshot = &self.context.snapshot;
+        let text = |text: &str| Value::from(text.to_owned());
+        let (operation, kind) = (self.operation.get(), self.failure.as_ref().and_then(|failure| failure.kind));
+        let listener = snapshot.listener_name(self.peer.listener);
+        let route = self.route.get().and_then(|index| snapshot.routes.routes().get(index));
+        let endpoint = self.endpoint.get().and_then(|index| snapshot.endpoints.get(index));
+        let is_failure = code >= 500 || self.is_incomplete || code == CLIENT_CLOSED_REQUEST;
+        let error = match kind {
+            Some(kind) => Some(kind.label().into()),
+            None if self.is_incomplete => Some("incomplete".into()),
+            None if is_failure => Some(Value::from(code.to_string())),
+            None => None,
+        };
+        let attributes = [
+            ("url.scheme", Some(if self.peer.is_tls { "https" } else { "http" }.into())),
+            ("http.response.status_code", Some(code.into())),
+            ("error.type", error),
+            ("signalr_gateway.operation", operation.map(|operation| operation.name().into())),
+            ("signalr_gateway.hub", self.hub.take().map(|hub| text(&hub))),
+            ("signalr_gateway.listener", listener.map(text)),
+            ("signalr_gateway.route", route.map(|route| text(route.name().as_str()))),
+            ("signalr_gateway.endpoint", endpoint.map(|endpoint| text(endpoint.name().as_str()))),
+            ("signalr_gateway.request_id", self.request_id().to_str().ok().map(text)),
+        ];
+        let method = self.call.head().method().as_str();
+        let cause = self.failure.as_ref().map(|failure| failure.cause.clone()).unwrap_or_default();
+        trace.end(EndedCall {
+            name: operation.map_or_else(|| method.to_owned().into(), |operation| operation.name().into()),
+            method: method.to_owned(),
+            began: self.started,
+            attributes: attributes.into_iter().filter_map(|(name, value)| Some((name, value?))).collect(),
+            status: if is_failure { SpanStatus::Error(cause.into()) } else { SpanStatus::Unset },
+        });
     }
 
     /// Returns the caller to count the request for, if callers are configured.
@@ -264,13 +309,14 @@ impl RequestRecord {
     fn log(&mut self, code: u16, duration: Duration) {
         let (hub, endpoint, trail) = (self.hub.take(), self.call.take_endpoint(), self.call.take_trail());
         let trace_parent = self.trace_parent.take().or_else(|| self.call.take_trace_parent());
+        let recorded = self.call.trace().map(|trace| trace.id().to_string());
         let Snapshot { routes, callers, endpoints, .. } = &*self.context.snapshot;
         let route = self.route.get().and_then(|index| routes.routes().get(index));
         let caller = self.caller.get().and_then(|index| callers.get(index));
         let responded = self.endpoint.get().and_then(|index| endpoints.get(index));
         AccessLine {
             request_id: self.request_id(),
-            trace_parent: trace_parent.as_ref(),
+            trace_id: recorded.as_deref().or_else(|| trace_parent.as_ref().and_then(trace_id)),
             address: self.address,
             identity: self.peer.identity.as_ref(),
             caller: caller.map(|caller| caller.settings().name.as_str()),
@@ -292,6 +338,7 @@ impl RequestRecord {
             failure: self.failure.as_deref(),
         }
         .write();
+        self.hub.set(hub);
     }
 }
 

@@ -12,6 +12,7 @@ use crate::limits::{EndpointLimits, Limits, ListenerLimits, NamedRate};
 use crate::metrics::{Label, Labels};
 use crate::route::{Caller, Callers, Table};
 use crate::serve::{CallerAddress, ListenerId, Peer};
+use crate::trace::Tracer;
 
 /// The endpoints of a configuration.
 #[derive(Debug)]
@@ -42,6 +43,8 @@ pub struct Snapshot {
     pub(super) limits: Arc<Limits>,
     pub(super) idle_limit: Arc<IdleLimit>,
     pub(super) idempotency: Arc<IdempotencyStore>,
+    /// `None` if no call is recorded.
+    pub(super) tracer: Option<Tracer>,
 }
 
 impl Snapshot {
@@ -83,6 +86,7 @@ impl Snapshot {
             limits: Arc::new(limits),
             idle_limit,
             idempotency,
+            tracer: None,
         }
     }
 
@@ -90,6 +94,13 @@ impl Snapshot {
     #[must_use]
     pub fn with_shared_store(mut self, store: Option<Arc<SharedStore>>) -> Self {
         self.idempotency = Arc::new(self.idempotency.with_shared(store));
+        self
+    }
+
+    /// Returns the same configuration with a tracer, or with none.
+    #[must_use]
+    pub fn with_tracer(mut self, tracer: Option<Tracer>) -> Self {
+        self.tracer = tracer;
         self
     }
 

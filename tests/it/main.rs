@@ -64,4 +64,5 @@ mod token_lifetime;
 mod token_reports;
 mod token_requests;
 mod tokens_on_demand;
+mod tracing;
 mod wire;

@@ -13,6 +13,7 @@ mod request;
 mod route;
 mod secret;
 mod tokens;
+mod trace;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -40,6 +41,7 @@ pub(crate) use route::{
 };
 pub(crate) use secret::SecretFile;
 pub(crate) use tokens::{AcquireFile, TokensFile};
+pub(crate) use trace::TracingFile;
 
 /// A file that the main file includes.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
@@ -107,6 +109,8 @@ pub(crate) struct ConfigFile {
     pub(crate) process: ProcessFile,
     /// Limits on the number of metric series.
     pub(crate) metrics: MetricsFile,
+    /// Traces of calls and of token acquisitions, which are exported to an OpenTelemetry collector.
+    pub(crate) tracing: TracingFile,
     /// Logs, which go to stderr.
     pub(crate) logging: LoggingFile,
 }

@@ -21,6 +21,7 @@ mod store;
 mod tenant;
 mod test;
 mod tokens;
+mod trace;
 mod values;
 
 use std::num::NonZero;
@@ -51,13 +52,14 @@ pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> (Settings, 
     let store = store::lower(&file.idempotency, context);
     let serve = process::lower_serve(file, context);
     let metrics = process::lower_metrics(file, context);
+    let tracing = trace::lower(&file.tracing, &egress, context);
     let logging = process::lower_logging(file, context);
     // Settings contain no secrets, so a new secret does not change the hash. Large parts have digests, which are kept if the part
     // is the same as in the last load.
     let credential_digests = credential::digests(&credentials);
     let digests = (endpoint_digests, route_digests, credential_digests);
     let hash = short_hash(&format!(
-        "{listeners:?} {admin:?} {callers:?} {tokens:?} {disabled:?} {proxy:?} {store:?} {serve:?} {metrics:?} {logging:?} {digests:?}"
+        "{listeners:?} {admin:?} {callers:?} {tokens:?} {disabled:?} {proxy:?} {store:?} {serve:?} {metrics:?} {tracing:?} {logging:?} {digests:?}"
     ));
     let mut settings = Settings {
         listeners,
@@ -72,6 +74,7 @@ pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> (Settings, 
         store,
         serve,
         metrics,
+        tracing,
         logging,
         hash,
     };

@@ -10,6 +10,7 @@ mod routing_tests;
 mod shipped_files;
 mod sources;
 mod tenants;
+mod tracing;
 mod warnings;
 
 use std::collections::{BTreeMap, BTreeSet};
