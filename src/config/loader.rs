@@ -16,7 +16,7 @@ use super::merged::{Merged, Override};
 use super::problem::{ConfigError, Problem};
 use super::sources::{IncludedNames, Overrides, Sources, read_included};
 use super::structure::{self, Checked};
-use super::syntax::sandbox_description;
+use super::syntax::not_a_gateway;
 use super::tree::Tree;
 use crate::files::Stamp;
 
@@ -174,8 +174,8 @@ impl Loader {
             (Some(path), Some(text)) => Some(Document::parse(path, text).map_err(ConfigError::single)?),
             (_, None) | (None, _) => None,
         };
-        let sandbox = document.as_ref().and_then(|document| sandbox_description(document.path(), document.table()));
-        if let Some(problem) = sandbox {
+        let other = document.as_ref().and_then(|document| not_a_gateway(document.path(), document.table()));
+        if let Some(problem) = other {
             return Err(ConfigError::single(problem));
         }
         let (items, base) = self.include(document.as_ref());

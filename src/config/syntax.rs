@@ -59,7 +59,7 @@ fn without_values(line: &str) -> String {
 }
 
 /// Returns the problem of a file that describes a sandbox instead of a gateway.
-pub(super) fn sandbox_description(path: &Path, table: &Table) -> Option<Problem> {
+pub(super) fn not_a_gateway(path: &Path, table: &Table) -> Option<Problem> {
     let found: Vec<&str> = SANDBOX_KEYS.into_iter().filter(|key| table.contains_key(key)).collect();
     if found.len() < 2 && (found.is_empty() || table.contains_key("credentials")) {
         return None;
@@ -159,10 +159,10 @@ mod tests {
     fn the_description_of_a_sandbox_is_named() {
         let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/config/sandbox.toml"));
         let shipped = Document::parse(path, std::fs::read_to_string(path).unwrap()).unwrap();
-        let problem = sandbox_description(path, shipped.table()).unwrap();
+        let problem = not_a_gateway(path, shipped.table()).unwrap();
         assert!(problem.fix.contains("sandbox --config"), "{problem}");
         let unknown = Document::parse(path, "[tenants]\n[credentials]\n".to_owned()).unwrap();
-        assert_eq!(sandbox_description(path, unknown.table()), None);
+        assert_eq!(not_a_gateway(path, unknown.table()), None);
     }
 
     #[test]

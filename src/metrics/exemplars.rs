@@ -153,8 +153,8 @@ mod tests {
         TracedHistogram::new(Histogram::with_opts(opts).unwrap().local())
     }
 
-    fn trace(id: u128) -> Option<TraceId> {
-        Some(TraceId::new(id).unwrap())
+    fn trace(id: u128) -> TraceId {
+        TraceId::new(id).unwrap()
     }
 
     fn collected(exemplars: &Exemplars) -> HashMap<String, String> {
@@ -198,7 +198,7 @@ mod tests {
         let shared = Exemplars::new("calls_seconds", "operation");
         let mut histogram = histogram();
         for (value, id) in [(0.003, 1), (0.004, 2), (0.005, 3), (0.006, 4), (60.0, 5)] {
-            histogram.observe(value, trace(id));
+            histogram.observe(value, Some(trace(id)));
         }
         histogram.observe(0.0001, None);
         assert_eq!(collected(&shared), HashMap::new());
@@ -210,7 +210,7 @@ mod tests {
         assert_eq!(traces(&shared), [of("+Inf", "5"), of("0.005", "3"), of("0.01", "4")]);
 
         // What was flushed stays until the next exemplar of its bucket.
-        histogram.observe(0.007, trace(6));
+        histogram.observe(0.007, Some(trace(6)));
         histogram.flush(&shared, "hub_send");
         assert_eq!(traces(&shared), [of("+Inf", "5"), of("0.005", "3"), of("0.01", "6")]);
     }
@@ -219,8 +219,8 @@ mod tests {
     fn the_latest_exemplar_of_all_workers_is_kept() {
         let shared = Exemplars::new("calls_seconds", "operation");
         let (mut first, mut second) = (histogram(), histogram());
-        first.observe(0.002, trace(1));
-        second.observe(0.002, trace(2));
+        first.observe(0.002, Some(trace(1)));
+        second.observe(0.002, Some(trace(2)));
         if let Some(Some(exemplar)) = first.exemplars.as_mut().and_then(|buckets| buckets.get_mut(1)) {
             exemplar.observed += Duration::from_secs(60);
         }
@@ -234,7 +234,7 @@ mod tests {
         let shared = Exemplars::new("calls_seconds", "endpoint");
         for name in ["east", "west", "_other"] {
             let mut histogram = histogram();
-            histogram.observe(0.002, trace(1));
+            histogram.observe(0.002, Some(trace(1)));
             histogram.flush(&shared, name);
         }
         let mut labels = Labels::new(1, 1, 1, 1);

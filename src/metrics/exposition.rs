@@ -42,7 +42,9 @@ impl Exposition {
             Self::Prometheus => Ok(text),
             Self::OpenMetrics => {
                 let mut found = HashMap::new();
-                exemplars.iter().for_each(|exemplars| exemplars.collect(&mut found));
+                for exemplars in exemplars {
+                    exemplars.collect(&mut found);
+                }
                 Ok(to_open_metrics(&String::from_utf8_lossy(&text), families, &found).into_bytes())
             }
         }

@@ -284,7 +284,9 @@ impl Metrics {
         let families = self.registry.gather();
         let exemplars = self.shared.exemplars();
         if let Some(labels) = self.registry.labels().load().as_deref() {
-            exemplars.iter().for_each(|exemplars| exemplars.prune(labels));
+            for exemplars in &exemplars {
+                exemplars.prune(labels);
+            }
         }
         format.encode(&families, &exemplars)
     }

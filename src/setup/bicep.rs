@@ -55,15 +55,14 @@ fn write_grant(plan: &Plan, grant: &Grant, text: &mut String) {
     let seed = if let Principal::App { client_id } = &grant.principal { quoted(client_id) } else { principal.clone() };
     for resource in &grant.resources {
         let endpoint = format!("{}_resource", label([resource.endpoint.as_str()].into_iter()));
-        let resource_name = match &resource.name {
-            Some(name) => quoted(name),
-            None => {
-                add(format!(
-                    "\n@description({})\nparam {endpoint}_name string\n",
-                    quoted(&format!("name of the SignalR resource with the host {}", resource.host))
-                ));
-                format!("{endpoint}_name")
-            }
+        let resource_name = if let Some(name) = &resource.name {
+            quoted(name)
+        } else {
+            add(format!(
+                "\n@description({})\nparam {endpoint}_name string\n",
+                quoted(&format!("name of the SignalR resource with the host {}", resource.host))
+            ));
+            format!("{endpoint}_name")
         };
         add(format!(
             "\nresource {endpoint} 'Microsoft.SignalRService/signalR@2024-03-01' existing = {{\n  name: {resource_name}\n}}\n"

@@ -185,7 +185,7 @@ fn shown(source: &SecretSource) -> String {
     let is_name = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
     match source {
         SecretSource::Env(name) if !name.bytes().all(is_name) => "configured environment variable".to_owned(),
-        source => source.to_string(),
+        SecretSource::Env(_) | SecretSource::File(_) => source.to_string(),
     }
 }
 
@@ -206,7 +206,9 @@ fn proof_of(proof: &Proof, authority: &AuthoritySettings) -> ProofPlan {
         AssertionSettings::ManagedIdentity { identity, audience } => {
             let subject = match &identity.id {
                 ManagedIdentity::ObjectId(id) => known(id),
-                _ => Value::Unknown("principal id of the managed identity"),
+                ManagedIdentity::System | ManagedIdentity::ClientId(_) | ManagedIdentity::ResourceId(_) => {
+                    Value::Unknown("principal id of the managed identity")
+                }
             };
             (
                 (Value::Unknown("issuer of tenant A: https://login.microsoftonline.com/TENANT/v2.0"), subject),
