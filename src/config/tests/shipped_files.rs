@@ -103,9 +103,6 @@ fn alerts_dashboard_and_runbook_use_existing_metrics() {
                     continue;
                 }
                 let name = name.trim_end_matches("_bucket").trim_end_matches("_count");
-                if name.starts_with("canary_") {
-                    continue;
-                }
                 assert!(sources.contains(&format!("\"{name}\"")), "{file}: no metric is called {name}");
             }
         }
