@@ -64,11 +64,12 @@
 //! endpoint          →  credential, descriptors, egress, limits, metrics, runbook, write_batch, tls
 //! canary            →  endpoint, credential, runbook
 //! route             →  endpoint, limits, signalr
+//! tail              →  route
 //! serve             →  descriptors, files, metrics, runbook, write_batch
 //! delivery          →  route, endpoint, credential, signalr, serve, limits, idempotency, metrics, runbook, trace, write_batch
-//! proxy             →  delivery, route, endpoint, credential, signalr, serve, limits, idempotency, metrics, runbook, trace, write_batch
+//! proxy             →  delivery, tail, route, endpoint, credential, signalr, serve, limits, idempotency, metrics, runbook, trace, write_batch
 //! diagnosis         →  canary, endpoint, credential, egress, signalr, metrics, runbook, tls
-//! admin             →  serve, metrics, route, endpoint, credential, canary, idempotency, runbook, diagnosis
+//! admin             →  serve, tail, metrics, route, endpoint, credential, canary, idempotency, runbook, diagnosis
 //! gateway           →  all above
 //! setup             →  gateway, endpoint, credential, signalr, diagnosis
 //! config            →  gateway, the parts' settings, signalr
@@ -125,6 +126,8 @@ pub mod descriptors;
 pub mod admin;
 
 pub mod canary;
+
+pub mod tail;
 
 pub mod diagnosis;
 

@@ -3,6 +3,7 @@
 //! | path | response |
 //! |---|---|
 //! | `/metrics` | all metrics, as Prometheus text or OpenMetrics by `Accept` |
+//! | `/tail` | live summaries of requests as lines of JSON, filtered by `route`, `endpoint`, `hub` and `failures` |
 //! | `/livez` | 200 while this process can respond |
 //! | `/readyz` | 200 once the first tokens were obtained, until the gateway stops; contacts no upstream |
 //! | `/status` | JSON: configuration, counts, and a page of endpoints, credentials and routes, those with problems first |
@@ -27,6 +28,7 @@ mod query;
 mod status;
 mod time;
 mod verdict;
+mod write_timeout;
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -42,7 +44,8 @@ use http::header::{
     X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
-use http_body_util::Full;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -54,6 +57,7 @@ use tokio_rustls::server::TlsStream;
 use tower::{Service, ServiceBuilder};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
+use tower_http::compression::predicate::{DefaultPredicate, NotForContentType, Predicate as _};
 use tower_http::set_header::SetResponseHeaderLayer;
 use tower_http::timeout::TimeoutLayer;
 
@@ -65,12 +69,20 @@ use figures::Figures;
 use query::Query;
 pub use status::{Counts, LabelCounts, PageView, Status, View};
 pub use verdict::VerdictView;
+use write_timeout::WriteTimeout;
 
 use crate::metrics::{Exposition, Metrics};
 use crate::serve::{ListenerTls, ListenerTlsSettings, LiveTls, is_allowed_host, page_header, report_failed_handshake};
+use crate::tail::{Filter, Lines, MAX_READERS, Tail};
 
 /// The name of the admin listener in logs, metrics and reports. No configured listener can have it.
 pub const LISTENER_NAME: &str = "_admin";
+
+/// The body of a response: complete, or lines of a tail.
+type AnyBody = UnsyncBoxBody<Bytes, Infallible>;
+
+/// The media type of lines of JSON.
+const LINES: &str = "application/x-ndjson";
 /// How long a response may take.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The pause after an accept error.
@@ -102,6 +114,7 @@ pub struct AdminSettings {
 #[derive(Debug)]
 pub struct Admin {
     metrics: Arc<Metrics>,
+    tail: Arc<Tail>,
     allowed_hosts: Vec<String>,
     view: ArcSwap<View>,
     /// Why the last configuration was rejected, if it was.
@@ -114,9 +127,10 @@ pub struct Admin {
 
 impl Admin {
     /// Makes an admin listener that shows `view` to requests whose `Host` is one of `allowed_hosts`.
-    pub fn new(metrics: Arc<Metrics>, allowed_hosts: Vec<String>, view: View) -> Arc<Self> {
+    pub fn new(metrics: Arc<Metrics>, tail: Arc<Tail>, allowed_hosts: Vec<String>, view: View) -> Arc<Self> {
         Arc::new(Self {
             metrics,
+            tail,
             allowed_hosts,
             view: ArcSwap::from_pointee(view),
             rejection: ArcSwapOption::empty(),
@@ -152,7 +166,7 @@ impl Admin {
         self.draining.load(Ordering::Relaxed)
     }
 
-    /// Accepts and serves connections until the future is dropped, with TLS if `tls` is some.
+    /// Accepts and serves connections until the future is dropped, with TLS if `tls` is some. Closes those whose peer stops reading.
     ///
     /// # Cancel safety
     /// Safe: dropping the future closes the listener and all connections.
@@ -176,6 +190,7 @@ impl Admin {
                     let (admin, tls, http) = (Arc::clone(&self), tls.clone(), http.clone());
                     let (open, probes_only) = (open.clone(), probes_only.clone());
                     let connection = connections.spawn(async move {
+                        let stream = WriteTimeout::new(stream);
                         let Some(live) = tls else {
                             return log_failure(http.serve_connection(TokioIo::new(stream), open).await);
                         };
@@ -206,9 +221,9 @@ impl Admin {
         &self,
         live: &LiveTls,
         acceptor: &TlsAcceptor,
-        stream: TcpStream,
+        stream: WriteTimeout<TcpStream>,
         peer: SocketAddr,
-    ) -> Option<TlsStream<TcpStream>> {
+    ) -> Option<TlsStream<WriteTimeout<TcpStream>>> {
         let outcome = tokio::time::timeout(HEAD_TIMEOUT, acceptor.accept(stream)).await;
         let err = match outcome {
             Ok(Ok(stream)) => return Some(stream),
@@ -236,31 +251,62 @@ impl Admin {
             let admin = Arc::clone(&self);
             async move { Ok::<_, Infallible>(admin.respond(&request, access).await) }
         });
+        // Compression would hold the lines of a tail back.
+        let compressed = DefaultPredicate::new().and(NotForContentType::const_new(LINES));
         ServiceBuilder::new()
             .layer(CatchPanicLayer::new())
             .layer(SetResponseHeaderLayer::overriding(CACHE_CONTROL, HeaderValue::from_static("no-store")))
             .layer(SetResponseHeaderLayer::overriding(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")))
             .layer(SetResponseHeaderLayer::overriding(X_FRAME_OPTIONS, HeaderValue::from_static("DENY")))
             .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, RESPONSE_TIMEOUT))
-            .layer(CompressionLayer::new())
+            .layer(CompressionLayer::new().compress_when(compressed))
             .service(respond)
     }
 
-    async fn respond<B>(&self, request: &Request<B>, access: Access) -> Response<Full<Bytes>> {
+    async fn respond<B>(&self, request: &Request<B>, access: Access) -> Response<AnyBody> {
+        if let Some(refusal) = self.refuse(request, access) {
+            return refusal.map(BodyExt::boxed_unsync);
+        }
+        if request.uri().path() == "/tail" {
+            return self.tail(request.uri().query());
+        }
+        self.answer(request).await.map(BodyExt::boxed_unsync)
+    }
+
+    /// Streams summaries of requests, until the client disconnects.
+    fn tail(&self, query: Option<&str>) -> Response<AnyBody> {
+        let filter = match Filter::parse(query) {
+            Ok(filter) => filter,
+            Err(err) => return text(StatusCode::BAD_REQUEST, &format!("{err}\n")).map(BodyExt::boxed_unsync),
+        };
+        let Some(lines) = Lines::open(&self.tail, filter) else {
+            let problem = format!("there are already {MAX_READERS} readers; end one of them\n");
+            return text(StatusCode::SERVICE_UNAVAILABLE, &problem).map(BodyExt::boxed_unsync);
+        };
+        let mut response = Response::new(lines.boxed_unsync());
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(LINES));
+        response
+    }
+
+    /// Returns the response to a request that is not served.
+    fn refuse<B>(&self, request: &Request<B>, access: Access) -> Option<Response<Full<Bytes>>> {
         if access == Access::Probes && !is_probe(request) {
-            return text(
-                StatusCode::FORBIDDEN,
-                "this needs a client certificate; without one the admin listener answers only /livez and /readyz\n",
-            );
+            let line =
+                "this needs a client certificate; without one the admin listener answers only /livez and /readyz\n";
+            return Some(text(StatusCode::FORBIDDEN, line));
         }
         if let Err(rejection) = self.admit(request) {
-            return *rejection;
+            return Some(*rejection);
         }
         if request.method() != Method::GET && request.method() != Method::HEAD {
             let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "the admin listener only accepts GET and HEAD\n");
             response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-            return response;
+            return Some(response);
         }
+        None
+    }
+
+    async fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
         match request.uri().path() {
             "/livez" => text(StatusCode::OK, "ok\n"),
             "/readyz" => self.ready(),
@@ -269,7 +315,7 @@ impl Admin {
                 Ok(query) => self.status(query, path == "/").await,
                 Err(problem) => text(StatusCode::BAD_REQUEST, &format!("{problem}\n")),
             },
-            _ => text(StatusCode::NOT_FOUND, "not found; try /, /status, /metrics, /livez or /readyz\n"),
+            _ => text(StatusCode::NOT_FOUND, "not found; try /, /status, /metrics, /tail, /livez or /readyz\n"),
         }
     }
 

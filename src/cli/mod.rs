@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 for success, 1 for a problem, 2 for wrong usage or configuration.
 
+mod admin_options;
 mod check;
 mod convert;
 mod doctor;
@@ -23,6 +24,7 @@ mod sandbox_ready;
 mod service_manager;
 mod setup;
 mod start_line;
+mod tail;
 mod token;
 mod write_file;
 
@@ -59,6 +61,8 @@ enum Command {
     /// Start an emulated Entra, two emulated SignalR endpoints and a gateway in front of them, with no Azure account.
     #[cfg(feature = "sandbox")]
     Sandbox(sandbox::Options),
+    /// Print live summaries of the requests that pass through a running gateway. Queries its admin listener.
+    Tail(tail::Options),
     /// Check that a running gateway is alive, for container health checks. Queries its admin listener.
     Health(health::Options),
     /// Print the JSON Schema of the configuration file.
@@ -112,6 +116,7 @@ impl Command {
             Self::Token(options) => token::run(&options),
             #[cfg(feature = "sandbox")]
             Self::Sandbox(options) => sandbox::run(&options),
+            Self::Tail(options) => tail::run(&options),
             Self::Health(options) => health::run(&options),
             #[cfg(feature = "sandbox")]
             Self::Schema { sandbox_ready_file: true, .. } => print(format_args!("{:#}", sandbox_ready::schema())),

@@ -32,6 +32,11 @@ pub struct Leg {
 }
 
 impl Leg {
+    /// Returns the name of the endpoint.
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
     /// Records how an attempt or a leg ended. A leg without an outcome was cancelled.
     pub(super) fn of(endpoint: &Rc<str>, outcome: Option<&AttemptOutcome>) -> Self {
         let leg = outcome.map_or(LegOutcome::NoResponse, AttemptOutcome::leg);

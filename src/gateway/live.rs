@@ -28,6 +28,7 @@ use crate::proxy::Snapshot;
 use crate::route::{NamedBy, Pick, Route, Target};
 use crate::runbook::{Condition, Section};
 use crate::serve::{BoundAddress, BoundListeners, ListenerId, ListenerPlan, LiveTls};
+use crate::tail::Tail;
 
 /// The addresses that a gateway listens on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +54,7 @@ pub(super) struct Live {
     parts: Parts,
     control: Handle,
     metrics: Arc<Metrics>,
+    tail: Arc<Tail>,
     latest: Arc<ArcSwap<Snapshot>>,
     probes: Probes,
     canaries: Canaries,
@@ -87,6 +89,7 @@ impl Live {
             parts,
             control: control.clone(),
             metrics,
+            tail: Arc::default(),
             probes: Probes::default(),
             canaries: Canaries::default(),
             addresses: Addresses { listeners: Vec::new(), admin: None },
@@ -110,6 +113,11 @@ impl Live {
 
     pub(super) fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
+    }
+
+    /// Returns the readers of live summaries.
+    pub(super) fn tail(&self) -> &Arc<Tail> {
+        &self.tail
     }
 
     /// Returns the TLS of the admin listener, if it has it.
@@ -137,7 +145,7 @@ impl Live {
         self.watch_store();
         let admin = self.parts.settings.admin.as_ref();
         let allowed_hosts = admin.map(|admin| admin.allowed_hosts.clone()).unwrap_or_default();
-        Admin::new(Arc::clone(&self.metrics), allowed_hosts, self.view())
+        Admin::new(Arc::clone(&self.metrics), Arc::clone(&self.tail), allowed_hosts, self.view())
     }
 
     /// Builds the parts of a new configuration on a dedicated thread. Does not affect the one in force.

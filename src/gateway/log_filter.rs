@@ -8,7 +8,7 @@ use tracing::level_filters::LevelFilter;
 /// The name of this program in targets.
 const PROGRAM: &str = "signalr_gateway";
 /// The parts of this program that log: its modules, and targets of their own.
-const PARTS: [&str; 31] = [
+const PARTS: [&str; 32] = [
     "access",
     "admin",
     "canary",
@@ -37,6 +37,7 @@ const PARTS: [&str; 31] = [
     "setup",
     "signalr",
     "steps",
+    "tail",
     "tls",
     "trace",
     "write_batch",

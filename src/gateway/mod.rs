@@ -166,11 +166,13 @@ impl Gateway {
         let admin_tls = live.admin_tls();
         let _admin_server =
             admin_listener.map(|listener| AbortOnDrop(tokio::spawn(Arc::clone(&admin).serve(listener, admin_tls))));
-        let (latest, metrics) = (live.latest(), Arc::clone(live.metrics()));
+        let (latest, metrics, tail) = (live.latest(), Arc::clone(live.metrics()), Arc::clone(live.tail()));
         let callers = metrics.callers().clone();
         let mut running = bound
             .serve(
-                move |write_batch| WorkerProxy::new(Arc::clone(&latest), Arc::clone(&metrics), write_batch),
+                move |write_batch| {
+                    WorkerProxy::new(Arc::clone(&latest), Arc::clone(&metrics), Arc::clone(&tail), write_batch)
+                },
                 &callers,
             )
             .map_err(GatewayError::Workers)?;

@@ -1,14 +1,15 @@
 //! The access log: one line for each request. `config/guide/logs.md` documents its fields.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::HeaderValue;
 
 use super::failure::Failure;
-use crate::delivery::{Trail, listed};
+use crate::delivery::{Leg, Trail, listed};
 use crate::metrics::{AddressProblem, ErrorKind};
 use crate::serve::{CallerAddress, CallerIdentity};
 use crate::signalr::Operation;
+use crate::tail::Summary;
 
 /// The target of access log lines.
 pub const ACCESS_LOG: &str = "signalr_gateway::access";
@@ -43,6 +44,34 @@ pub(super) struct AccessLine<'a> {
 }
 
 impl AccessLine<'_> {
+    /// Returns what the readers of the tail get.
+    #[cold]
+    pub(super) fn summary(&self) -> Summary<'_> {
+        let Self { failure, .. } = self;
+        Summary {
+            time: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
+            request_id: self.request_id.to_str().unwrap_or_default(),
+            client: self.address.address().map(|address| address.to_string()),
+            caller: self.caller,
+            listener: self.listener,
+            method: self.method,
+            operation: self.operation.map(Operation::name),
+            hub: self.hub,
+            route: self.route,
+            endpoint: self.endpoint,
+            legs: self.trail.and_then(|trail| listed(&trail.legs)),
+            leg_endpoints: self.trail.map_or_else(Vec::new, |trail| trail.legs.iter().map(Leg::endpoint).collect()),
+            status: self.status,
+            duration_ms: millis(self.duration),
+            request_bytes: self.request_bytes,
+            response_bytes: self.response_bytes,
+            broke_off: self.is_incomplete,
+            error_kind: failure.and_then(|failure| failure.kind).map(ErrorKind::label),
+            error_cause: failure.map(|failure| failure.cause.as_str()),
+            has_failed: failure.is_some(),
+        }
+    }
+
     /// Writes the line.
     pub(super) fn write(&self) {
         let Self { failure, .. } = self;

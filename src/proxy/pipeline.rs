@@ -26,6 +26,7 @@ use crate::metrics::{Metrics, WorkerMetrics};
 use crate::route::{Choice, RouteCaller};
 use crate::serve::{CallerAddress, CallerBody, CallerIdentity, Peer, is_valid_host};
 use crate::signalr::{Call, Operation};
+use crate::tail::Tail;
 use crate::write_batch::WriteBatch;
 
 /// The largest future of a request, in bytes: what it has today. Its size is part of the price of each request and of the
@@ -67,6 +68,7 @@ impl Proxy {
         metrics: &Metrics,
         worker_metrics: &Rc<WorkerMetrics>,
         write_batch: &WriteBatch,
+        tail: &Arc<Tail>,
         before: Option<&Self>,
     ) -> Self {
         let body_memory = Rc::new(BodyMemory {
@@ -84,7 +86,11 @@ impl Proxy {
         let delivery = WorkerDelivery::new(parts, worker_metrics, write_batch, before.map(|before| &before.delivery));
         let request_ids = RequestIds::default();
         let metrics = Rc::clone(worker_metrics);
-        let record_context = Rc::new(RecordContext { metrics: Rc::clone(&metrics), snapshot: Arc::clone(&snapshot) });
+        let record_context = Rc::new(RecordContext {
+            metrics: Rc::clone(&metrics),
+            snapshot: Arc::clone(&snapshot),
+            tail: Arc::clone(tail),
+        });
         let last_hosts = snapshot.listeners.iter().map(|_| LastHost::default()).collect();
         Self { snapshot, delivery, body_memory, request_ids, metrics, record_context, last_hosts }
     }

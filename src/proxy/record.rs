@@ -18,6 +18,7 @@ use crate::limits::{ConcurrencyPermit, RequestDeadline};
 use crate::metrics::{CompletedRequest, CountedCaller, InFlight, UpstreamErrorReason, WorkerMetrics};
 use crate::serve::{CallerAddress, HeadError, Peer};
 use crate::signalr::{Call, Operation};
+use crate::tail::Tail;
 use crate::trace::{EndedCall, SpanStatus, Value};
 
 /// The status recorded for a request whose caller disconnected before the response. From nginx.
@@ -30,6 +31,7 @@ const DISCONNECTED: &str = "the caller disconnected before the response";
 pub(super) struct RecordContext {
     pub(super) metrics: Rc<WorkerMetrics>,
     pub(super) snapshot: Arc<Snapshot>,
+    pub(super) tail: Arc<Tail>,
 }
 
 /// The record of one request. It holds the head too, so that a request needs one allocation for both.
@@ -146,7 +148,8 @@ impl RequestRecord {
 
     pub(super) fn set_call(&self, call: &Call<'_>) {
         self.operation.set(Some(call.operation));
-        if self.context.snapshot.settings.access_log != AccessLog::Off || self.call.trace().is_some() {
+        let is_named = self.call.trace().is_some() || self.context.tail.is_read();
+        if self.context.snapshot.settings.access_log != AccessLog::Off || is_named {
             self.hub.set(call.hub.map(|hub| hub.decoded().into()));
         }
     }
@@ -226,7 +229,7 @@ impl RequestRecord {
         }
         let code = self.status.map_or(CLIENT_CLOSED_REQUEST, |status| status.as_u16());
         let duration = self.started.elapsed();
-        let RecordContext { metrics, snapshot } = &*self.context;
+        let RecordContext { metrics, snapshot, tail } = &*self.context;
         metrics.request_ended(&CompletedRequest {
             route: self.route.get().and_then(|index| snapshot.route_labels.get(index)),
             caller: self.counted_caller(),
@@ -245,8 +248,8 @@ impl RequestRecord {
             // Skips the RNG at 100 %.
             AccessLog::Sampled { percent } => percent >= 100 || fastrand::u8(..100) < percent,
         };
-        if is_logged {
-            self.log(code, duration);
+        if is_logged || tail.is_read() {
+            self.report(code, duration, is_logged);
         }
         if self.call.trace().is_some() {
             self.end_trace(code);
@@ -306,7 +309,8 @@ impl RequestRecord {
         })
     }
 
-    fn log(&mut self, code: u16, duration: Duration) {
+    /// Writes the log line, if it is to be logged, and offers its summary to the readers of the tail.
+    fn report(&mut self, code: u16, duration: Duration, is_logged: bool) {
         let (hub, endpoint, trail) = (self.hub.take(), self.call.take_endpoint(), self.call.take_trail());
         let trace_parent = self.trace_parent.take().or_else(|| self.call.take_trace_parent());
         let recorded = self.call.trace().map(|trace| trace.id().to_string());
@@ -314,7 +318,7 @@ impl RequestRecord {
         let route = self.route.get().and_then(|index| routes.routes().get(index));
         let caller = self.caller.get().and_then(|index| callers.get(index));
         let responded = self.endpoint.get().and_then(|index| endpoints.get(index));
-        AccessLine {
+        let line = AccessLine {
             request_id: self.request_id(),
             trace_id: recorded.as_deref().or_else(|| trace_parent.as_ref().and_then(trace_id)),
             address: self.address,
@@ -336,8 +340,13 @@ impl RequestRecord {
             response_bytes: self.response_bytes,
             is_incomplete: self.is_incomplete,
             failure: self.failure.as_deref(),
+        };
+        if is_logged {
+            line.write();
         }
-        .write();
+        if self.context.tail.is_read() {
+            self.context.tail.publish(&line.summary());
+        }
         self.hub.set(hub);
     }
 }

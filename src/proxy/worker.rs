@@ -16,6 +16,7 @@ use super::snapshot::Snapshot;
 use crate::metrics::{Metrics, ProxyProtocolError, WorkerMetrics};
 use crate::serve::{CallerBody, Handler, ListenerId, Peer};
 use crate::signalr::Operation;
+use crate::tail::Tail;
 use crate::write_batch::WriteBatch;
 
 /// A worker's request handler. Created on the worker's thread, inside its runtime.
@@ -27,6 +28,7 @@ struct Configurations {
     metrics: Arc<Metrics>,
     worker_metrics: Rc<WorkerMetrics>,
     write_batch: WriteBatch,
+    tail: Arc<Tail>,
     current: RefCell<Rc<Proxy>>,
     /// For each closed listener with open connections: the last configuration that had it.
     former: RefCell<Vec<(ListenerId, Rc<Proxy>)>>,
@@ -34,16 +36,22 @@ struct Configurations {
 
 impl WorkerProxy {
     /// Creates the handler of one worker. It follows the configuration in `latest`. Writes to endpoints go through
-    /// `write_batch`.
-    pub fn new(latest: Arc<ArcSwap<Snapshot>>, metrics: Arc<Metrics>, write_batch: &WriteBatch) -> Self {
+    /// `write_batch`. `tail` gets summaries of requests while it has readers.
+    pub fn new(
+        latest: Arc<ArcSwap<Snapshot>>,
+        metrics: Arc<Metrics>,
+        tail: Arc<Tail>,
+        write_batch: &WriteBatch,
+    ) -> Self {
         let worker_metrics = Rc::new(WorkerMetrics::new(&metrics, Operation::ALL.map(Operation::name)));
-        let current = Proxy::new(latest.load_full(), &metrics, &worker_metrics, write_batch, None);
+        let current = Proxy::new(latest.load_full(), &metrics, &worker_metrics, write_batch, &tail, None);
         let mut flush_requests = metrics.register_worker();
         let configurations = Rc::new(Configurations {
             latest,
             metrics,
             worker_metrics,
             write_batch: write_batch.clone(),
+            tail,
             current: RefCell::new(Rc::new(current)),
             former: RefCell::default(),
         });
@@ -83,7 +91,8 @@ impl Configurations {
     #[cold]
     fn adopt(&self, latest: Arc<Snapshot>, current: &Rc<Proxy>) -> Rc<Proxy> {
         let began = Instant::now();
-        let next = Rc::new(Proxy::new(latest, &self.metrics, &self.worker_metrics, &self.write_batch, Some(current)));
+        let Self { metrics, worker_metrics, write_batch, tail, .. } = self;
+        let next = Rc::new(Proxy::new(latest, metrics, worker_metrics, write_batch, tail, Some(current)));
         let is_gone = |listener: &&ListenerId| next.snapshot().index_of(**listener).is_none();
         let gone = current.snapshot().listeners.iter().filter(is_gone);
         self.former.borrow_mut().extend(gone.map(|listener| (*listener, Rc::clone(current))));

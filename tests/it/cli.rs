@@ -9,8 +9,8 @@ use signalr_gateway::sandbox::GatewayConfig;
 
 use crate::support::{BROADCAST_BODY, BROADCAST_PATH, Caller, HarnessBuilder, Process, broadcast_request, run, run_in};
 
-const COMMANDS: [&str; 10] =
-    ["run", "check", "explain", "doctor", "setup", "token", "sandbox", "health", "schema", "completions"];
+const COMMANDS: [&str; 11] =
+    ["run", "check", "explain", "doctor", "setup", "token", "sandbox", "tail", "health", "schema", "completions"];
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))

@@ -58,6 +58,7 @@ mod service_manager;
 mod setup;
 mod slow_callers;
 mod status;
+mod tail;
 mod tenants;
 mod token_faults;
 mod token_lifetime;

@@ -5,8 +5,8 @@ use std::time::Duration;
 use signalr_gateway::sandbox::{APP_CLIENT_ID, CredentialChoice, Fault, FaultKind, GatewayConfig, TENANT_B, TENANT_C};
 
 use crate::support::{
-    ALL_OPERATIONS, BROADCAST_BODY, BROADCAST_PATH, Caller, HarnessBuilder, Process, Response, broadcast_request,
-    request, run_in, wait_until,
+    ALL_OPERATIONS, BROADCAST_BODY, BROADCAST_PATH, Caller, HarnessBuilder, Process, RawConnection, Response,
+    broadcast_request, request, run_in, wait_until,
 };
 
 /// The secrets to search for, each with a name that a failing test may print.
@@ -175,7 +175,15 @@ async fn shows_no_secret_in_any_output() {
             credentials.iter().all(|credential| credential["state"] == "ready").then_some(())
         })
         .await;
+        let mut tail = RawConnection::connect(process.admin()).await;
+        tail.write(format!("GET /tail HTTP/1.1\r\nhost: {}\r\n\r\n", process.admin())).await;
+        tail.read_to(b"\r\n\r\n").await.unwrap();
         cause_failures(&builder, &process, &mut outputs).await;
+        let last = request("GET", "/last").header("x-request-id", "the-last-call");
+        Caller::connect(process.listener()).await.send(last, "").await;
+        let lines = String::from_utf8(tail.read_to(b"the-last-call").await.unwrap()).unwrap();
+        assert!(lines.lines().count() > 12, "{lines}");
+        outputs.push(("/tail".to_owned(), lines));
         let sent: usize =
             builder.sandbox.endpoints().iter().map(|endpoint| endpoint.server.journal().entries().len()).sum();
         assert!(sent >= 8, "{sent}");

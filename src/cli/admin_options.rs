@@ -1,0 +1,53 @@
+//! How a command reaches the admin listener of a running gateway.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::Args;
+use rustls::ClientConfig;
+use rustls_pki_types::ServerName;
+
+use crate::tls::{Trust, client_config_with, client_config_with_certificate, roots};
+
+/// How a command reaches the admin listener of a running gateway.
+#[derive(Debug, Args)]
+pub(super) struct AdminOptions {
+    /// The admin listener's address.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9090")]
+    admin: SocketAddr,
+    /// PEM file with the CA of the admin listener's certificate, if it has `tls`.
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// The name in that certificate. Default: the IP address.
+    #[arg(long, value_name = "NAME", requires = "ca")]
+    name: Option<String>,
+    /// PEM file with a client certificate, if the admin listener requires one (`client_auth`).
+    #[arg(long, value_name = "FILE", requires = "ca", requires = "key")]
+    certificate: Option<PathBuf>,
+    /// PEM file with the key of the client certificate.
+    #[arg(long, value_name = "FILE", requires = "certificate")]
+    key: Option<PathBuf>,
+}
+
+impl AdminOptions {
+    /// Returns the address of the admin listener.
+    pub(super) const fn address(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// Returns the TLS configuration and the name that the certificate must have; `None` for plain HTTP.
+    pub(super) fn tls(&self) -> anyhow::Result<Option<(ClientConfig, ServerName<'static>)>> {
+        let Some(ca) = &self.ca else { return Ok(None) };
+        let roots = roots(&Trust::File(ca.clone()))?;
+        let config = match (&self.certificate, &self.key) {
+            (Some(certificate), Some(key)) => client_config_with_certificate(roots, certificate, key)?,
+            _ => client_config_with(roots)?,
+        };
+        let name = match &self.name {
+            Some(name) => ServerName::try_from(name.clone()).with_context(|| format!("`{name}` is not a host name"))?,
+            None => ServerName::IpAddress(self.admin.ip().into()),
+        };
+        Ok(Some((config, name)))
+    }
+}
