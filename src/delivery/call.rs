@@ -79,7 +79,7 @@ impl CallState {
 
     /// Returns the trace of the call, if it is recorded.
     pub fn recorded_trace(&self) -> Option<TraceId> {
-        self.head.summary().recorded_trace()
+        self.trace().map(CallTrace::id).or_else(|| self.head.summary().recorded_trace())
     }
 
     /// Takes the caller's headers, which are not needed once there is a response.

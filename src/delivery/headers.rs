@@ -7,11 +7,10 @@ use http::header::{
     LOCATION, ORIGIN, USER_AGENT,
 };
 
-use super::trace_parent::recorded_trace;
 use crate::metrics::TraceId;
 use crate::route::ENDPOINT_HEADER;
 use crate::serve::SEC_FETCH_SITE;
-use crate::trace::TRACE_PARENT;
+use crate::trace::{TRACE_PARENT, TraceParent};
 
 /// The request id, in requests and in responses.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -113,7 +112,8 @@ impl HeaderSummary {
                 summary.has_request_id = true;
             } else if *name == TRACE_PARENT {
                 summary.trace_parents += 1;
-                summary.recorded_trace = recorded_trace(value);
+                let parent = TraceParent::parse(value).filter(|parent| parent.is_sampled());
+                summary.recorded_trace = parent.map(|parent| parent.trace);
             } else if is_withheld_upstream(name) {
                 summary.has_withheld = true;
                 summary.idempotency_keys += usize::from(*name == IDEMPOTENCY_KEY);

@@ -29,7 +29,6 @@ mod single;
 mod steps;
 #[cfg(test)]
 mod tests;
-mod trace_parent;
 mod trail;
 mod upstream;
 mod upstreams;

@@ -21,6 +21,13 @@ impl TraceId {
     pub fn new(bits: u128) -> Option<Self> {
         NonZeroU128::new(bits).map(Self)
     }
+
+    /// Returns the id of a new trace with these random low bits.
+    pub fn with_low(low: u64) -> Self {
+        let bits = u128::from(fastrand::u64(1..)) << 64 | u128::from(low);
+        // The high bits are not all zero.
+        Self(NonZeroU128::new(bits).unwrap_or(NonZeroU128::MIN))
+    }
 }
 
 impl fmt::Display for TraceId {

@@ -8,9 +8,10 @@ use std::time::{Instant, SystemTime};
 
 use http::{HeaderName, HeaderValue};
 
-use super::context::{SpanId, TRACE_PARENT, TRACE_STATE, TraceId, TraceParent};
+use super::context::{SpanId, TRACE_PARENT, TRACE_STATE, TraceParent};
 use super::queue::SpanQueue;
 use super::span::{Attribute, Span, SpanKind, SpanStatus};
+use crate::metrics::TraceId;
 
 /// The maximum number of attempts that have spans. Chosen: a fan-out may have thousands of legs, and the queue 2,048 spans.
 const MAX_ATTEMPTS: usize = 64;

@@ -6,6 +6,8 @@ use std::fmt;
 
 use http::{HeaderName, HeaderValue};
 
+use crate::metrics::TraceId;
+
 /// The header with the position in a trace.
 pub const TRACE_PARENT: HeaderName = HeaderName::from_static("traceparent");
 /// The header with what tracing systems add to it.
@@ -16,32 +18,14 @@ const SAMPLED: u8 = 0x01;
 /// The flag of a trace whose id is random.
 const RANDOM: u8 = 0x02;
 
-/// The id of a trace. It displays as 32 hex digits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TraceId(u128);
-
 /// The id of a span. It displays as 16 hex digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SpanId(u64);
-
-impl TraceId {
-    /// Returns the id of a new trace with these random low bits.
-    pub(super) fn with_low(low: u64) -> Self {
-        // Zero is no valid id.
-        Self(u128::from(fastrand::u64(1..)) << 64 | u128::from(low))
-    }
-}
 
 impl SpanId {
     /// Returns a new id.
     pub(super) fn random() -> Self {
         Self(fastrand::u64(1..))
-    }
-}
-
-impl fmt::Display for TraceId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", self.0)
     }
 }
 
@@ -64,15 +48,15 @@ pub struct TraceParent {
 impl TraceParent {
     /// Parses the value of a `traceparent`; `None` if it is not valid.
     pub fn parse(value: &HeaderValue) -> Option<Self> {
-        let mut parts = value.to_str().ok()?.split('-');
-        let (version, trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+        let text = value.as_bytes();
+        let part = |range| text.get(range).and_then(hex);
+        let (version, trace, span, flags) = (part(0..2)?, part(3..35)?, part(36..52)?, part(53..55)?);
+        let is_divided = [2, 35, 52].iter().all(|at| text.get(*at) == Some(&b'-'));
         // Later versions may have more parts.
-        let is_whole = version != "00" || parts.next().is_none();
-        let version = hex(version, 2)?;
-        let (trace, span) = (hex(trace, 32)?, u64::try_from(hex(span, 16)?).ok()?);
-        let flags = u8::try_from(hex(flags, 2)?).ok()?;
-        let is_valid = is_whole && version != 0xff && trace != 0 && span != 0;
-        is_valid.then_some(Self { trace: TraceId(trace), span: SpanId(span), flags })
+        let is_whole = text.len() == 55 || (version != 0 && text.get(55) == Some(&b'-'));
+        let is_valid = is_divided && is_whole && version != 0xff && span != 0;
+        let (span, flags) = (SpanId(u64::try_from(span).ok()?), u8::try_from(flags).ok()?);
+        TraceId::new(trace).filter(|_| is_valid).map(|trace| Self { trace, span, flags })
     }
 
     /// Returns whether the trace is recorded.
@@ -103,10 +87,16 @@ impl fmt::Display for TraceParent {
     }
 }
 
-/// Parses hex digits in lower case.
-fn hex(text: &str, digits: usize) -> Option<u128> {
-    let is_hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
-    (text.len() == digits && text.bytes().all(is_hex)).then(|| u128::from_str_radix(text, 16).ok()).flatten()
+/// Parses at most 32 hex digits in lower case.
+fn hex(digits: &[u8]) -> Option<u128> {
+    digits.iter().try_fold(0, |number, digit| {
+        let value = match digit {
+            b'0'..=b'9' => digit - b'0',
+            b'a'..=b'f' => digit - b'a' + 10,
+            _ => return None,
+        };
+        Some((number << 4) | u128::from(value))
+    })
 }
 
 #[cfg(test)]
@@ -143,6 +133,10 @@ mod tests {
             format!("00-{}-{span}-01", "0".repeat(32)),
             format!("00-{trace}-{}-01", "0".repeat(16)),
             format!("00-{trace}-+{}-01", &span[1..]),
+            format!("00_{trace}-{span}-01"),
+            format!("00-{}\"-{span}-01", &trace[1..]),
+            format!("cc-{trace}-{span}-01more"),
+            format!("00-{trace}-{span}-0x"),
             format!("0-{trace}-{span}-01"),
         ] {
             assert_eq!(parse(&text), None, "{text}");

@@ -15,7 +15,9 @@ mod token;
 mod tracer;
 
 pub use call::{CallTrace, EndedAttempt, EndedCall};
-pub use context::{SpanId, TRACE_PARENT, TRACE_STATE, TraceId, TraceParent};
+pub use context::{SpanId, TRACE_PARENT, TRACE_STATE, TraceParent};
+
+pub use crate::metrics::TraceId;
 pub use queue::{Batch, SpanQueue};
 pub use span::{Attribute, Span, SpanKind, SpanStatus, Value};
 pub use token::TokenSpans;

@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 use std::time::SystemTime;
 
-use super::context::{SpanId, TraceId};
+use super::context::SpanId;
+use crate::metrics::TraceId;
 
 /// A span that has ended.
 #[derive(Clone, Debug, PartialEq)]

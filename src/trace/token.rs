@@ -4,10 +4,10 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::context::{SpanId, TraceId};
+use super::context::SpanId;
 use super::queue::SpanQueue;
 use super::span::{Span, SpanKind, SpanStatus};
-use crate::metrics::{Acquisition, AcquisitionObserver};
+use crate::metrics::{Acquisition, AcquisitionObserver, TraceId};
 
 /// Records each token acquisition as a trace of its own while traces are exported. There are few: each token needs about one an
 /// hour.

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use http::HeaderValue;
 
 use super::call::CallTrace;
-use super::context::{TraceId, TraceParent};
+use super::context::TraceParent;
 use super::queue::SpanQueue;
+use crate::metrics::TraceId;
 
 /// Decides which calls are recorded, under one configuration.
 #[derive(Clone, Debug)]
