@@ -38,8 +38,9 @@ fn fix(shown: &str) -> &'static str {
 /// Replaces everything that may be a secret: values keep their punctuation, so that a missing quote can be seen.
 fn without_values(line: &str) -> String {
     let line = line.trim_end();
-    let is_table = line.trim_start().starts_with('[') && !line.contains(['=', '"', '\'']);
-    let shown_up_to = if is_table { line.len() } else { line.find('=').unwrap_or(0) };
+    let is_table = line.trim_start().starts_with('[') && !line.contains('=') && is_key(line);
+    let key = line.split('=').next().filter(|key| key.len() < line.len() && is_key(key));
+    let shown_up_to = if is_table { line.len() } else { key.map_or(0, str::len) };
     let (key, value) = line.split_at(shown_up_to);
     let mut shown = key.to_owned();
     let mut is_hidden = false;
@@ -55,7 +56,14 @@ fn without_values(line: &str) -> String {
     if shown.chars().count() > MAX_SHOWN {
         shown = shown.chars().take(MAX_SHOWN).chain(['…']).collect();
     }
-    redact::message(&shown)
+    shown
+}
+
+/// Returns whether what stands before a `=` can only be a key. In an array, or in a text of several lines, it may be the beginning
+/// of a secret in Base64.
+fn is_key(text: &str) -> bool {
+    !text.contains(['"', '\''])
+        && text.split(['.', ' ', '\t', '{', ',', '[', ']']).all(|word| redact::value(word) == word)
 }
 
 /// Returns the problem of a file that describes a sandbox instead of a gateway.
@@ -148,6 +156,8 @@ mod tests {
             "hunter2",
             "[credentials.\"hunter2]",
             "password = '''\nhunter2\n''",
+            "secrets = [\n\"hunter2==\" \"",
+            "password = '''\nhunter2Xk9vQ2mZr7TbLw==",
         ] {
             let text = report(line);
             assert!(!text.contains("hunter"), "{line}: {text}");
