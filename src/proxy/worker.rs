@@ -67,6 +67,13 @@ impl WorkerProxy {
     }
 }
 
+impl Drop for WorkerProxy {
+    fn drop(&mut self) {
+        // The counts at a stop are read once the workers have ended. The task that flushes may live a little longer.
+        self.0.worker_metrics.flush();
+    }
+}
+
 impl Configurations {
     /// Returns this worker's state under the configuration in force. A request keeps the one that it began with.
     fn current(&self) -> Rc<Proxy> {
