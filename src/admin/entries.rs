@@ -186,6 +186,17 @@ pub(super) fn endpoint_state(endpoint: &Endpoint, credential: CredentialState) -
     }
 }
 
+/// Returns since when an endpoint has this state, in seconds since the Unix epoch.
+pub(super) fn endpoint_since(endpoint: &Endpoint, state: &str, source: &dyn BearerSource) -> u64 {
+    let happened = endpoint.health().what_happened();
+    let since = match state {
+        "no_token" => source.status().since,
+        "unauthorized" => happened.refuses_token_since,
+        _ => None,
+    };
+    seconds(since.unwrap_or(happened.circuit_since))
+}
+
 /// Returns the state of a credential and whether it is a problem.
 pub(super) fn credential_state(state: CredentialState) -> (&'static str, bool) {
     match state {
@@ -207,11 +218,6 @@ impl EndpointStatus {
     ) -> Self {
         let (settings, health) = (endpoint.settings(), endpoint.health());
         let happened = health.what_happened();
-        let since = match state {
-            "no_token" => source.status().since,
-            "unauthorized" => happened.refuses_token_since,
-            _ => None,
-        };
         let note = health.note();
         let explain_note =
             |since| note.map(|note| FailureView::of_refused_access_key(since, note, credential, settings));
@@ -227,7 +233,7 @@ impl EndpointStatus {
             proxy: settings.proxy.as_ref().map(ToString::to_string),
             available: health.is_closed(),
             state,
-            since: seconds(since.unwrap_or(happened.circuit_since)),
+            since: endpoint_since(endpoint, state, source),
             last_minute: recent
                 .endpoint(endpoint.label().name(), LAST_MINUTE)
                 .map(|(calls, seconds)| CallsView::of(&calls, seconds)),

@@ -9,7 +9,8 @@ use serde::Serialize;
 
 use super::calls::TrafficView;
 use super::entries::{
-    CredentialView, DisabledView, EndpointStatus, ListenerView, RouteView, StoreView, credential_state, endpoint_state,
+    CredentialView, DisabledView, EndpointStatus, ListenerView, RouteView, StoreView, credential_state, endpoint_since,
+    endpoint_state,
 };
 use super::figures::Recent;
 use super::query::{BROKEN, CREDENTIAL_STATES, ENDPOINT_STATES, Query};
@@ -172,8 +173,11 @@ impl View {
             user_of.entry(id).or_insert(endpoint);
             let (state, is_broken) = endpoint_state(endpoint, *credential);
             add(&mut counts.endpoints, state, is_broken);
-            let entry = || EndpointStatus::of(endpoint, state, (settings, &***source), (recent, false));
-            situation.add_endpoint(is_broken, endpoint.name().as_str(), entry);
+            if is_broken {
+                let entry = || EndpointStatus::of(endpoint, state, (settings, &***source), (recent, false));
+                let since = endpoint_since(endpoint, state, &***source);
+                situation.add_broken_endpoint(endpoint.name().as_str(), state, since, entry);
+            }
             let CredentialId { name, tenant } = id;
             let names = [endpoint.name().as_str(), name.as_str()].into_iter().chain(tenant.as_deref());
             if query.has_state(state, is_broken) && query.has_name(names) {
@@ -226,7 +230,7 @@ impl View {
         let listeners: Vec<ListenerView> =
             self.listeners.iter().map(|(name, address)| self.listener(name, address)).collect();
         let idempotency_store: Option<StoreView> = self.idempotency_store.as_ref().map(|store| store.status().into());
-        situation.counts = (counts.endpoints.get("total").copied(), counts.credentials.get("total").copied());
+        situation.counts = (self.endpoints.len(), self.credentials.len());
         situation.process(ready, draining, refused_reload, &self.after_restart);
         situation.others(&listeners, &self.refused_ca_files, idempotency_store.as_ref());
         Status {

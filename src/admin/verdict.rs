@@ -28,8 +28,8 @@ pub struct VerdictView {
 /// What the verdict is made from.
 #[derive(Debug, Default)]
 pub(super) struct Situation<'a> {
-    /// How many endpoints and credentials there are.
-    pub(super) counts: (Option<usize>, Option<usize>),
+    /// How many endpoints are in use, and how many credentials.
+    pub(super) counts: (usize, usize),
     is_ready: bool,
     is_draining: bool,
     refused_reload: Option<&'a str>,
@@ -49,20 +49,19 @@ pub(super) struct Situation<'a> {
 }
 
 impl<'a> Situation<'a> {
-    /// Adds an endpoint. `entry` makes its entry, which only the first few need.
-    pub(super) fn add_endpoint(&mut self, is_broken: bool, name: &'a str, entry: impl FnOnce() -> EndpointStatus) {
-        if !is_broken {
-            return;
-        }
+    /// Adds an endpoint that is broken since then. `entry` makes its entry, which one alone needs.
+    pub(super) fn add_broken_endpoint(
+        &mut self,
+        name: &'a str,
+        state: &str,
+        since: u64,
+        entry: impl FnOnce() -> EndpointStatus,
+    ) {
         self.broken_endpoints.push(name);
-        if self.first_endpoint.is_some() && self.broken_endpoints.len() > MAX_NAMES {
-            return;
-        }
-        let entry = entry();
-        self.earliest = Some(self.earliest.map_or(entry.since, |earliest| earliest.min(entry.since)));
-        if entry.state != "no_token" {
+        self.earliest = Some(self.earliest.map_or(since, |earliest| earliest.min(since)));
+        if state != "no_token" {
             self.own_faults += 1;
-            self.first_endpoint.get_or_insert(entry);
+            self.first_endpoint.get_or_insert_with(entry);
         }
     }
 
@@ -116,7 +115,7 @@ impl<'a> Situation<'a> {
 
     /// Returns the verdict. `routes` tell what broken endpoints mean for calls.
     pub(super) fn verdict(self, routes: &[Arc<RouteSettings>]) -> VerdictView {
-        let (endpoints, credentials) = (self.counts.0.unwrap_or(0), self.counts.1.unwrap_or(0));
+        let (endpoints, credentials) = self.counts;
         if self.is_draining {
             let line = "the gateway is stopping: calls in flight end, new ones are refused".to_owned();
             return VerdictView { state: "stopping", lines: vec![line] };

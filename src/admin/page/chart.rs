@@ -4,14 +4,13 @@ use std::fmt::Write;
 
 use super::html::Html;
 use crate::admin::CredentialView;
+use crate::admin::figures::POINTS;
 
 /// The size of a chart's coordinates. The page stretches it.
 const WIDTH: usize = 300;
 const HEIGHT: f64 = 60.0;
 /// What stays free at both sides, so that the latest point is seen.
 const MARGIN: usize = 3;
-/// The number of points of a full chart.
-const POINTS: usize = 60;
 
 /// One line of a chart. It has a gap where there is no value.
 pub(super) struct Line<'a> {
