@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::time::seconds;
 use crate::credential::{CredentialSettings, FailedAcquisition, Remedy, in_one_line, remedy};
 use crate::diagnosis::{self, BrokenStep, Remediation};
-use crate::endpoint::{EndpointFailure, EndpointSettings, FailureKind};
+use crate::endpoint::{EndpointFailure, EndpointSettings};
 use crate::runbook::{EndpointRefusal, Section};
 
 /// A failure on `/status`.
@@ -76,11 +76,7 @@ impl FailureView {
         let kind = failure.cause.kind();
         let status = kind.status().map(|status| status.as_u16());
         let view = Self::of(failure.at, diagnosis::explain_endpoint(failure, credential, endpoint));
-        let section = match kind {
-            FailureKind::Transport(reason) => Some(Section::Endpoint(reason)),
-            FailureKind::Response(status) => EndpointRefusal::of(status.as_u16()).map(Section::Refusal),
-        };
-        let runbook = section.map(|section| section.to_string());
+        let runbook = failure.cause.section().map(|section| section.to_string());
         Self { kind: kind.label(), status, fact: view.error.clone(), runbook, ..view }
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, SERVER, WWW_AUTHENTICATE};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE};
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use serde_json::Value;
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::error::{DeliveryError, Stage};
 use crate::credential::one_line;
-use crate::endpoint::{Endpoint, UnpooledError};
+use crate::endpoint::{Endpoint, UnpooledError, is_from_front_end};
 
 /// How long each request may take.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -76,6 +76,6 @@ pub(super) fn refusal(stage: Stage, response: &Response<Bytes>) -> DeliveryError
         stage,
         status: response.status(),
         detail: detail.map(|detail| one_line(detail).chars().take(MAX_DETAIL).collect()),
-        is_from_front_end: is_page || header(&SERVER).is_some_and(|server| server.contains("nginx")),
+        is_from_front_end: is_from_front_end(response.headers()),
     }
 }

@@ -262,10 +262,6 @@ impl Acquisition {
     }
 }
 
-/// Makes one acquisition.
-///
-/// # Errors
-/// What is wrong with the settings, if the credential cannot be built.
 /// Returns Entra's server for an app. Credentials of other kinds connect to no server outside this host.
 fn entra_server(kind: &CredentialKind) -> Option<Server> {
     let CredentialKind::App { app, .. } = kind else { return None };

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, SERVER, WWW_AUTHENTICATE};
+use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
 use http::{HeaderName, Method, Request, Response};
 use http_body_util::Full;
+use tokio::time::timeout;
 
 use super::acquisition::{Acquisition, Failure};
 use super::cause::{self, ReadResponse};
@@ -14,7 +15,7 @@ use super::delivery::{self, Deliver};
 use super::finding::{BrokenStep, Check, Finding, Progress};
 use super::remediation::{self, Facts};
 use crate::credential::{Bearer, CredentialSettings, NoBearer, RequestUrl, SetupStep, in_one_line};
-use crate::endpoint::{Endpoint, EndpointSettings, Proxies, TlsClients};
+use crate::endpoint::{Endpoint, EndpointSettings, Proxies, TlsClients, UnpooledError, is_from_front_end};
 use crate::metrics::Label;
 use crate::tls::Trust;
 
@@ -157,8 +158,7 @@ impl<'a, P: Fn(Progress<'_>)> Chain<'a, P> {
         let read = ReadResponse {
             status: response.status(),
             error_code: header(&response, &ERROR_CODE),
-            is_from_front_end: header(&response, &SERVER).is_some_and(|server| server.contains("nginx"))
-                || header(&response, &CONTENT_TYPE).is_some_and(|content| content.starts_with("text/html")),
+            is_from_front_end: is_from_front_end(response.headers()),
         };
         match cause::of_read(&read, &self.credential.kind) {
             None => {
@@ -190,7 +190,10 @@ impl<'a, P: Fn(Progress<'_>)> Chain<'a, P> {
         }
         let no_response = |problem: String| Box::new(Failure::new(SetupStep::EndpointNetwork, tried, problem));
         let request = request.body(Full::default()).map_err(|err| no_response(err.to_string()))?;
-        endpoint.send_unpooled(request, SERVER_TIMEOUT).await.map_err(|err| no_response(in_one_line(&err)))
+        // The endpoint's own timeouts of the connection are longer than the time of a check.
+        let response = timeout(SERVER_TIMEOUT, endpoint.send_unpooled(request, SERVER_TIMEOUT)).await;
+        let response = response.unwrap_or(Err(UnpooledError::Timeout(SERVER_TIMEOUT)));
+        response.map_err(|err| no_response(in_one_line(&err)))
     }
 
     fn report(&self, what: &str) {

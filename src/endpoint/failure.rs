@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use http::header::{CONTENT_TYPE, SERVER, WWW_AUTHENTICATE};
-use http::{HeaderName, Response, StatusCode};
+use http::{HeaderMap, HeaderName, Response, StatusCode};
 
 use crate::credential::one_line;
 use crate::egress::{EgressProxy, ProxyLayer};
 use crate::metrics::UpstreamErrorReason;
-use crate::runbook::{Condition, EndpointRefusal, Section};
+use crate::runbook::{EndpointRefusal, Section};
 
 /// A failure of an endpoint, and when it occurred.
 #[derive(Clone, Debug)]
@@ -55,15 +55,23 @@ const MAX_CHALLENGE: usize = 300;
 impl ErrorResponse {
     /// Makes it from a response. `was_authorized` says whether the request carried a token.
     pub fn of<B>(response: &Response<B>, was_authorized: bool) -> Self {
-        let header = |name: HeaderName| response.headers().get(name).and_then(|value| value.to_str().ok());
-        // Network rules deny with an HTML page of the front end, a missing role does not.
-        // Source: the Management SDK, which distinguishes the two by the page.
-        let is_from_front_end = header(SERVER).is_some_and(|server| server.contains("nginx"))
-            || header(CONTENT_TYPE).is_some_and(|content| content.starts_with("text/html"));
-        let challenge =
-            header(WWW_AUTHENTICATE).map(|challenge| one_line(challenge).chars().take(MAX_CHALLENGE).collect());
+        let is_from_front_end = is_from_front_end(response.headers());
+        let challenge = text(response.headers(), &WWW_AUTHENTICATE);
+        let challenge = challenge.map(|challenge| one_line(challenge).chars().take(MAX_CHALLENGE).collect());
         Self { status: response.status(), challenge, is_from_front_end, was_authorized }
     }
+}
+
+/// Returns whether a front end responded instead of the resource. Network rules deny with its HTML page, a missing role does not.
+///
+/// Source: the Management SDK, which distinguishes the two by the page.
+pub fn is_from_front_end(headers: &HeaderMap) -> bool {
+    text(headers, &SERVER).is_some_and(|server| server.contains("nginx"))
+        || text(headers, &CONTENT_TYPE).is_some_and(|content| content.starts_with("text/html"))
+}
+
+fn text<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
 }
 
 /// What tells failures apart without formatting them.
@@ -85,11 +93,10 @@ impl FailureCause {
     }
 
     /// Returns the section of the runbook.
-    pub fn section(&self) -> Section {
+    pub fn section(&self) -> Option<Section> {
         match self {
-            Self::Transport { reason, .. } => Section::Endpoint(*reason),
-            Self::Response(response) => EndpointRefusal::of(response.status.as_u16())
-                .map_or(Section::Condition(Condition::CircuitOpen), Section::Refusal),
+            Self::Transport { reason, .. } => Some(Section::Endpoint(*reason)),
+            Self::Response(response) => EndpointRefusal::of(response.status.as_u16()).map(Section::Refusal),
         }
     }
 

@@ -25,6 +25,8 @@ const SAME_FAILURE: Duration = Duration::from_millis(100);
 
 /// The shortest time between two log lines about refusals of the token.
 const SAME_REFUSAL: Duration = Duration::from_secs(60);
+/// The section of the runbook about an open circuit.
+const CIRCUIT_OPEN: Section = Section::Condition(Condition::CircuitOpen);
 
 /// The thresholds of an endpoint's circuit breaker. Calls avoid an endpoint with an open circuit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -226,7 +228,7 @@ impl Health {
             return;
         }
         self.refusal_logged.store(now, Ordering::Relaxed);
-        let section = last.as_ref().map(|last| last.cause.section());
+        let section = last.as_ref().map(|last| last.cause.section().unwrap_or(CIRCUIT_OPEN));
         tracing::warn!(
             endpoint = &*self.name,
             error.cause = last.as_ref().map(|last| last.cause.summary()),
@@ -423,7 +425,7 @@ impl Health {
                 history.circuit_since = SystemTime::now();
                 history.last_failure.clone()
             };
-            let section = last.as_ref().map_or(Section::Condition(Condition::CircuitOpen), |last| last.cause.section());
+            let section = last.as_ref().and_then(|last| last.cause.section()).unwrap_or(CIRCUIT_OPEN);
             tracing::warn!(
                 endpoint = &*self.name,
                 failures = counts.failures,

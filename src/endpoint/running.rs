@@ -122,7 +122,8 @@ impl Endpoint {
     /// Sends a request on a new connection, in the configured HTTP version, and reads the whole response. Adds the `Host` header.
     ///
     /// # Errors
-    /// [`UnpooledError`] if no complete response arrives `within` this time.
+    /// [`UnpooledError`] if there is no connection within the endpoint's own timeouts, or no complete response over it `within`
+    /// this time.
     ///
     /// # Cancel safety
     /// Safe: cancellation closes the connection.
