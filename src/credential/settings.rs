@@ -135,11 +135,8 @@ impl CredentialKind {
         let app = self.app();
         let of_authority = app.and_then(|app| app.authority.ca_file.as_deref());
         let of_provider = app.and_then(|app| match &app.proof {
-            Proof::Federated(
-                AssertionSettings::GithubActions { ca_file, .. } | AssertionSettings::AzurePipelines { ca_file, .. },
-            ) => ca_file.as_deref(),
-            Proof::Federated(AssertionSettings::OAuth2(settings)) => settings.ca_file.as_deref(),
-            Proof::Federated(_) | Proof::Secret(_) | Proof::Certificate(_) => None,
+            Proof::Federated(assertion) => assertion.ca_file(),
+            Proof::Secret(_) | Proof::Certificate(_) => None,
         });
         let of_proxy = app.and_then(|app| app.egress.ca_file());
         of_authority.into_iter().chain(of_provider).chain(of_proxy)
@@ -351,6 +348,17 @@ pub enum AssertionSettings {
     OAuth2(Box<OAuth2Settings>),
     /// A program that prints the assertion.
     Command(CommandSettings),
+}
+
+impl AssertionSettings {
+    /// Returns the configured file with the CAs that the requests to its provider trust.
+    pub fn ca_file(&self) -> Option<&Path> {
+        match self {
+            Self::GithubActions { ca_file, .. } | Self::AzurePipelines { ca_file, .. } => ca_file.as_deref(),
+            Self::OAuth2(settings) => settings.ca_file.as_deref(),
+            Self::ManagedIdentity { .. } | Self::File { .. } | Self::GcpMetadata { .. } | Self::Command(_) => None,
+        }
+    }
 }
 
 /// A client of an OAuth 2.0 authorization server.

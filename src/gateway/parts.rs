@@ -207,6 +207,9 @@ fn snapshot(
     let endpoints = settings.endpoints.iter().map(&mut build).collect::<Result<Vec<_>, _>>()?;
     ca_files.refused = tls_clients.into_refused();
     ca_files.refused.extend(credentials.refused_cas().iter().cloned());
+    // Endpoints and credentials may share a file.
+    ca_files.refused.sort_unstable();
+    ca_files.refused.dedup();
     let endpoint_names: Vec<_> = settings.endpoints.iter().map(|endpoint| endpoint.name.clone()).collect();
     let listener_names: Vec<_> = settings.listeners.iter().map(|(listener, _)| listener.name.as_str()).collect();
     let disabled: Vec<_> = settings.disabled.iter().map(|endpoint| endpoint.name.clone()).collect();

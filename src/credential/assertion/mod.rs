@@ -114,10 +114,9 @@ impl AssertionSource {
 pub(crate) fn provider_trust(proof: &Proof) -> Option<Trust> {
     let Proof::Federated(assertion) = proof else { return None };
     match assertion {
-        AssertionSettings::GithubActions { ca_file, .. } | AssertionSettings::AzurePipelines { ca_file, .. } => {
-            Some(Trust::from_ca_file(ca_file.as_deref()))
-        }
-        AssertionSettings::OAuth2(settings) => Some(Trust::from_ca_file(settings.ca_file.as_deref())),
+        AssertionSettings::GithubActions { .. }
+        | AssertionSettings::AzurePipelines { .. }
+        | AssertionSettings::OAuth2(_) => Some(Trust::from_ca_file(assertion.ca_file())),
         AssertionSettings::GcpMetadata { endpoint, .. } => {
             endpoint.starts_with("https:").then(|| Trust::from_ca_file(None))
         }
