@@ -3,6 +3,7 @@
 use anyhow::anyhow;
 use clap::{Args, ValueEnum};
 
+use super::doctor::no_such_endpoint;
 use super::options::ConfigOptions;
 use super::output::{Outcome, eprint, print, usage};
 use crate::endpoint::EndpointName;
@@ -41,7 +42,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
     let settings = &loaded.settings;
     for name in &options.endpoints {
         if !settings.endpoints.iter().any(|endpoint| endpoint.name.as_str() == name) {
-            return Err(usage(anyhow!("there is no enabled endpoint `{name}`")));
+            return Err(usage(no_such_endpoint(name, &settings.disabled)));
         }
     }
     for key in &loaded.absent {

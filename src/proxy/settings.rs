@@ -60,7 +60,8 @@ pub enum AccessLog {
         /// The share of the others, in percent.
         percent: u8,
     },
-    /// Failed requests only: status 400 and above, or a response that ended early.
+    /// Failed requests only: status 400 and above, or a response that ended early. A 404 by which the service says that a target
+    /// does not exist is none.
     Failures,
     /// None.
     Off,

@@ -24,7 +24,10 @@ async fn bicep_is_for_one_tenant_and_names_must_exist() {
     let several = run_with_stdin(CONFIG, &["setup", "--config", "-", "--format", "bicep"]).await;
     assert!(several.code == Some(2) && several.stderr.contains("choose one with --tenant, of 2222"), "{several:?}");
     let unknown = run_with_stdin(CONFIG, &["setup", "--config", "-", "--endpoint", "eest"]).await;
-    assert!(unknown.code == Some(2) && unknown.stderr.contains("no enabled endpoint `eest`"), "{unknown:?}");
+    assert!(
+        unknown.code == Some(2) && unknown.stderr.contains("there is no endpoint `eest` in the configuration"),
+        "{unknown:?}"
+    );
     let one = run_with_stdin(CONFIG, &["setup", "--config", "-", "--endpoint", "east"]).await;
     assert!(one.code == Some(0) && !one.stdout.contains("contoso-west"), "{one:?}");
 }

@@ -58,7 +58,8 @@ pub(crate) struct LoggingFile {
     pub(crate) filter: String,
     /// `auto` (text on a terminal, JSON otherwise), `text` or `json`.
     pub(crate) format: FormatFile,
-    /// The requests that are logged: `all`, `failures` (status 400 and above, or not completed) or `off`.
+    /// The requests that are logged: `all`, `failures` (status 400 and above, or not
+    /// completed; not a 404 by which the service says that a target does not exist) or `off`.
     pub(crate) access: AccessFile,
     /// With `all`: the percentage of successful requests that are logged. Failed ones are logged up to
     /// `failures_per_second`.

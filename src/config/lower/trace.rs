@@ -7,7 +7,8 @@ use http::uri::PathAndQuery;
 use http::{HeaderName, Uri};
 
 use super::context::{Context, Key, below, key};
-use super::{identity, values};
+use super::identity;
+use super::values::{self, PlainHttp};
 use crate::config::file::TracingFile;
 use crate::egress::Egress;
 use crate::otlp::OtlpSettings;
@@ -52,10 +53,11 @@ pub(super) fn lower(file: &TracingFile, egress: &Arc<Egress>, context: &mut Cont
             Some((name, source?))
         })
         .collect();
-    let ca_file = ca_file.as_ref().map(|path| values::existing_file(&at("ca_file"), path, context));
+    let has_ca_file = ca_file.is_some();
+    let ca_file = values::ca_file(&at("ca_file"), ca_file.as_deref(), context);
     let url = url(&at("endpoint"), text, context)?;
     let is_https = url.scheme_str() == Some("https");
-    if ca_file.is_some() && !is_https {
+    if has_ca_file && !is_https {
         context.problem(&at("ca_file"), "is set for a collector without TLS", "write https://, or remove this key");
     }
     if !headers.is_empty() && !is_https && !is_this_host(&url) {
@@ -81,10 +83,13 @@ fn url(at: &Key, text: &str, context: &mut Context<'_>) -> Option<Uri> {
         context.problem(at, "is not an http:// or https:// URL", fix);
         return None;
     }
-    if parts.authority.as_ref().is_none_or(|authority| authority.as_str().contains('@') || authority.host().is_empty())
-    {
+    let Some(authority) = parts.authority.as_ref().filter(|authority| !authority.host().is_empty()) else {
+        context.problem(at, "has no host", fix);
+        return None;
+    };
+    if authority.as_str().contains('@') {
         let fix = "remove the user and the password, and set `tracing.headers`";
-        context.problem(at, "has a user or a password, which logs would show, or no host", fix);
+        context.problem(at, "has a user or a password, which logs would show", fix);
         return None;
     }
     if parts.path_and_query.as_ref().is_some_and(|path| path.query().is_some()) {
@@ -99,6 +104,5 @@ fn url(at: &Key, text: &str, context: &mut Context<'_>) -> Option<Uri> {
 }
 
 fn is_this_host(url: &Uri) -> bool {
-    let host = url.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
-    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+    PlainHttp::Loopback.allows(url.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']'))
 }

@@ -320,7 +320,7 @@ pub(super) enum PlainHttp {
 }
 
 impl PlainHttp {
-    fn allows(self, host: &str) -> bool {
+    pub(super) fn allows(self, host: &str) -> bool {
         let address = host.parse::<IpAddr>();
         let is_loopback = host == "localhost" || address.as_ref().is_ok_and(IpAddr::is_loopback);
         let is_link_local = matches!(address, Ok(IpAddr::V4(address)) if address.is_link_local());

@@ -61,6 +61,7 @@ fn mistakes_in_the_export_of_traces_are_reported_without_a_password() {
         ("endpoint = \"grpc://c:4317\"", "tracing.endpoint: is not an http:// or https:// URL"),
         ("endpoint = \"http:// c\"", "tracing.endpoint: is not a URL"),
         ("endpoint = \"https://u:hunter2@c\"", "tracing.endpoint: has a user or a password"),
+        ("endpoint = \"https://:4318\"", "tracing.endpoint: has no host"),
         ("endpoint = \"https://c/v1?key=hunter2\"", "tracing.endpoint: has a query"),
         ("endpoint = \"http://c\"\nca_file = \"ca.pem\"", "tracing.ca_file: is set for a collector without TLS"),
         ("endpoint = \"http://c\"\nheaders = { \"a b\" = { env = \"TRACES\" } }", "`a b` is not a header name"),
