@@ -35,8 +35,8 @@ pub struct CallState {
 }
 
 impl CallState {
-    /// Returns the state of a call that was not sent anywhere.
-    pub fn new(head: CallHead, deadline: RequestDeadline) -> Self {
+    /// Returns the state of a call that was not sent anywhere, and the trace that records it.
+    pub fn new(head: CallHead, deadline: RequestDeadline, trace: Option<Box<CallTrace>>) -> Self {
         Self {
             head,
             deadline,
@@ -46,15 +46,8 @@ impl CallState {
             attempts: Cell::default(),
             trail: Cell::default(),
             logs_steps: steps::are_logged(),
-            trace: None,
+            trace,
         }
-    }
-
-    /// Records the call in a trace.
-    #[must_use]
-    pub fn with_trace(mut self, trace: Option<Box<CallTrace>>) -> Self {
-        self.trace = trace;
-        self
     }
 
     /// Returns the trace, if the call is recorded.

@@ -92,7 +92,6 @@ impl Serialize for AnyValue<'_> {
             Borrowed::Text(text) => map.serialize_entry("stringValue", text)?,
             Borrowed::Other(Value::Text(text)) => map.serialize_entry("stringValue", text)?,
             Borrowed::Other(Value::Number(number)) => map.serialize_entry("intValue", &number.to_string())?,
-            Borrowed::Other(Value::Bool(value)) => map.serialize_entry("boolValue", value)?,
         }
         map.end()
     }

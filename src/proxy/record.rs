@@ -88,7 +88,7 @@ impl RequestRecord {
             peer: Rc::clone(peer),
             caller: Cell::default(),
             head_error,
-            call: CallState::new(head, RequestDeadline::new(started, timeout)).with_trace(trace),
+            call: CallState::new(head, RequestDeadline::new(started, timeout), trace),
             address,
             hub: Cell::default(),
             operation: Cell::default(),

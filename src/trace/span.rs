@@ -43,8 +43,6 @@ pub enum Value {
     Text(Cow<'static, str>),
     /// A number.
     Number(u64),
-    /// A truth value.
-    Bool(bool),
 }
 
 /// The side of a request that a span is.
