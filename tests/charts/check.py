@@ -179,14 +179,15 @@ def mebibytes(quantity):
     return int(quantity.removesuffix("Mi"))
 
 
-def check_memory(name, resources):
+def check_memory(name, resources, tenants):
     """The limit of the container covers what the limits of the configuration allow: the table of config/guide/sizing.md."""
     container = one(resources, "Deployment")["spec"]["template"]["spec"]["containers"][0]
     maps = [each["data"]["gateway.toml"] for each in resources if each["kind"] == "ConfigMap" and "gateway.toml" in each["data"]]
     settings = tomllib.loads(maps[0])
     body = int(settings["limits"]["body_memory"].removesuffix("MiB"))
     keys = settings.get("idempotency", {}).get("keys", 10000)
-    most = 15 + body + (settings["limits"]["max_connections"] * 336 + settings["listeners"]["default"]["max_requests"] * 304 + keys * 2) / 1024
+    calls = settings["listeners"]["default"]["max_requests"]
+    most = 15 + body + (settings["limits"]["max_connections"] * 336 + calls * 304 + keys * 2 + tenants * 15) / 1024
     limit, request = (mebibytes(container["resources"][each]["memory"]) for each in ("limits", "requests"))
     if not most <= limit <= 1.1 * most + 32 or not request <= limit:
         fail(f"{name}: the limits allow {most:.0f} MiB, the container {limit} MiB with a request of {request} MiB")
@@ -247,7 +248,8 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         for name, resources in {"base": base, **rendered}.items():
             validate(name, resources)
-            check_memory(name, resources)
+            memory = CASES.get(name, {}).get("resources", {}).get("memory", {})
+            check_memory(name, resources, memory.get("tenants", 1))
             settings = check_configuration(name, resources, pathlib.Path(folder))
             if name == "everything":
                 for endpoint in ["contoso", "northwind", "adatum"]:

@@ -105,15 +105,32 @@ async fn watchdog_of_another_process_is_ignored() {
     process.wait().await;
 }
 
+/// A gateway whose listener has a socket that its processes inherit one after the other.
+struct Inherited {
+    builder: HarnessBuilder,
+    address: std::net::SocketAddr,
+    sockets: [(&'static str, OwnedFd); 1],
+}
+
+impl Inherited {
+    async fn new() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        Self { builder: HarnessBuilder::start().await, address, sockets: [("default", OwnedFd::from(listener))] }
+    }
+
+    async fn start(&self) -> Process {
+        let config = configuration(&self.builder);
+        let arguments = ["run", "--config", &config, "--set", "shutdown.delay=0s", "--set", "process.workers=2"];
+        Process::start_as_service(&self.sockets, &[], &arguments, self.builder.folder.path()).await
+    }
+}
+
 #[tokio::test]
 async fn connection_during_a_restart_with_inherited_sockets_waits_for_the_next_process() {
-    let builder = HarnessBuilder::start().await;
-    let (config, folder) = (configuration(&builder), builder.folder.path());
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    let sockets = [("default", OwnedFd::from(listener))];
-    let arguments = ["run", "--config", &config, "--set", "shutdown.delay=0s", "--set", "process.workers=2"];
-    let mut process = Process::start_as_service(&sockets, &[], &arguments, folder).await;
+    let inherited = Inherited::new().await;
+    let address = inherited.address;
+    let mut process = inherited.start().await;
     assert_eq!(process.listener(), address, "it has the inherited socket instead of its `bind`");
     process.wait_until_credentials_are("ready").await;
 
@@ -122,7 +139,7 @@ async fn connection_during_a_restart_with_inherited_sockets_waits_for_the_next_p
         assert_eq!(process.wait().await.0.code(), Some(0));
         // Nobody accepts now, and the connection waits in the queue of the socket.
         let mut waiting = Caller::connect(address).await;
-        process = Process::start_as_service(&sockets, &[], &arguments, folder).await;
+        process = inherited.start().await;
         process.wait_until_credentials_are("ready").await;
         waiting.send(request("HEAD", "/api/health"), "").await.assert_status(200);
         broadcast(&process).await;
@@ -148,13 +165,9 @@ fn call_until(address: std::net::SocketAddr, is_stopped: &AtomicBool) -> io::Res
 
 #[tokio::test]
 async fn restarts_with_inherited_sockets_refuse_no_connection_and_cut_none_off() {
-    let builder = HarnessBuilder::start().await;
-    let (config, folder) = (configuration(&builder), builder.folder.path());
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    let sockets = [("default", OwnedFd::from(listener))];
-    let arguments = ["run", "--config", &config, "--set", "shutdown.delay=0s", "--set", "process.workers=2"];
-    let mut process = Process::start_as_service(&sockets, &[], &arguments, folder).await;
+    let inherited = Inherited::new().await;
+    let address = inherited.address;
+    let mut process = inherited.start().await;
     let is_stopped = Arc::new(AtomicBool::new(false));
     let callers = (0..8).map(|_| {
         let is_stopped = Arc::clone(&is_stopped);
@@ -164,7 +177,7 @@ async fn restarts_with_inherited_sockets_refuse_no_connection_and_cut_none_off()
     for _ in 0..4 {
         process.terminate().await;
         assert_eq!(process.wait().await.0.code(), Some(0));
-        process = Process::start_as_service(&sockets, &[], &arguments, folder).await;
+        process = inherited.start().await;
     }
     is_stopped.store(true, Ordering::Relaxed);
     for caller in callers {
