@@ -25,7 +25,7 @@ pub(super) fn write(plan: &Plan) -> String {
 }
 
 fn app_to_text(app: &AppPlan, text: &mut String) {
-    let AppPlan { credential, client_id, proof } = app;
+    let AppPlan { credential, client_id, proof, .. } = app;
     let what = match proof {
         ProofPlan::Secret { source } => {
             format!("# The value goes to the gateway's {source}.\n{}", commands::add_secret(client_id))

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::plan::{Grant, Plan, Principal, label};
+use super::plan::{Grant, Plan, Principal};
 use crate::credential::ManagedIdentity;
 
 /// Writes the enterprise application and the role assignments. What the app registrations need is not in it: Bicep finds no
@@ -26,7 +26,8 @@ pub(super) fn write(plan: &Plan) -> String {
 }
 
 fn write_grant(plan: &Plan, grant: &Grant, text: &mut String) {
-    let name = &grant.label;
+    // Bicep has one namespace for resources and parameters: the first word of an identifier is its kind.
+    let name = format!("principal_{}", grant.label);
     let mut add = |part: String| text.push_str(&part);
     if let Some(tenant) = &grant.tenant {
         add(format!("\n// in tenant {tenant}"));
@@ -41,34 +42,33 @@ fn write_grant(plan: &Plan, grant: &Grant, text: &mut String) {
         }
         Principal::Managed(ManagedIdentity::ObjectId(id)) => (quoted(id), "ServicePrincipal"),
         Principal::Managed(_) => {
-            add(format!(
-                "\n@description('principal id of the managed identity of the host')\nparam principal_{name} string\n"
-            ));
-            (format!("principal_{name}"), "ServicePrincipal")
+            add(format!("\n@description('principal id of the managed identity of the host')\nparam {name} string\n"));
+            (name, "ServicePrincipal")
         }
         Principal::User => {
-            add(format!("\n@description('object id of the user')\nparam principal_{name} string\n"));
-            (format!("principal_{name}"), "User")
+            add(format!("\n@description('object id of the user')\nparam {name} string\n"));
+            (name, "User")
         }
     };
     // The name of an assignment must be known before the enterprise application exists.
     let seed = if let Principal::App { client_id } = &grant.principal { quoted(client_id) } else { principal.clone() };
     for resource in &grant.resources {
-        let endpoint = format!("{}_resource", label([resource.endpoint.as_str()].into_iter()));
+        let endpoint = format!("resource_{}", resource.label);
         let resource_name = if let Some(name) = &resource.name {
             quoted(name)
         } else {
+            let name = format!("name_{}", resource.label);
             add(format!(
-                "\n@description({})\nparam {endpoint}_name string\n",
+                "\n@description({})\nparam {name} string\n",
                 quoted(&format!("name of the SignalR resource with the host {}", resource.host))
             ));
-            format!("{endpoint}_name")
+            name
         };
         add(format!(
             "\nresource {endpoint} 'Microsoft.SignalRService/signalR@2024-03-01' existing = {{\n  name: {resource_name}\n}}\n"
         ));
         for role in &plan.roles {
-            let assignment = label([endpoint.as_str(), role.name].into_iter()).to_ascii_lowercase();
+            let assignment = format!("{}_{}", role.identifier, resource.label);
             add(format!(
                 "\n// {}\nresource {assignment} 'Microsoft.Authorization/roleAssignments@2022-04-01' = {{\n  name: \
                  guid({endpoint}.id, {seed}, '{id}')\n  scope: {endpoint}\n  properties: {{\n    roleDefinitionId: \

@@ -1,10 +1,12 @@
 //! What the endpoints of a configuration need in their tenants, as `az` commands, Bicep, Terraform, or a page for the
 //! administrators of the endpoints' tenants. Contacts nobody and reads no secret.
 //!
-//! `plan.rs` derives the needs from the settings; the other files write them in one format each.
+//! `plan.rs` derives the needs from the settings, with an identifier of `labels.rs` for each part; the other files write them
+//! in one format each.
 
 mod az;
 mod bicep;
+mod labels;
 mod page;
 mod plan;
 mod terraform;

@@ -3,18 +3,24 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
+use super::labels::Labels;
 use crate::credential::{
-    AssertionSettings, AuthoritySettings, Cloud, CredentialKind, CredentialSettings, ManagedIdentity, Proof,
-    SecretSource,
+    AssertionSettings, AuthoritySettings, Cloud, CredentialId, CredentialKind, CredentialSettings, ManagedIdentity,
+    Proof, SecretSource,
 };
 use crate::endpoint::EndpointName;
 use crate::gateway::Settings;
 use crate::signalr::Operation;
 
 /// The role that every call needs. Source: Microsoft, "Azure built-in roles", as are the ids.
-const REST_API_OWNER: Role = Role { name: "SignalR REST API Owner", id: "fd53cd77-2268-407a-8f46-7e7863d0f521" };
+const REST_API_OWNER: Role = Role {
+    name: "SignalR REST API Owner",
+    identifier: "signalr_rest_api_owner",
+    id: "fd53cd77-2268-407a-8f46-7e7863d0f521",
+};
 /// The role that the operation `access_key` needs.
-const APP_SERVER: Role = Role { name: "SignalR App Server", id: "420fcaa2-552c-430f-98ca-3264be4806c7" };
+const APP_SERVER: Role =
+    Role { name: "SignalR App Server", identifier: "signalr_app_server", id: "420fcaa2-552c-430f-98ca-3264be4806c7" };
 
 /// What the endpoints of a configuration need in their tenants.
 #[derive(Debug)]
@@ -30,12 +36,16 @@ pub struct Plan {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Role {
     pub(super) name: &'static str,
+    /// Its part of identifiers of Terraform and Bicep.
+    pub(super) identifier: &'static str,
     pub(super) id: &'static str,
 }
 
 /// What an app registration needs in its own tenant (tenant A).
 #[derive(Debug)]
 pub(super) struct AppPlan {
+    /// A name for identifiers of Terraform.
+    pub(super) label: String,
     pub(super) credential: String,
     pub(super) client_id: String,
     pub(super) proof: ProofPlan,
@@ -68,7 +78,7 @@ pub(super) enum Value {
 /// The access of one identity to the resources of one tenant (tenant B).
 #[derive(Debug)]
 pub(super) struct Grant {
-    /// A name for identifiers of Terraform and Bicep: letters, digits and `_`.
+    /// A name for identifiers of Terraform and Bicep.
     pub(super) label: String,
     pub(super) credential: String,
     pub(super) principal: Principal,
@@ -88,6 +98,8 @@ pub(super) enum Principal {
 
 #[derive(Debug)]
 pub(super) struct Resource {
+    /// A name for identifiers of Terraform and Bicep.
+    pub(super) label: String,
     pub(super) endpoint: String,
     pub(super) host: String,
     /// The name of the resource, if its host tells.
@@ -104,6 +116,8 @@ impl Plan {
         if admissions.into_iter().any(|admission| admission.operations.contains(Operation::AccessKey)) {
             plan.roles.push(APP_SERVER);
         }
+        // Of all names, so that those of a part of the plan are those of the whole.
+        let labels = PlanLabels::new(settings, &credentials);
         for endpoint in &settings.endpoints {
             let is_wanted = endpoints.is_empty() || endpoints.contains(&endpoint.name);
             let Some(credential) = credentials.get(&endpoint.credential).filter(|_| is_wanted) else { continue };
@@ -112,20 +126,23 @@ impl Plan {
                 continue;
             }
             let host = endpoint.origin.host.clone();
-            let resource = Resource { endpoint: endpoint.name.to_string(), name: name_of(&host), host };
-            plan.add(credential, resource);
+            let endpoint = endpoint.name.to_string();
+            let label = labels.endpoints.of(&endpoint);
+            let resource = Resource { label, endpoint, name: name_of(&host), host };
+            plan.add(credential, resource, &labels);
         }
         plan
     }
 
-    fn add(&mut self, credential: &CredentialSettings, resource: Resource) {
+    fn add(&mut self, credential: &CredentialSettings, resource: Resource, labels: &PlanLabels) {
         let name = credential.id.name.to_string();
         let (principal, authority) = match &credential.kind {
             CredentialKind::App { app, .. } => {
                 if !self.apps.iter().any(|known| known.credential == name) {
                     let proof = proof_of(&app.proof, &app.authority);
                     let client_id = app.client_id.clone();
-                    self.apps.push(AppPlan { credential: name.clone(), client_id, proof });
+                    let label = labels.credentials.of(&name);
+                    self.apps.push(AppPlan { label, credential: name.clone(), client_id, proof });
                 }
                 (Principal::App { client_id: app.client_id.clone() }, app.authority.origin().to_owned())
             }
@@ -149,7 +166,7 @@ impl Plan {
             grant.resources.push(resource);
             return;
         }
-        let label = label([Some(name.as_str()), tenant.as_deref()].into_iter().flatten());
+        let label = labels.grants.of(&grant_name(credential));
         let resources = vec![resource];
         self.grants.push(Grant { label, credential: name, principal, tenant, authority, resources });
     }
@@ -163,11 +180,29 @@ impl Plan {
     }
 }
 
-/// Makes an identifier of Terraform and Bicep.
-pub(super) fn label<'a>(parts: impl Iterator<Item = &'a str>) -> String {
-    let text = parts.collect::<Vec<_>>().join("_");
-    let text: String = text.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
-    if text.starts_with(|c: char| c.is_ascii_digit()) { format!("_{text}") } else { text }
+/// The identifiers of a plan's parts.
+struct PlanLabels {
+    credentials: Labels,
+    endpoints: Labels,
+    grants: Labels,
+}
+
+impl PlanLabels {
+    fn new(settings: &Settings, credentials: &HashMap<&CredentialId, &CredentialSettings>) -> Self {
+        let endpoints = settings.endpoints.iter();
+        let granted = endpoints.clone().filter_map(|endpoint| credentials.get(&endpoint.credential));
+        Self {
+            credentials: Labels::new(settings.credentials.iter().map(|credential| credential.id.name.to_string())),
+            endpoints: Labels::new(endpoints.map(|endpoint| endpoint.name.to_string())),
+            grants: Labels::new(granted.map(|credential| grant_name(credential))),
+        }
+    }
+}
+
+/// Returns a name for the access of a credential in its tenant. Names of credentials have no `/`.
+fn grant_name(credential: &CredentialSettings) -> String {
+    let name = &credential.id.name;
+    tenant_of(credential).map_or_else(|| name.to_string(), |tenant| format!("{name}/{tenant}"))
 }
 
 fn tenant_of(credential: &CredentialSettings) -> Option<&str> {

@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::plan::{AppPlan, Grant, Plan, Principal, ProofPlan, Resource, Value, label};
+use super::labels::RESERVED;
+use super::plan::{AppPlan, Grant, Plan, Principal, ProofPlan, Resource, Value};
 use crate::credential::ManagedIdentity;
 use crate::diagnosis::commands;
 
@@ -17,8 +18,9 @@ pub(super) fn write(plan: &Plan) -> String {
         ),
     };
     if !plan.apps.is_empty() {
-        let tenant = file.variable("tenant_a", "id of the tenant of the app registrations (tenant A)");
-        file.add(format_args!("\nprovider \"azuread\" {{\n  alias     = \"a\"\n  tenant_id = {tenant}\n}}\n"));
+        let description = "id of the tenant of the app registrations (tenant A)";
+        let tenant = file.variable(&format!("tenant_{RESERVED}"), description);
+        file.add(format_args!("\nprovider \"azuread\" {{\n  alias     = \"{RESERVED}\"\n  tenant_id = {tenant}\n}}\n"));
     }
     for app in &plan.apps {
         file.app(app);
@@ -56,11 +58,10 @@ impl File {
     }
 
     fn app(&mut self, app: &AppPlan) {
-        let AppPlan { credential, client_id, proof } = app;
-        let name = label([credential.as_str()].into_iter());
+        let AppPlan { label: name, credential, client_id, proof } = app;
         self.add(format_args!(
             "\n# Credential {credential}. Other tenants may use its app registration after\n# {}\ndata \"azuread_application\" \
-             \"{name}\" {{\n  provider  = azuread.a\n  client_id = {}\n}}\n",
+             \"{name}\" {{\n  provider  = azuread.{RESERVED}\n  client_id = {}\n}}\n",
             commands::make_multi_tenant(client_id),
             quoted(client_id)
         ));
@@ -75,7 +76,7 @@ impl File {
                     "path of the PEM file with the certificate, without its private key",
                 );
                 self.add(format_args!(
-                    "\nresource \"azuread_application_certificate\" \"{name}\" {{\n  provider       = azuread.a\n  \
+                    "\nresource \"azuread_application_certificate\" \"{name}\" {{\n  provider       = azuread.{RESERVED}\n  \
                      application_id = data.azuread_application.{name}.id\n  type           = \"AsymmetricX509Cert\"\n  value          \
                      = file({path})\n}}\n"
                 ));
@@ -85,7 +86,7 @@ impl File {
                 let subject = self.value(&format!("subject_{name}"), subject);
                 let audience = self.value(&format!("audience_{name}"), audience);
                 self.add(format_args!(
-                    "\nresource \"azuread_application_federated_identity_credential\" \"{name}\" {{\n  provider       = azuread.a\n  \
+                    "\nresource \"azuread_application_federated_identity_credential\" \"{name}\" {{\n  provider       = azuread.{RESERVED}\n  \
                      application_id = data.azuread_application.{name}.id\n  display_name   = \"{}\"\n  issuer         = \
                      {issuer}\n  subject        = {subject}\n  audiences      = [{audience}]\n}}\n",
                     commands::FEDERATED_CREDENTIAL
@@ -127,9 +128,8 @@ impl File {
         };
         for resource in &grant.resources {
             let scope = self.scope(name, resource);
-            let endpoint = label([resource.endpoint.as_str()].into_iter());
             for role in &plan.roles {
-                let role_label = label([endpoint.as_str(), role.name].into_iter()).to_ascii_lowercase();
+                let role_label = format!("{}_{}", resource.label, role.identifier).to_ascii_lowercase();
                 self.add(format_args!(
                     "\nresource \"azurerm_role_assignment\" \"{role_label}\" {{\n  provider             = azurerm.{name}\n  scope                \
                      = {scope}\n  role_definition_name = \"{}\"\n  principal_id         = {principal}\n  principal_type       = \
@@ -141,8 +141,7 @@ impl File {
     }
 
     /// Returns the id of a resource.
-    fn scope(&mut self, grant: &str, Resource { endpoint, host, name }: &Resource) -> String {
-        let label = label([endpoint.as_str()].into_iter());
+    fn scope(&mut self, grant: &str, Resource { label, host, name, .. }: &Resource) -> String {
         let Some(name) = name else {
             return self
                 .variable(&format!("resource_{label}"), &format!("id of the SignalR resource with the host {host}"));

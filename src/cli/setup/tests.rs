@@ -1,6 +1,6 @@
 //! What `setup` writes, in each format and without a secret.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -150,4 +150,25 @@ fn every_example_can_be_written() {
             path.display()
         );
     }
+}
+
+/// Returns what the lines that begin with a keyword declare, in lower case. Asserts that nothing is declared twice.
+fn declared(text: &str, keywords: &[&str], name: impl Fn(&str) -> String) -> BTreeSet<String> {
+    let lines = text.lines().filter(|line| keywords.iter().any(|keyword| line.starts_with(keyword)));
+    let names: Vec<String> = lines.map(|line| name(line).to_lowercase()).collect();
+    let distinct: BTreeSet<String> = names.iter().cloned().collect();
+    assert_eq!(distinct.len(), names.len(), "declared twice: {names:#?}");
+    distinct
+}
+
+#[test]
+fn names_that_differ_by_case_or_punctuation_only_are_declared_once_each() {
+    let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/setup/names.toml");
+    let terraform = written(&config, BTreeMap::new(), Format::Terraform);
+    let blocks = declared(&terraform, &["resource ", "data ", "variable "], str::to_owned);
+    assert!(blocks.len() > 30, "{blocks:#?}");
+    // Bicep has one namespace for all of them.
+    let symbol = |line: &str| line.split(' ').nth(1).unwrap_or_default().to_owned();
+    let symbols = declared(&written(&config, BTreeMap::new(), Format::Bicep), &["resource ", "param "], symbol);
+    assert!(symbols.len() > 20, "{symbols:#?}");
 }
