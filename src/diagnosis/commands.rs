@@ -60,7 +60,7 @@ pub fn resource(host: &str, property: &str) -> String {
 pub fn assign_role(object_id: &str, principal_type: &str, role: &str, host: &str) -> String {
     format!(
         "az role assignment create --assignee-object-id {object_id} --assignee-principal-type {principal_type} --role \
-         \"{role}\" --scope $({})",
+         \"{role}\" --scope \"$({})\"",
         resource(host, "id")
     )
 }
