@@ -17,6 +17,7 @@ import yaml
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CHART = ROOT / "config/helm/signalr-gateway"
 BASE = ROOT / "config/kubernetes"
+RULES = ROOT / "config/prometheus/alerts.yaml"
 PROGRAM = os.environ["SIGNALR_GATEWAY"]
 # The oldest version that the chart names, and the newest with schemas.
 VERSIONS = ["1.27", "1.37"]
@@ -51,7 +52,10 @@ CASES = {
             "whenOut": "local",
         },
         "autoscaling": {"enabled": True},
-        "monitoring": {"podMonitor": {"enabled": True, "labels": {"release": "prometheus"}}},
+        "monitoring": {
+            "podMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+            "prometheusRule": {"enabled": True, "labels": {"release": "prometheus"}},
+        },
         "networkPolicy": {"egress": {"extra": [{"ports": [{"port": 3128, "protocol": "TCP"}]}]}},
         "nodeSelector": {"kubernetes.io/os": "linux"},
         "tolerations": [{"operator": "Exists"}],
@@ -83,6 +87,7 @@ REFUSED = [
     {"image": {"digest": "latest"}},
     {"tenants": {"a/b": "x"}},
     {"limits": {"maxConnections": 0}},
+    {"monitoring": {"prometheusRule": {"enabled": "yes"}}},
 ]
 
 
@@ -98,7 +103,7 @@ def render(values, name="signalr-gateway"):
 
 def validate(name, resources):
     for resource in resources:
-        if resource["kind"] == "PodMonitor":
+        if resource["kind"] in ("PodMonitor", "PrometheusRule"):
             # The operator's own; Kubernetes has no schema.
             continue
         for version in VERSIONS:
@@ -266,6 +271,11 @@ def main():
     monitor = one(everything, "PodMonitor")["spec"]["podMetricsEndpoints"][0]
     if monitor["scheme"] != "https" or monitor["tlsConfig"]["serverName"] != "signalr-gateway":
         fail(f"the pod monitor does not use the admin listener's TLS: {monitor}")
+    rule = one(everything, "PrometheusRule")
+    if rule["spec"] != yaml.safe_load(RULES.read_text()) or rule["metadata"]["labels"]["release"] != "prometheus":
+        fail(f"the rules of the chart are not those of {RULES}")
+    if any(each["kind"] == "PrometheusRule" for each in rendered["default"]):
+        fail("the chart writes a PrometheusRule, of which not every cluster knows, by default")
     # Other names must not collide with those of another release in the namespace.
     for resource in render(CASES["everything"], name="east"):
         if not resource["metadata"]["name"].startswith("east-"):
