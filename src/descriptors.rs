@@ -10,6 +10,8 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use crate::runbook::{Condition, Section};
+
 /// The number of descriptors that data connections leave free. Chosen: some concurrent probes and scrapes, a command's pipes,
 /// identity connections and files.
 pub const RESERVE: u64 = 64;
@@ -23,7 +25,8 @@ pub fn raise_limit() -> Option<u64> {
     match setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
         Ok(()) => maximum,
         Err(err) => {
-            tracing::warn!(error = %err, ?current, ?maximum, "cannot raise the limit of open files");
+            let section = Section::Condition(Condition::OpenFiles);
+            tracing::warn!(error = %err, ?current, ?maximum, side = "gateway", remedy = section.remedy(), runbook = %section, "cannot raise the limit of open files");
             current
         }
     }

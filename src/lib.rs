@@ -50,14 +50,14 @@
 //! ```text
 //! signalr, redact   →  none
 //! metrics           →  none
-//! descriptors       →  none
 //! write_batch       →  none
 //! files             →  none
 //! limits            →  metrics
 //! trace             →  metrics
 //! runbook           →  metrics
-//! egress            →  files, redact
-//! tls               →  files
+//! descriptors       →  runbook
+//! egress            →  files, redact, runbook
+//! tls               →  files, runbook
 //! credential        →  egress, files, metrics, redact, runbook, tls
 //! idempotency       →  credential, files, metrics, redact, runbook, tls
 //! otlp              →  trace, credential, egress, files, metrics, runbook, tls

@@ -65,12 +65,20 @@ label_enum! {
         RestartNeeded = "restart_needed",
         /// The TLS files of a listener cannot be used, or need attention.
         TlsFiles = "tls_files",
+        /// A CA file cannot be used, or needs attention.
+        CaFile = "ca_file",
         /// A secret, key, certificate or token file needs attention.
         CredentialFile = "credential_file",
         /// A certificate of a caller identifies nobody.
         CallerWithoutIdentity = "caller_without_identity",
+        /// A caller was refused because of its certificate.
+        CallerCertificate = "caller_certificate",
+        /// A connection had no valid PROXY header.
+        ProxyProtocol = "proxy_protocol",
         /// The shared idempotency store is out of reach.
         StoreOut = "store_out",
+        /// The settings of the shared idempotency store do not fit.
+        StoreSettings = "store_settings",
         /// Connections of callers cannot be accepted.
         CannotAccept = "cannot_accept",
         /// The limit of open files is low.
@@ -83,7 +91,15 @@ label_enum! {
         TraceCollector = "trace_collector",
         /// Requests or connections were cut off.
         CutOff = "cut_off",
-        /// A worker does not respond, or panicked.
+        /// The configuration is valid, and something in it is probably not meant.
+        ConfigurationWarning = "configuration_warning",
+        /// The service manager cannot be informed, or its sockets do not fit the listeners.
+        ServiceManager = "service_manager",
+        /// The ready file cannot be written.
+        ReadyFile = "ready_file",
+        /// The path of a closed Unix socket cannot be removed.
+        SocketFile = "socket_file",
+        /// A worker does not respond, or a part of the gateway panicked.
         WorkerFailed = "worker_failed",
     }
 }
@@ -242,9 +258,19 @@ const fn condition_remedy(condition: Condition) -> &'static str {
         Condition::RestartNeeded => "restart the gateway when it suits",
         Condition::TlsFiles => "replace certificate and key together; the previous ones serve until they expire",
         Condition::CredentialFile => "correct the file's mode or content",
+        Condition::CaFile => {
+            "correct the file: it must have the CA's certificate as PEM; a restart would fail while it cannot be used"
+        }
         Condition::CallerWithoutIdentity => {
             "issue the caller a certificate with a name that `callers` or a route expects"
         }
+        Condition::CallerCertificate => {
+            "have the caller use a valid certificate of a CA in the listener's `client_ca`, or add its CA there"
+        }
+        Condition::ProxyProtocol => {
+            "make `proxy_protocol` and `trusted_proxies` of the listener agree with the proxy in front of it"
+        }
+        Condition::StoreSettings => "change the settings of the store as the line says, or accept what may be lost",
         Condition::StoreOut => "do what `fix` says; `idempotency.when_store_is_out` decides what calls get meanwhile",
         Condition::CannotAccept => "raise the limit of open files (`LimitNOFILE`), or lower `limits.max_connections`",
         Condition::OpenFiles => {
@@ -256,6 +282,15 @@ const fn condition_remedy(condition: Condition) -> &'static str {
         }
         Condition::TraceCollector => "start the collector, or correct `[tracing]`",
         Condition::CutOff => "raise `shutdown.timeout`, and the time that the service manager gives above it",
+        Condition::ConfigurationWarning => {
+            "change the key that the line names; `signalr-gateway check` prints it again while it is so"
+        }
+        Condition::ServiceManager => {
+            "make the units agree with the configuration: `FileDescriptorName=` with the names of listeners, `ListenStream=` with \
+             their `bind`, and `Type=notify` with access to the socket in NOTIFY_SOCKET"
+        }
+        Condition::ReadyFile => "let the gateway write to the folder of `--ready-file`; it serves all the same",
+        Condition::SocketFile => "remove the file; until then, no listener can bind its path",
         Condition::WorkerFailed => {
             "report this defect with the lines around this one; the service manager restarts the gateway"
         }

@@ -7,6 +7,7 @@ use rustls::{ClientConfig, RootCertStore};
 
 use crate::files::pem::{Pem, PemError};
 use crate::files::{self, FileError};
+use crate::runbook::{Condition, Section};
 
 /// Why a TLS configuration cannot be created.
 #[derive(Debug, thiserror::Error)]
@@ -131,7 +132,8 @@ fn roots_of_file(path: &Path) -> Result<RootCertStore, TrustError> {
     let file = files::read_with_timeout(path)?;
     let pem = Pem::parse(&file.text).map_err(|problem| TrustError::CaFilePem { path: path.to_owned(), problem })?;
     if let Some(warning) = file.exposure_warning(!pem.keys.is_empty()) {
-        tracing::warn!("`ca_file` {} {warning}", path.display());
+        let section = Section::Condition(Condition::CaFile);
+        tracing::warn!(side = "configuration", remedy = section.remedy(), runbook = %section, "`ca_file` {} {warning}", path.display());
     }
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(pem.certificates);

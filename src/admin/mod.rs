@@ -72,6 +72,7 @@ pub use verdict::VerdictView;
 use write_timeout::WriteTimeout;
 
 use crate::metrics::{Exposition, Metrics};
+use crate::runbook::{Condition, Section};
 use crate::serve::{ListenerTls, ListenerTlsSettings, LiveTls, is_allowed_host, page_header, report_failed_handshake};
 use crate::tail::{Filter, Lines, MAX_READERS, Tail};
 
@@ -210,7 +211,8 @@ impl Admin {
                     oldest_first.push_back(connection);
                 }
                 Err(err) => {
-                    tracing::warn!(error = %err, "cannot accept admin connections");
+                    let section = Section::Condition(Condition::CannotAccept);
+                    tracing::warn!(error = %err, side = "gateway", remedy = section.remedy(), runbook = %section, "cannot accept admin connections");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }

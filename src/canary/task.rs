@@ -24,6 +24,8 @@ const TOKEN_TIMEOUT: Duration = Duration::from_secs(30);
 const FIRST_ROUND: Duration = Duration::from_secs(5);
 /// The pause after the first failure. It doubles with each further one, up to the interval.
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
+/// The runbook's section about a canary that fails.
+const CANARY_FAILED: Section = Section::Condition(Condition::CanaryFailed);
 
 /// A canary that the configuration wants.
 #[derive(Debug)]
@@ -174,7 +176,9 @@ impl Task {
                 stage,
                 error.cause = problem,
                 fix = remedy,
-                runbook = %Section::Condition(Condition::CanaryFailed),
+                side = "endpoint",
+                remedy = CANARY_FAILED.remedy(),
+                runbook = %CANARY_FAILED,
                 "the canary fails: a message to a client of the endpoint did not arrive"
             ),
             (Change::Recovered(after), _) => {

@@ -59,7 +59,8 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
     let loaded = loader.load()?;
     logging::init(&loaded.settings.logging)?;
     for warning in &loaded.warnings {
-        tracing::warn!("{warning}");
+        let section = Section::Condition(Condition::ConfigurationWarning);
+        tracing::warn!(side = "configuration", remedy = section.remedy(), runbook = %section, "{warning}");
     }
     let runtime = control_runtime()?;
     let served = runtime.block_on(async {
@@ -165,7 +166,8 @@ pub(super) fn write_ready_file(path: &Path, content: &serde_json::Value) -> anyh
     // The thread is detached, so it does not delay the end of the process.
     let started = thread.spawn(move || {
         if let Err(err) = write_file::write(&path, text.as_bytes()) {
-            tracing::error!(error = format!("{err:#}"), "cannot write the ready file");
+            let section = Section::Condition(Condition::ReadyFile);
+            tracing::error!(error = format!("{err:#}"), side = "gateway", remedy = section.remedy(), runbook = %section, "cannot write the ready file");
         }
     });
     started.map(drop).context("cannot write the ready file")

@@ -12,7 +12,11 @@ use rustix::time::{ClockId, clock_gettime};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::gateway::Addresses;
+use crate::runbook::{Condition, Section};
 use crate::serve::WorkerHandles;
+
+/// The runbook's section about the service manager.
+const SECTION: Section = Section::Condition(Condition::ServiceManager);
 
 /// The connection to the service manager. Does nothing if the process was started without one. Clones share it.
 #[derive(Clone, Debug, Default)]
@@ -29,7 +33,7 @@ impl ServiceManager {
             return Self::default();
         };
         let target = connect(path.as_bytes()).inspect_err(|err| {
-            tracing::warn!(error = %err, "NOTIFY_SOCKET names no socket, so the service manager is not informed");
+            tracing::warn!(error = %err, remedy = SECTION.remedy(), runbook = %SECTION, "NOTIFY_SOCKET names no socket, so the service manager is not informed");
         });
         Self { target: target.ok().map(Arc::new), watchdog: watchdog() }
     }
@@ -72,7 +76,8 @@ impl ServiceManager {
                 self.send("WATCHDOG=1");
             } else if !workers.are_stopping() {
                 let watchdog = humantime::format_duration(watchdog);
-                tracing::error!(%watchdog, "a worker does not respond, so the service manager will end this process");
+                let section = Section::Condition(Condition::WorkerFailed);
+                tracing::error!(%watchdog, side = "gateway", remedy = section.remedy(), runbook = %section, "a worker does not respond, so the service manager will end this process");
             }
         }
     }
@@ -80,7 +85,7 @@ impl ServiceManager {
     fn send(&self, message: &str) {
         let Some((socket, address)) = self.target.as_deref() else { return };
         if let Err(err) = socket.send_to(message.as_bytes(), address) {
-            tracing::warn!(error = %err, message, "the service manager cannot be informed");
+            tracing::warn!(error = %err, message, remedy = SECTION.remedy(), runbook = %SECTION, "the service manager cannot be informed");
         }
     }
 }

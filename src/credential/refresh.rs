@@ -97,7 +97,8 @@ impl Refresher {
             if ended.is_ok() {
                 return;
             }
-            tracing::error!(credential = self.joined_names(), "the refresh task panicked and restarts");
+            let section = Section::Condition(Condition::WorkerFailed);
+            tracing::error!(credential = self.joined_names(), side = "gateway", remedy = section.remedy(), runbook = %section, "the refresh task panicked and restarts");
             self.progress.send_modify(|progress| progress.ended = progress.begun);
             sleep(AFTER_PANIC).await;
         }

@@ -13,6 +13,7 @@ use super::settings::{EgressProxy, ProxyCredentials};
 use super::tunnel::{Target, open_tunnel};
 use super::url::ProxyUrl;
 use crate::files::{Secret, SecretSource, SecretSourceError, SecretText};
+use crate::runbook::{Condition, Section};
 
 /// How long a password is used before it is read again. Chosen: a burst of connections reads the file once, and a new password
 /// is used at once.
@@ -90,7 +91,8 @@ impl Authorization {
         let mut state = self.state();
         if warnings != state.warnings {
             for warning in &warnings {
-                tracing::warn!("the password of the proxy: {warning}");
+                let section = Section::Condition(Condition::CredentialFile);
+                tracing::warn!(side = "configuration", remedy = section.remedy(), runbook = %section, "the password of the proxy: {warning}");
             }
             state.warnings = warnings;
         }

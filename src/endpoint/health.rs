@@ -192,7 +192,7 @@ impl Health {
         self.history().refuses_access_key_since = refuses.then(SystemTime::now);
         if refuses {
             let section = Section::Refusal(EndpointRefusal::Forbidden);
-            tracing::warn!(endpoint = &*self.name, side = "endpoint", runbook = %section, "{REFUSES_ACCESS_KEY}");
+            tracing::warn!(endpoint = &*self.name, side = "endpoint", remedy = section.remedy(), runbook = %section, "{REFUSES_ACCESS_KEY}");
         }
     }
 

@@ -24,6 +24,7 @@ use super::socket::Socket;
 use super::store::{ConnectionStore, Offer, PoolConnection, TrackedConnection};
 use super::worker_pools::WorkerPools;
 use crate::metrics::{ConnectionGauge, ConnectionState};
+use crate::runbook::Section;
 use crate::write_batch::Batched;
 
 /// The interval of HTTP/2 keep-alive pings.
@@ -172,7 +173,8 @@ impl<B: UploadBody> Pool<B> {
             if let Err(err) = opened {
                 let endpoint = pool.endpoint().name();
                 let cause = std::error::Error::source(&err).map(tracing::field::display);
-                tracing::warn!(%endpoint, error = %err, cause, "an HTTP/2 connection is used beyond its max_age: no other can be opened");
+                let section = Section::Endpoint(err.reason());
+                tracing::warn!(%endpoint, error = %err, cause, side = "endpoint", remedy = section.remedy(), runbook = %section, "an HTTP/2 connection is used beyond its max_age: no other can be opened");
                 pool.store.postpone_renewal(Instant::now() + RENEWAL_PAUSE);
             }
         });

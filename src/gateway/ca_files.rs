@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::followed::{self, INTERVAL};
 use super::settings::Settings;
 use crate::files::{Stamp, stamps};
+use crate::runbook::{Condition, Section};
 
 /// The CA files of one configuration.
 #[derive(Debug, Default)]
@@ -41,8 +42,9 @@ impl CaFiles {
 
     /// Logs what is refused now and was not `before`, or can be used again.
     pub(super) fn report(&self, before: &Self) {
+        let section = Section::Condition(Condition::CaFile);
         for problem in self.refused.iter().filter(|problem| !before.refused.contains(problem)) {
-            tracing::warn!(error = problem, "a CA file cannot be used; the CAs that were read before stay in force");
+            tracing::warn!(error = problem, side = "configuration", remedy = section.remedy(), runbook = %section, "a CA file cannot be used; the CAs that were read before stay in force");
         }
         if self.read != before.read {
             tracing::info!(refused = self.refused.len(), "changed CA files were read");

@@ -25,6 +25,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::metrics::RequestTotals;
 use crate::proxy::WorkerProxy;
+use crate::runbook::{Condition, Section};
 use crate::serve::{Bound, InheritedSockets, ListenerPlan, WorkerHandles};
 
 use followed::RETRY;
@@ -100,8 +101,12 @@ impl Gateway {
         };
         let admin_address = admin.as_ref().and_then(|admin| admin.local_addr().ok());
         for socket in bound.unused_sockets(admin_address) {
+            let section = Section::Condition(Condition::ServiceManager);
             tracing::warn!(
                 socket,
+                side = "configuration",
+                remedy = section.remedy(),
+                runbook = %section,
                 "no listener uses this socket of the service manager, so its connections wait for ever: give it the name of a \
                  listener (`FileDescriptorName=`), or the address of a listener's `bind`"
             );
@@ -223,7 +228,8 @@ impl Gateway {
                     live.reject(problem, &admin);
                 }
                 (Cause::CaFiles, Err(problem)) => {
-                    tracing::error!(problem, "the changed CA files could not be put in force; trying again");
+                    let section = Section::Condition(Condition::CaFile);
+                    tracing::error!(problem, side = "configuration", remedy = section.remedy(), runbook = %section, "the changed CA files could not be put in force; trying again");
                     next_refresh = Instant::now() + RETRY;
                 }
             }

@@ -8,6 +8,7 @@ use tokio::time::{Instant, sleep};
 use super::detached::run_detached;
 use super::followed::{INTERVAL, RETRY, settle};
 use crate::files::stamps;
+use crate::runbook::{Condition, Section};
 use crate::serve::LiveTls;
 
 /// The tasks that follow the files, one for each listener, so that a mount that hangs affects one. They end when it is dropped.
@@ -36,7 +37,8 @@ async fn follow(listener: Arc<LiveTls>) {
         let reloaded = Arc::clone(&listener);
         let reading = run_detached("reading the TLS files of a listener", move || reloaded.reload(), || {});
         if let Err(failed) = reading.await {
-            tracing::error!(listener = listener.listener(), error = %failed, "the TLS files were not read");
+            let section = Section::Condition(Condition::TlsFiles);
+            tracing::error!(listener = listener.listener(), error = %failed, side = "gateway", remedy = section.remedy(), runbook = %section, "the TLS files were not read");
         }
         let retry = Instant::now() + RETRY;
         while stamps(&paths).await == read && (listener.problem().is_none() || Instant::now() < retry) {

@@ -14,6 +14,7 @@ use super::pipeline::Proxy;
 use super::response_body::ResponseBody;
 use super::snapshot::Snapshot;
 use crate::metrics::{Metrics, ProxyProtocolError, WorkerMetrics};
+use crate::runbook::{Condition, Section};
 use crate::serve::{CallerBody, Handler, ListenerId, Peer};
 use crate::signalr::Operation;
 use crate::tail::Tail;
@@ -136,17 +137,23 @@ impl Handler for WorkerProxy {
         let Some(listener) = current.snapshot().listener_name(listener) else { return };
         self.0.worker_metrics.proxy_protocol_refused(listener, error);
         let remedy = match error {
-            ProxyProtocolError::Untrusted => "the peer is not one of its `trusted_proxies`",
+            ProxyProtocolError::Untrusted => {
+                "add the proxy's address to `trusted_proxies` of the listener, or stop the peer: it is none of them"
+            }
             ProxyProtocolError::Missing => "turn the PROXY protocol on in the proxy, or `proxy_protocol` off",
-            ProxyProtocolError::Malformed => "the header does not follow the protocol",
-            ProxyProtocolError::Timeout => "the header did not arrive within `timeouts.idle`",
+            ProxyProtocolError::Malformed => "see the proxy's configuration: its header does not follow the protocol",
+            ProxyProtocolError::Timeout => {
+                "see what delays the proxy: its header did not arrive within `timeouts.idle`"
+            }
         };
         let peer = peer.map(tracing::field::display);
         tracing::warn!(
             listener,
             peer,
             error.kind = error.label(),
+            side = "caller",
             remedy,
+            runbook = %Section::Condition(Condition::ProxyProtocol),
             "a connection without a valid PROXY header was closed"
         );
     }

@@ -35,6 +35,7 @@ use super::socket::ByteStream;
 use super::timeouts::ConnectionTimeouts;
 use super::tls_refusal::report_failed_handshake;
 use crate::metrics::{CallerMetrics, ProxyProtocolError};
+use crate::runbook::{Condition, Section};
 use crate::write_batch::{Batched, WriteBatch};
 
 /// The most bytes that hyper buffers of one connection's input. Larger than the largest head that [`Http1Check`] passes.
@@ -141,7 +142,8 @@ impl<H: Handler> ConnectionServer<H> {
                             Ok(identity) => identity,
                             // The verifier has already rejected such certificates.
                             Err(err) => {
-                                return tracing::warn!(error = %err, peer = ?address, "a caller has no identity");
+                                let section = Section::Condition(Condition::CallerWithoutIdentity);
+                                return tracing::warn!(error = %err, peer = ?address, side = "caller", remedy = section.remedy(), runbook = %section, "a caller has no identity");
                             }
                         };
                         (Either::Right(Box::new(stream)), alpn, identity)

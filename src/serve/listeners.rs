@@ -17,6 +17,7 @@ use super::inherited::InheritedSockets;
 use super::live_tls::LiveTls;
 use super::settings::{Bind, ListenerSettings, ListenerTlsSettings};
 use super::socket::StdListener;
+use crate::runbook::{Condition, Section};
 
 /// The id of a listener while its name, its address and its use of TLS stay the same. A listener that is removed and added again
 /// has another id.
@@ -293,9 +294,13 @@ fn duplicate(
     if address.is_at(&settings.bind) {
         tracing::info!(listener, %address, "the listener has a socket of the service manager");
     } else {
+        let section = Section::Condition(Condition::ServiceManager);
         tracing::warn!(
             listener,
             %address,
+            side = "configuration",
+            remedy = section.remedy(),
+            runbook = %section,
             "the listener has the socket of the service manager with its name, whose address is not that of `bind`"
         );
     }
@@ -337,7 +342,8 @@ fn change_modes(bound: &[BoundListener], open: &[OpenListener]) -> Result<(), Bi
 fn remove_socket(path: &Path) {
     let is_socket = std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
     if is_socket && let Err(err) = std::fs::remove_file(path) {
-        tracing::warn!(error = %err, path = %path.display(), "the socket of a closed listener cannot be removed");
+        let section = Section::Condition(Condition::SocketFile);
+        tracing::warn!(error = %err, path = %path.display(), side = "gateway", remedy = section.remedy(), runbook = %section, "the socket of a closed listener cannot be removed");
     }
 }
 

@@ -10,6 +10,10 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use super::certificate::ListenerTls;
 use super::settings::ListenerTlsSettings;
 use super::tls_files::TlsFileError;
+use crate::runbook::{Condition, Section};
+
+/// The runbook's section about the files of a listener.
+const TLS_FILES: Section = Section::Condition(Condition::TlsFiles);
 
 /// The TLS of one listener for as long as the listener is open. Each handshake uses what is in force when it begins. Connections
 /// continue, unless their callers were verified by other CAs or revocation lists.
@@ -183,6 +187,9 @@ impl LiveTls {
                 listener = self.listener,
                 error = cause,
                 %not_after,
+                side = "configuration",
+                remedy = TLS_FILES.remedy(),
+                runbook = %TLS_FILES,
                 "the TLS files of a listener cannot be used; those that were read before stay in force"
             );
         }
@@ -191,7 +198,7 @@ impl LiveTls {
 
 fn log_warnings(listener: &str, warnings: Vec<String>) {
     for warning in warnings {
-        tracing::warn!(listener, remark = warning, "a TLS file of a listener is used, but needs attention");
+        tracing::warn!(listener, remark = warning, side = "configuration", remedy = TLS_FILES.remedy(), runbook = %TLS_FILES, "a TLS file of a listener is used, but needs attention");
     }
 }
 

@@ -7,6 +7,7 @@ use rustls::{CertificateError, Error, OtherError};
 
 use super::identity::IdentityError;
 use crate::metrics::{CallerMetrics, TlsRefusal};
+use crate::runbook::{Condition, Section};
 
 /// Logs a failed handshake with a listener. Counts it too if the caller's certificate ended it.
 #[cold]
@@ -16,11 +17,15 @@ pub fn report_failed_handshake(listener: &str, peer: Option<SocketAddr>, err: &i
     };
     metrics.tls_refused(listener, reason);
     let peer = peer.map(tracing::field::display);
+    let section = Section::Condition(Condition::CallerCertificate);
     tracing::warn!(
         listener,
         peer,
         error.kind = reason.label(),
         error.cause = %err,
+        side = "caller",
+        remedy = section.remedy(),
+        runbook = %section,
         "a caller was refused in the TLS handshake because of its certificate"
     );
 }

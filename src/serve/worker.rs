@@ -98,7 +98,8 @@ impl Worker {
         // The accept loops end after they have emptied their queues.
         for accept_loop in sockets.closing.into_iter().chain(sockets.open.into_values().map(|(_, task)| task)) {
             if accept_loop.await.is_err() {
-                tracing::error!("an accept loop panicked");
+                let section = Section::Condition(Condition::WorkerFailed);
+                tracing::error!(side = "gateway", remedy = section.remedy(), runbook = %section, "an accept loop panicked");
             }
         }
         self.handed_over.close();
@@ -127,7 +128,10 @@ fn serve_or_log(assigned: io::Result<Option<Accepted>>, serve: &impl Fn(Accepted
     match assigned {
         Ok(Some(accepted)) => serve(accepted),
         Ok(None) => {}
-        Err(err) => tracing::warn!(error = %err, "a new connection could not be assigned to a worker and was closed"),
+        Err(err) => {
+            let section = Section::Condition(Condition::CannotAccept);
+            tracing::warn!(error = %err, side = "gateway", remedy = section.remedy(), runbook = %section, "a new connection could not be assigned to a worker and was closed");
+        }
     }
 }
 
@@ -156,7 +160,10 @@ impl Sockets {
                 let task = tokio::task::spawn_local(acceptor().run(socket, receiver));
                 self.open.insert(id, (sender, task));
             }
-            (None, None) => tracing::error!("a listener takes over a socket that is not open"),
+            (None, None) => {
+                let section = Section::Condition(Condition::WorkerFailed);
+                tracing::error!(side = "gateway", remedy = section.remedy(), runbook = %section, "a listener takes over a socket that is not open");
+            }
         }
     }
 
@@ -194,7 +201,10 @@ impl<S: Fn(Accepted)> Acceptor<S> {
             };
             let ((unregistered, queued), is_draining) = match accepting.await {
                 Ok(accepted) => accepted,
-                Err(err) => return tracing::error!(error = %err, "a listener cannot be served"),
+                Err(err) => {
+                    let section = Section::Condition(Condition::CannotAccept);
+                    return tracing::error!(error = %err, side = "gateway", remedy = section.remedy(), runbook = %section, "a listener cannot be served");
+                }
             };
             for stream in queued {
                 // Connections beyond the limit are closed.

@@ -1,7 +1,8 @@
 //! Checks the source against the rules in `lib.rs`: which module may import which, no import cycles, a type's methods in
-//! one file, where the sandbox may be named, and which errors may carry the content of a secret.
+//! one file, where the sandbox may be named, which errors may carry the content of a secret, and what log lines must have.
 
 mod imports;
+mod log_lines;
 mod source;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -17,6 +17,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::gateway::{LogFormat, LoggingSettings};
+use crate::runbook::{Condition, Section};
 use filter::FilterInForce;
 use throttle::{LOG, Throttle, ThrottleLayer};
 
@@ -109,9 +110,13 @@ fn log_panics() {
         let message = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
         let backtrace = std::backtrace::Backtrace::capture();
         let is_captured = backtrace.status() == std::backtrace::BacktraceStatus::Captured;
+        let section = Section::Condition(Condition::WorkerFailed);
         tracing::error!(
             target: throttle::PANICS,
             cause = message,
+            side = "gateway",
+            remedy = section.remedy(),
+            runbook = %section,
             location = panic.location().map(tracing::field::display),
             thread = std::thread::current().name(),
             backtrace = is_captured.then(|| backtrace.to_string()),

@@ -12,7 +12,8 @@ use tokio::time::Instant;
 use crate::credential::error::{CredentialError, OtherRequestError, Relation};
 use crate::credential::response_error::{ResponseError, ThrottledParty};
 use crate::credential::schedule;
-use crate::metrics::TokenMetrics;
+use crate::metrics::{TokenErrorReason, TokenMetrics};
+use crate::runbook::Section;
 
 /// How many tenants of an app must be throttled within [`WINDOW`] to pause the app.
 const TENANTS: usize = 3;
@@ -103,10 +104,14 @@ impl Throttling {
                 if app.pause.is_none() {
                     self.metrics.throttled("app");
                     let seconds = until.saturating_duration_since(Instant::now()).as_secs();
+                    let section = Section::Token(TokenErrorReason::Throttled);
                     tracing::warn!(
                         client_id,
                         retry_in_secs = seconds,
                         tenants = TENANTS,
+                        side = "credential",
+                        remedy = section.remedy(),
+                        runbook = %section,
                         "Entra throttles an app in several tenants: its token requests pause"
                     );
                 }

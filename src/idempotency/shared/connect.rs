@@ -17,6 +17,7 @@ use super::error::{StoreError, StoreFailure};
 use super::settings::{StoreAddress, StoreSettings};
 use crate::credential::in_one_line;
 use crate::files::SecretText;
+use crate::runbook::{Condition, Section};
 use crate::tls::{Trust, client_config};
 
 /// The longest line that is read before the client library takes over, in bytes.
@@ -57,8 +58,12 @@ impl StoreTls {
         let Some(config) = last.config.clone() else { return Err(err.into()) };
         let problem = in_one_line(&err);
         if last.problem.as_ref() != Some(&problem) {
+            let section = Section::Condition(Condition::CaFile);
             tracing::warn!(
                 error = problem,
+                side = "configuration",
+                remedy = section.remedy(),
+                runbook = %section,
                 "the CA file of the idempotency store cannot be used; the CAs that were read before stay in force"
             );
         }
@@ -73,7 +78,8 @@ pub(super) async fn connect(settings: &StoreSettings, tls: &StoreTls) -> Result<
     if let Some(source) = &settings.password {
         let SecretText { secret: password, warnings } = source.read().await?;
         for warning in warnings {
-            tracing::warn!("idempotency.password: {warning}");
+            let section = Section::Condition(Condition::CredentialFile);
+            tracing::warn!(side = "configuration", remedy = section.remedy(), runbook = %section, "idempotency.password: {warning}");
         }
         let user = settings.username.as_deref();
         let arguments = user.into_iter().chain([password.expose()]);

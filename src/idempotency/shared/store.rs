@@ -15,6 +15,8 @@ use crate::runbook::{Condition, Section};
 
 /// How often the store is asked whether it responds. Chosen: soon enough for an operator, and no load.
 const WATCH_INTERVAL: Duration = Duration::from_secs(5);
+/// The runbook's section about a store that is out.
+const STORE_OUT: Section = Section::Condition(Condition::StoreOut);
 
 /// The store that replicas share.
 #[derive(Debug)]
@@ -159,7 +161,8 @@ impl Shared {
             if responds && !is_checked {
                 is_checked = true;
                 for warning in durability::warnings(&self.client).await {
-                    tracing::warn!(store = %self.settings.address, "idempotency: {warning}");
+                    let section = Section::Condition(Condition::StoreSettings);
+                    tracing::warn!(store = %self.settings.address, side = "store", remedy = section.remedy(), runbook = %section, "idempotency: {warning}");
                 }
             }
             tokio::time::sleep(WATCH_INTERVAL).await;
@@ -178,11 +181,12 @@ impl Shared {
                 }
                 Ok(()) => {}
                 Err(err) => tracing::warn!(
+                    remedy = STORE_OUT.remedy(),
                     store = %self.settings.address,
                     cause = %err,
                     fix = err.what.remedy(),
                     side = "store",
-                    runbook = %Section::Condition(Condition::StoreOut),
+                    runbook = %STORE_OUT,
                     when_store_is_out = ?self.settings.when_out,
                     "the idempotency store is out"
                 ),
