@@ -19,6 +19,7 @@
 
 mod calls;
 mod canary;
+mod concerns;
 mod entries;
 mod failure;
 mod figures;
@@ -35,7 +36,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
@@ -63,6 +64,8 @@ use tower_http::timeout::TimeoutLayer;
 
 pub use calls::{CallsView, PointView, TimesView, TrafficView};
 pub use canary::CanaryView;
+pub use concerns::ConnectionLimit;
+use concerns::Rejection;
 pub use entries::{CredentialView, DisabledView, EndpointStatus, ListenerView, ProbeView, RouteView, StoreView};
 pub use failure::{FailureView, RemediationView};
 use figures::Figures;
@@ -119,7 +122,7 @@ pub struct Admin {
     allowed_hosts: Vec<String>,
     view: ArcSwap<View>,
     /// Why the last configuration was rejected, if it was.
-    rejection: ArcSwapOption<String>,
+    rejection: ArcSwapOption<Rejection>,
     /// Whether it was ready once. It then is until it stops: an outage of Entra must not take all replicas out of service.
     was_ready: AtomicBool,
     draining: AtomicBool,
@@ -154,7 +157,7 @@ impl Admin {
 
     /// Shows why a configuration was rejected, until one is accepted.
     pub fn show_rejection(&self, problem: String) {
-        self.rejection.store(Some(Arc::new(problem)));
+        self.rejection.store(Some(Arc::new(Rejection { at: SystemTime::now(), problem })));
     }
 
     /// Marks the gateway as stopping, and so as not ready.

@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use serde::Serialize;
 
 use super::calls::TrafficView;
+use super::concerns::{ConnectionLimit, Rejection};
 use super::entries::{
     CredentialView, DisabledView, EndpointStatus, ListenerView, RouteView, StoreView, credential_state, endpoint_since,
     endpoint_state,
@@ -20,7 +21,7 @@ use crate::canary::CanaryStatuses;
 use crate::credential::{BearerSource, CredentialId, CredentialSettings, CredentialState, Readiness};
 use crate::endpoint::{DisabledEndpoint, Endpoint};
 use crate::idempotency::SharedStore;
-use crate::metrics::{LabelTable, Labels};
+use crate::metrics::{LabelTable, Labels, LostLine};
 use crate::route::RouteSettings;
 use crate::serve::LiveTls;
 
@@ -31,6 +32,10 @@ pub struct View {
     pub config_hash: String,
     /// Keys of the last accepted configuration that take effect only after a restart.
     pub after_restart: Vec<&'static str>,
+    /// When that configuration was accepted.
+    pub restart_since: Option<SystemTime>,
+    /// How many connections of callers may be open.
+    pub connections: ConnectionLimit,
     /// When the gateway started.
     pub started: SystemTime,
     /// The listeners, by name, with their addresses.
@@ -82,6 +87,10 @@ pub struct Status {
     /// Why the last configuration was rejected, if it was. The previous one is then in force.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refused_reload: Option<String>,
+    /// How many connections of callers may be open.
+    pub max_connections: usize,
+    /// How many lines the log has lost since the start, because stderr was not read or could not be written.
+    pub lost_lines: u64,
     /// Why CA files of endpoints or credentials cannot be used, if some cannot. The CAs that were read before are then in force.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub refused_ca_files: Vec<String>,
@@ -149,7 +158,7 @@ impl View {
     pub(super) fn status(
         &self,
         (ready, draining): (bool, bool),
-        refused_reload: Option<&String>,
+        rejection: Option<&Rejection>,
         query: &Query,
         recent: &Recent,
     ) -> Status {
@@ -231,8 +240,8 @@ impl View {
             self.listeners.iter().map(|(name, address)| self.listener(name, address)).collect();
         let idempotency_store: Option<StoreView> = self.idempotency_store.as_ref().map(|store| store.status().into());
         situation.counts = (self.endpoints.len(), self.credentials.len());
-        situation.process(ready, draining, refused_reload, &self.after_restart);
-        situation.others(&listeners, &self.refused_ca_files, idempotency_store.as_ref());
+        situation.process((ready, draining), rejection, (&self.after_restart, self.restart_since));
+        situation.others((&listeners, self.connections), &self.refused_ca_files, idempotency_store.as_ref());
         Status {
             verdict: situation.verdict(&self.routes),
             version: env!("CARGO_PKG_VERSION"),
@@ -243,7 +252,9 @@ impl View {
             draining,
             traffic: TrafficView::of(recent, query.has_series),
             listeners,
-            refused_reload: refused_reload.cloned(),
+            refused_reload: rejection.map(|rejection| rejection.problem.clone()),
+            max_connections: self.connections.in_force,
+            lost_lines: LostLine::lost(),
             refused_ca_files: self.refused_ca_files.clone(),
             counts,
             page,

@@ -2,9 +2,11 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use serde::Serialize;
 
+use super::concerns::{Concern, ConnectionLimit, Rejection, shortened};
 use super::entries::{CredentialView, EndpointStatus, ListenerView, StoreView};
 use super::failure::FailureView;
 use super::time::{clock, now};
@@ -13,8 +15,8 @@ use crate::route::RouteSettings;
 
 /// The most names in a line.
 const MAX_NAMES: usize = 3;
-/// The longest error in a line, in characters.
-const MAX_ERROR: usize = 160;
+/// The longest command in a line, in characters.
+const MAX_COMMAND: usize = 100;
 
 /// The verdict.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -32,8 +34,9 @@ pub(super) struct Situation<'a> {
     pub(super) counts: (usize, usize),
     is_ready: bool,
     is_draining: bool,
-    refused_reload: Option<&'a str>,
+    rejection: Option<&'a Rejection>,
     after_restart: &'a [&'static str],
+    restart_since: Option<SystemTime>,
     /// The names of broken endpoints, and the first one whose own token is not the cause.
     broken_endpoints: Vec<&'a str>,
     first_endpoint: Option<EndpointStatus>,
@@ -45,7 +48,7 @@ pub(super) struct Situation<'a> {
     stale: Vec<&'a CredentialId>,
     first_stale: Option<CredentialView>,
     /// What else needs an operator.
-    others: Vec<String>,
+    others: Vec<Concern>,
 }
 
 impl<'a> Situation<'a> {
@@ -88,29 +91,29 @@ impl<'a> Situation<'a> {
     /// Sets what concerns this process and its configuration.
     pub(super) fn process(
         &mut self,
-        is_ready: bool,
-        is_draining: bool,
-        refused_reload: Option<&'a String>,
-        after_restart: &'a [&'static str],
+        (is_ready, is_draining): (bool, bool),
+        rejection: Option<&'a Rejection>,
+        (after_restart, restart_since): (&'a [&'static str], Option<SystemTime>),
     ) {
         self.is_ready = is_ready;
         self.is_draining = is_draining;
-        self.refused_reload = refused_reload.map(String::as_str);
+        self.rejection = rejection;
         self.after_restart = after_restart;
+        self.restart_since = restart_since;
     }
 
-    /// Adds what the listeners, the CA files and the idempotency store need.
-    pub(super) fn others(&mut self, listeners: &[ListenerView], ca_files: &[String], store: Option<&StoreView>) {
-        self.others.extend(ca_files.first().map(|problem| format!("a CA file cannot be used: {}", shortened(problem))));
-        if let Some(store) = store.filter(|store| store.state == "out") {
-            let problem = store.problem.as_deref().map(|problem| format!(": {}", shortened(problem)));
-            self.others.push(format!("the idempotency store is out{}", problem.unwrap_or_default()));
-            self.others.extend(store.fix.map(|fix| format!("do this: {fix}")));
-        }
-        for listener in listeners.iter().filter(|listener| listener.refused_files.is_some()) {
-            let problem = listener.refused_files.as_deref().map(shortened).unwrap_or_default();
-            self.others.push(format!("the TLS files of listener {} cannot be used: {problem}", listener.name));
-        }
+    /// Adds what the listeners, the CA files, the idempotency store and the log need.
+    pub(super) fn others(
+        &mut self,
+        (listeners, connections): (&[ListenerView], ConnectionLimit),
+        ca_files: &[String],
+        store: Option<&StoreView>,
+    ) {
+        self.others.extend(Concern::of_ca_files(ca_files));
+        self.others.extend(Concern::of_store(store));
+        self.others.extend(listeners.iter().filter_map(Concern::of_listener));
+        self.others.extend(Concern::of_connections(connections));
+        self.others.extend(Concern::of_lost_lines());
     }
 
     /// Returns the verdict. `routes` tell what broken endpoints mean for calls.
@@ -123,31 +126,14 @@ impl<'a> Situation<'a> {
         if !self.unavailable.is_empty() || !self.broken_endpoints.is_empty() {
             return VerdictView { state: "broken", lines: self.broken(endpoints, credentials, routes) };
         }
-        let mut lines = Vec::new();
-        if let Some(stale) = &self.first_stale {
-            let count = of(self.stale.len(), credentials, "credential");
-            let fact = stale.last_failure.as_ref().map(|failure| failure.fact.as_str());
-            let fact = fact.or(stale.last_error.as_deref()).map(|fact| format!(" ({})", shortened(fact)));
-            let names = names(self.stale.iter().map(ToString::to_string), self.stale.len());
-            lines.push(format!("{count} cannot be renewed: {names}{}", fact.unwrap_or_default()));
-            if let Some(expires) = stale.expires {
-                lines.push(format!("calls succeed until {}, when the token expires", clock(expires, now())));
-            }
-            lines.extend(first_action(stale.last_failure.as_ref()));
-        }
-        if let Some(problem) = self.refused_reload {
-            lines.push(format!(
-                "the last configuration was rejected, the previous one is in force: {}",
-                shortened(problem)
-            ));
-        }
-        lines.extend(self.others);
+        let mut concerns: Vec<Concern> = self.of_stale(credentials).into_iter().collect();
+        concerns.extend(self.rejection.map(Concern::of_rejection));
+        concerns.extend(self.others);
         if !self.after_restart.is_empty() {
-            lines.push(format!("settings wait for a restart: {}", self.after_restart.join(", ")));
+            concerns.push(Concern::of_restart(self.after_restart, self.restart_since));
         }
-        if !lines.is_empty() {
-            lines.truncate(3);
-            return VerdictView { state: "attention", lines };
+        if !concerns.is_empty() {
+            return VerdictView { state: "attention", lines: Concern::lines(concerns) };
         }
         if !self.is_ready {
             let line = "the first tokens have not been obtained yet".to_owned();
@@ -164,6 +150,23 @@ impl<'a> Situation<'a> {
         VerdictView { state: "healthy", lines: vec![line] }
     }
 
+    /// Returns the concern about credentials whose token is valid and cannot be renewed.
+    fn of_stale(&self, credentials: usize) -> Option<Concern> {
+        let stale = self.first_stale.as_ref()?;
+        let count = of(self.stale.len(), credentials, "credential");
+        let fact = stale.last_failure.as_ref().map(|failure| failure.fact.as_str());
+        let fact = fact.or(stale.last_error.as_deref()).map(|fact| format!(" ({})", shortened(fact)));
+        let names = names(self.stale.iter().map(ToString::to_string), self.stale.len());
+        let since = stale.failing_since.map(|since| format!(" since {}", clock(since, now()))).unwrap_or_default();
+        Some(Concern {
+            fact: format!("{count} cannot be renewed{since}: {names}{}", fact.unwrap_or_default()),
+            effect: stale
+                .expires
+                .map(|expires| format!("calls succeed until {}, when the token expires", clock(expires, now()))),
+            action: first_action(&names, stale.last_failure.as_ref()),
+        })
+    }
+
     fn broken(&self, endpoints: usize, credentials: usize, routes: &[Arc<RouteSettings>]) -> Vec<String> {
         let (mut facts, mut action) = (Vec::new(), None);
         if let Some(first) = &self.first_unavailable {
@@ -173,7 +176,7 @@ impl<'a> Situation<'a> {
             let fact = fact.or(first.last_error.as_deref()).map(|fact| format!(" ({})", shortened(fact)));
             let is = if self.unavailable.len() == 1 { "is" } else { "are" };
             facts.push(format!("{count} {is} broken: {names}{}", fact.unwrap_or_default()));
-            action = first_action(first.last_failure.as_ref());
+            action = first_action(&names, first.last_failure.as_ref());
         }
         if let Some(first) = &self.first_endpoint {
             let fact = first.last_failure.as_ref().map(|failure| format!(" ({})", shortened(&failure.fact)));
@@ -186,11 +189,11 @@ impl<'a> Situation<'a> {
                 _ => format!("{} and other endpoints fail calls", first.name),
             };
             facts.push(format!("{count}{}", fact.unwrap_or_default()));
-            action = action.or_else(|| first_action(first.last_failure.as_ref()));
+            action = action.or_else(|| first_action(&first.name, first.last_failure.as_ref()));
         }
         let mut lines = vec![facts.join("; ")];
         lines.extend(self.effect(routes));
-        lines.extend(action);
+        lines.extend(action.map(|action| format!("do this: {action}")));
         lines
     }
 
@@ -245,15 +248,12 @@ fn names(names: impl Iterator<Item = String>, count: usize) -> String {
     }
 }
 
-fn first_action(failure: Option<&FailureView>) -> Option<String> {
+/// Returns what to do first. A command that is too long for a line is at the entry of the endpoint or credential.
+fn first_action(at: &str, failure: Option<&FailureView>) -> Option<String> {
     let action = failure?.remediation.iter().find(|action| !action.note.is_empty())?;
-    let command = action.command.as_ref().map(|command| format!(": `{command}`")).unwrap_or_default();
-    Some(format!("do this: {}{command}", action.note))
-}
-
-fn shortened(text: &str) -> String {
-    match text.char_indices().nth(MAX_ERROR) {
-        None => text.to_owned(),
-        Some((end, _)) => text.get(..end).unwrap_or(text).to_owned() + "…",
-    }
+    Some(match &action.command {
+        None => action.note.clone(),
+        Some(command) if command.len() <= MAX_COMMAND => format!("{}: `{command}`", action.note),
+        Some(_) => format!("{} (the command is at {at})", action.note),
+    })
 }

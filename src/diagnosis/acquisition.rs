@@ -18,7 +18,7 @@ use crate::credential::{
     CredentialSettings, Credentials, IdentityEndpointKind, NotAfter, SetupStep, SigningKey, StepOutcome, in_one_line,
 };
 use crate::egress::EgressProxy;
-use crate::metrics::{TokenMetrics, TokenStage};
+use crate::metrics::{TokenErrorReason, TokenMetrics, TokenStage};
 use crate::tls::Trust;
 
 /// How long an acquisition may take. Chosen: a request to Entra times out after ten seconds; the rest is enough to report which
@@ -62,6 +62,8 @@ pub(super) struct Failure {
     pub(super) proxy: Option<Arc<EgressProxy>>,
     /// Whether an identity endpoint answered 200 without a usable token.
     pub(super) is_unusable_response: bool,
+    /// Whether an identity endpoint gave no complete response.
+    pub(super) is_unreachable: bool,
     /// Whether Entra rejected the request as one of too many.
     pub(super) is_throttled: bool,
     /// What to do, if the failure itself says so.
@@ -81,6 +83,7 @@ impl Failure {
             layer: None,
             proxy: None,
             is_unusable_response: false,
+            is_unreachable: false,
             is_throttled: false,
             remedy: None,
         }
@@ -320,6 +323,7 @@ pub(super) fn failure_of(
     failure.description = response.and_then(|response| response.description.clone());
     failure.codes = err.codes().to_vec();
     failure.is_unusable_response = response.is_some_and(|response| response.unusable.is_some());
+    failure.is_unreachable = response.is_none() && err.reason() == TokenErrorReason::Network;
     failure.is_throttled = response.is_some_and(|response| response.status == StatusCode::TOO_MANY_REQUESTS)
         || failure.codes.iter().any(|code| THROTTLED.contains(code));
     if let Some((proxy, layer)) = err.proxy() {

@@ -134,6 +134,17 @@ pub(super) fn of_health(status: StatusCode) -> Option<(Cause, &'static str)> {
     }
 }
 
+/// Returns what to do about an endpoint's response that neither its token nor its network explains.
+pub(super) const fn remedy_of_status(status: StatusCode) -> Option<&'static str> {
+    match status.as_u16() {
+        429 => Some("add units to the resource, or send less: it throttles the gateway"),
+        500.. => {
+            Some("see the resource's health in the Azure portal (Help, Resource health): the service itself fails")
+        }
+        _ => None,
+    }
+}
+
 const NO_RESOURCE: &str = "there is no SignalR resource under this host name";
 const UNHEALTHY: &str = "the endpoint is not healthy, or another server answers at its address";
 

@@ -140,7 +140,8 @@ impl<'a, P: Fn(Progress<'_>)> Chain<'a, P> {
                 Ok(())
             }
             Some((cause, meaning)) => {
-                Err(Box::new(Failure::new(cause, tried, format!("{meaning} ({})", response.status()))))
+                let failure = Failure::new(cause, tried, format!("{meaning} ({})", response.status()));
+                Err(Box::new(Failure { remedy: cause::remedy_of_status(response.status()), ..failure }))
             }
         }
     }
@@ -170,7 +171,8 @@ impl<'a, P: Fn(Progress<'_>)> Chain<'a, P> {
             Some((cause, meaning)) => {
                 let challenge = header(&response, &WWW_AUTHENTICATE);
                 let challenge = challenge.map(|challenge| format!(", {challenge}")).unwrap_or_default();
-                Err(Box::new(Failure::new(cause, tried, format!("{meaning} ({}{challenge})", response.status()))))
+                let failure = Failure::new(cause, tried, format!("{meaning} ({}{challenge})", response.status()));
+                Err(Box::new(Failure { remedy: cause::remedy_of_status(response.status()), ..failure }))
             }
         }
     }

@@ -63,10 +63,11 @@ fn of_response(response: &ErrorResponse, credential: &CredentialSettings, endpoi
     let explained = if *was_authorized { cause::of_read(&read, &credential.kind) } else { cause::of_health(*status) };
     let tried = format!("call {}", endpoint.origin);
     let challenge = challenge.as_ref().map(|challenge| format!(", {challenge}")).unwrap_or_default();
-    match explained {
+    let failure = match explained {
         Some((cause, meaning)) => Failure::new(cause, tried, format!("{meaning} ({status}{challenge})")),
         None => Failure::new(SetupStep::EndpointNetwork, tried, format!("the endpoint responded {status}{challenge}")),
-    }
+    };
+    Failure { remedy: cause::remedy_of_status(*status), ..failure }
 }
 
 fn layer_of(reason: UpstreamErrorReason) -> Option<Layer> {

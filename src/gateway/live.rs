@@ -18,9 +18,10 @@ use super::error::GatewayError;
 use super::parts::{Parts, Prepared};
 use super::settings::Settings;
 use super::tls_follower::TlsFollower;
-use crate::admin::{Admin, LISTENER_NAME, View};
+use crate::admin::{Admin, ConnectionLimit, LISTENER_NAME, View};
 use crate::canary::{Canaries, CanaryStatuses, WantedCanary};
 use crate::credential::{CredentialId, CredentialKind, CredentialSettings, Credentials, in_one_line};
+use crate::descriptors;
 use crate::endpoint::{Endpoint, EndpointSettings, Probes};
 use crate::metrics::{EndpointState, Label, Metrics, ProofExpiries, StateSource, TokenTimes};
 use crate::otlp::Exporter;
@@ -60,6 +61,9 @@ pub(super) struct Live {
     canaries: Canaries,
     addresses: Addresses,
     after_restart: Vec<&'static str>,
+    /// When the configuration with these keys was accepted.
+    restart_since: Option<SystemTime>,
+    connections: ConnectionLimit,
     started: SystemTime,
     /// The TLS of the admin listener, if it has it.
     admin_tls: Option<Arc<LiveTls>>,
@@ -84,6 +88,10 @@ impl Live {
         );
         parts.snapshot.put_in_force();
         let exporter = Exporter::new(&parts.spans, control);
+        descriptors::raise_limit();
+        let configured = parts.settings.serve.max_connections;
+        let connections =
+            ConnectionLimit { configured, in_force: configured.min(descriptors::max_caller_connections()) };
         Ok(Self {
             latest: Arc::new(ArcSwap::new(Arc::clone(&parts.snapshot))),
             parts,
@@ -94,6 +102,8 @@ impl Live {
             canaries: Canaries::default(),
             addresses: Addresses { listeners: Vec::new(), admin: None },
             after_restart: Vec::new(),
+            restart_since: None,
+            connections,
             started: SystemTime::now(),
             admin_tls,
             tls: Vec::new(),
@@ -199,6 +209,10 @@ impl Live {
             return listeners;
         }
         self.metrics.restart_pending(after_restart.len());
+        self.restart_since = (!after_restart.is_empty()).then(|| {
+            let known = self.restart_since.filter(|_| self.after_restart == after_restart);
+            known.unwrap_or_else(SystemTime::now)
+        });
         self.after_restart = after_restart;
         self.metrics.reloaded(true);
         tracing::info!(hash, "the configuration was reloaded");
@@ -273,6 +287,8 @@ impl Live {
         View {
             config_hash: self.parts.settings.hash.clone(),
             after_restart: self.after_restart.clone(),
+            restart_since: self.restart_since,
+            connections: self.connections,
             started: self.started,
             readiness: self.parts.credentials.readiness(),
             listeners: listeners.map(|(name, address)| (name.clone(), address.to_string())).collect(),

@@ -1,6 +1,6 @@
 //! Metrics of callers' connections.
 
-use prometheus::{IntCounter, IntCounterVec};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 use super::labels::{CallerCloseReason, TlsRefusal};
 use super::registry::MetricRegistry;
@@ -10,6 +10,8 @@ use super::zeros;
 #[derive(Clone, Debug)]
 pub struct CallerMetrics {
     accept_errors: IntCounter,
+    open: IntGauge,
+    max: IntGaugeVec,
     closed: IntCounterVec,
     tls_refused: IntCounterVec,
 }
@@ -23,6 +25,12 @@ impl CallerMetrics {
         Ok(Self {
             accept_errors: registry
                 .counter("accept_errors_total", "Connections of callers that could not be accepted.")?,
+            open: registry.gauge("connections", "Open connections of callers.")?,
+            max: registry.gauges(
+                "connections_max",
+                "How many connections of callers may be open: as configured, and as the limit of open files allows.",
+                &["limit"],
+            )?,
             closed: {
                 let closed = registry.counters(
                     "connections_closed_total",
@@ -47,6 +55,18 @@ impl CallerMetrics {
     #[cfg(any(test, fuzzing))]
     pub fn unregistered() -> Self {
         Self::register(&mut MetricRegistry::default()).unwrap_or_else(|err| panic!("{err}"))
+    }
+
+    /// Returns the gauge of open connections.
+    pub fn open_connections(&self) -> IntGauge {
+        self.open.clone()
+    }
+
+    /// Sets how many connections may be open: as configured, and what of it is in force.
+    pub fn connection_limits(&self, configured: usize, in_force: usize) {
+        for (limit, count) in [("configured", configured), ("in_force", in_force)] {
+            self.max.with_label_values(&[limit]).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
     }
 
     /// Counts a connection that could not be accepted.

@@ -1,6 +1,7 @@
 //! Counts of lines that are missing from the log. All gateways of a process share its log and so these counts.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus::IntCounterVec;
 
@@ -17,7 +18,35 @@ pub enum LostLine {
     WriteError,
 }
 
-static LOST: [AtomicU64; 3] = [const { AtomicU64::new(0) }; 3];
+/// How many lines were lost, and when.
+struct Loss {
+    total: AtomicU64,
+    /// When the last line was lost, in seconds since the Unix epoch. 0: none was lost.
+    last: AtomicU64,
+    /// When the losses began of which the last one is a part, and how many there were before.
+    began: AtomicU64,
+    before: AtomicU64,
+}
+
+/// Losses that follow each other within this time belong together, and are recent for as long. Chosen: the window of the alert.
+const RECENT: u64 = 600;
+
+static LOST: [Loss; 3] = [const {
+    Loss { total: AtomicU64::new(0), last: AtomicU64::new(0), began: AtomicU64::new(0), before: AtomicU64::new(0) }
+}; 3];
+
+/// Losses that go on, or have ended in the last minutes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecentLoss {
+    /// When they began.
+    pub since: SystemTime,
+    /// How many lines have been lost since then.
+    pub lines: u64,
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
 
 impl LostLine {
     const ALL: [Self; 3] = [Self::SlowReader, Self::RateLimit, Self::WriteError];
@@ -30,7 +59,7 @@ impl LostLine {
         }
     }
 
-    fn count(self) -> &'static AtomicU64 {
+    fn loss(self) -> &'static Loss {
         let [slow_reader, rate_limit, write_error] = &LOST;
         match self {
             Self::SlowReader => slow_reader,
@@ -41,12 +70,33 @@ impl LostLine {
 
     /// Counts lost lines.
     pub fn add(self, lines: u64) {
-        self.count().fetch_add(lines, Ordering::Relaxed);
+        let (loss, now) = (self.loss(), now());
+        let before = loss.total.fetch_add(lines, Ordering::Relaxed);
+        let last = loss.last.swap(now, Ordering::Relaxed);
+        if now.saturating_sub(last) > RECENT {
+            loss.before.store(before, Ordering::Relaxed);
+            loss.began.store(now, Ordering::Relaxed);
+        }
     }
 
     /// Returns how many lines the process has lost for this reason.
     pub fn total(self) -> u64 {
-        self.count().load(Ordering::Relaxed)
+        self.loss().total.load(Ordering::Relaxed)
+    }
+
+    /// Returns the losses that go on or have ended in the last ten minutes.
+    pub fn recent_loss(self) -> Option<RecentLoss> {
+        let loss = self.loss();
+        let is_recent = now().saturating_sub(loss.last.load(Ordering::Relaxed)) <= RECENT;
+        is_recent.then(|| RecentLoss {
+            since: UNIX_EPOCH + Duration::from_secs(loss.began.load(Ordering::Relaxed)),
+            lines: self.total().saturating_sub(loss.before.load(Ordering::Relaxed)),
+        })
+    }
+
+    /// Returns how many lines the process has lost because stderr was not read or could not be written.
+    pub fn lost() -> u64 {
+        Self::SlowReader.total() + Self::WriteError.total()
     }
 }
 

@@ -55,7 +55,7 @@ pub use labels::{
     UnauthorizedAction, UpstreamCloseReason, UpstreamErrorReason,
 };
 use log::LogMetrics;
-pub use log::LostLine;
+pub use log::{LostLine, RecentLoss};
 pub use merge::{MERGES, Merge};
 pub use registry::MetricRegistry;
 pub use sample::{Distribution, EndpointSample, Responses, Sample};
@@ -341,6 +341,7 @@ mod tests {
         for line in [
             r#"signalr_gateway_rejected_total{reason="unknown_path"} 1"#,
             r#"signalr_gateway_requests_total{code="202",operation="hub_send",route="chat"} 1"#,
+            r#"signalr_gateway_requests_total{code="503",operation="hub_send",route="chat"} 0"#,
             r#"signalr_gateway_requests_total{code="_other",operation="_other",route="_none"} 1"#,
         ] {
             assert!(text.lines().any(|found| found == line), "{line} in\n{text}");

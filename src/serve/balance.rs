@@ -8,6 +8,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use prometheus::IntGauge;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::listeners::ServedListener;
@@ -17,6 +18,8 @@ use super::socket::{StdStream, Stream};
 #[derive(Clone)]
 pub(super) struct Balancer {
     loads: Arc<[AtomicUsize]>,
+    /// The number of connections of all workers, as a metric.
+    open: IntGauge,
     senders: Arc<[mpsc::UnboundedSender<HandedOver>]>,
     permits: Arc<Semaphore>,
 }
@@ -39,6 +42,7 @@ pub(super) struct Accepted {
 /// A guard that counts a connection for its worker, and towards the limit of open connections, until it is dropped.
 pub(super) struct ConnectionGuard {
     loads: Arc<[AtomicUsize]>,
+    open: IntGauge,
     worker: usize,
     _permit: OwnedSemaphorePermit,
 }
@@ -48,14 +52,20 @@ impl Drop for ConnectionGuard {
         if let Some(load) = self.loads.get(self.worker) {
             load.fetch_sub(1, Ordering::Relaxed);
         }
+        self.open.dec();
     }
 }
 
 impl Balancer {
-    pub(super) fn new(workers: usize, max_connections: usize) -> (Self, Vec<mpsc::UnboundedReceiver<HandedOver>>) {
+    pub(super) fn new(
+        workers: usize,
+        max_connections: usize,
+        open: IntGauge,
+    ) -> (Self, Vec<mpsc::UnboundedReceiver<HandedOver>>) {
         let (senders, receivers): (Vec<_>, Vec<_>) = (0..workers).map(|_| mpsc::unbounded_channel()).unzip();
         let loads = (0..workers).map(|_| AtomicUsize::new(0)).collect();
-        (Self { loads, senders: senders.into(), permits: Arc::new(Semaphore::new(max_connections)) }, receivers)
+        let permits = Arc::new(Semaphore::new(max_connections));
+        (Self { loads, open, senders: senders.into(), permits }, receivers)
     }
 
     /// Waits until one more connection may be open. Permits are granted in order, so no listener starves another.
@@ -100,7 +110,8 @@ impl Balancer {
         if let Some(load) = self.loads.get(worker) {
             load.fetch_add(1, Ordering::Relaxed);
         }
-        ConnectionGuard { loads: Arc::clone(&self.loads), worker, _permit: permit }
+        self.open.inc();
+        ConnectionGuard { loads: Arc::clone(&self.loads), open: self.open.clone(), worker, _permit: permit }
     }
 }
 
@@ -117,19 +128,22 @@ mod tests {
 
     #[tokio::test]
     async fn spreads_few_connections_evenly_whichever_worker_accepts_them() {
-        let (balancer, _receivers) = Balancer::new(2, 16);
+        let open = IntGauge::new("open", "open").unwrap();
+        let (balancer, _receivers) = Balancer::new(2, 16, open.clone());
         let mut guards = Vec::new();
         for _ in 0..8 {
             guards.push(balancer.choose_worker(0, balancer.acquire_permit().await.unwrap()));
         }
         assert_eq!(guards.iter().filter(|guard| guard.worker == 0).count(), 4);
+        assert_eq!(open.get(), 8);
         drop(guards);
+        assert_eq!(open.get(), 0);
         assert!(balancer.loads.iter().all(|load| load.load(Ordering::Relaxed) == 0));
     }
 
     #[tokio::test]
     async fn limit_of_open_connections_applies_to_all_workers_together() {
-        let (balancer, _receivers) = Balancer::new(2, 1);
+        let (balancer, _receivers) = Balancer::new(2, 1, IntGauge::new("open", "open").unwrap());
         let first = balancer.choose_worker(0, balancer.acquire_permit().await.unwrap());
         assert!(balancer.try_acquire_permit().is_none());
         drop(first);

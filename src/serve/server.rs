@@ -64,7 +64,9 @@ impl Bound {
         let make_handler = Arc::new(make_handler);
         let (phase, _) = watch::channel(Phase::Serving);
         let (ended, all_ended) = mpsc::channel(1);
-        let (balancer, receivers) = Balancer::new(self.settings.workers, max_connections(&self.settings));
+        let in_force = max_connections(&self.settings);
+        metrics.connection_limits(self.settings.max_connections, in_force);
+        let (balancer, receivers) = Balancer::new(self.settings.workers, in_force, metrics.open_connections());
         let mut listeners = Listeners::default();
         let first_commands = listeners.replace(self.listeners, self.settings.workers);
         let mut threads = Vec::with_capacity(self.settings.workers);

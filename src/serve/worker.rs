@@ -330,7 +330,7 @@ mod tests {
     fn connection_that_was_handed_over_before_the_stop_is_served() {
         let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let (balancer, mut receivers) = Balancer::new(2, 16);
+        let (balancer, mut receivers) = Balancer::new(2, 16, CallerMetrics::unregistered().open_connections());
         let serving =
             ServedListener { id: ListenerId::default(), tls: None, proxy_protocol: None, is_inherited: false };
         let serving = Arc::new(serving);

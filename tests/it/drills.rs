@@ -1,6 +1,7 @@
 //! What the log says when something is broken. Each line has the cause, names the side that failed, says what to do and links to
 //! the runbook. Partial deliveries are in `access_log`, and a log that nobody reads is in `log`.
 
+use std::fs::OpenOptions;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -174,23 +175,51 @@ async fn low_limit_of_open_files_is_logged_with_what_to_raise() {
     let drill = Drill { builder, files, process };
     let line = drill.assert_logged("the limit of open files", "180", "log-open-files").await;
     assert!(line["remedy"].as_str().unwrap().contains("LimitNOFILE"), "{line}");
+    let metrics = drill.process.metrics().await;
+    let limit = |limit: &str| metrics.sum("connections_max", &[("limit", limit)]);
+    assert_eq!((limit("configured"), limit("in_force")), (10_000.0, 58.0));
+    drill.process.wait_until_credentials_are("ready").await;
+    let (state, lines) = drill.process.verdict().await;
+    assert_eq!(state, "attention", "{lines:?}");
+    assert!(lines[0].contains("58 connections of callers instead of 10000"), "{lines:?}");
+    assert!(lines[2].starts_with("do this: raise the hard limit (`LimitNOFILE`"), "{lines:?}");
 }
 
 #[tokio::test]
-async fn full_disk_under_the_log_stops_nothing_and_is_counted() {
+async fn full_disk_under_the_log_stops_nothing_and_is_reported_on_the_page_and_once_there_is_space() {
     let builder = HarnessBuilder::start().await;
     let files = builder.sandbox.write_files(builder.folder.path(), &GatewayConfig::default()).unwrap();
     let arguments = ["run", "--config", files.config.to_str().unwrap(), "--set", "shutdown.delay=0s"];
-    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-    let process = Process::start_into(full, &arguments, builder.folder.path()).await;
+    let path = builder.folder.path().join("log");
+    let log = OpenOptions::new().create(true).append(true).open(&path).unwrap();
+    let process = Process::start_into_small(32, log, &arguments, builder.folder.path()).await;
     process.wait_until_credentials_are("ready").await;
-    let mut caller = Caller::connect(process.listener()).await;
-    caller.send(broadcast_request(), BROADCAST_BODY).await.assert_status(202);
-    wait_until("the lost lines are counted", async || {
-        let lost = process.metrics().await.sum("log_lines_dropped_total", &[("reason", "write_error")]);
-        (lost >= 1.0).then_some(())
+    let drill = Drill { builder, files, process };
+    let lost = wait_until("lost lines are counted", async || {
+        assert_eq!(drill.broadcast().await, 202);
+        let lost = drill.process.metrics().await.sum("log_lines_dropped_total", &[("reason", "write_error")]);
+        (lost >= 1.0).then_some(lost)
     })
     .await;
+    let (state, lines) = drill.process.verdict().await;
+    assert_eq!(state, "attention", "{lines:?}");
+    assert!(lines[0].starts_with("log lines are lost since ") && lines[0].contains("full disk"), "{lines:?}");
+    assert!(lines[2].starts_with("do this: free the disk"), "{lines:?}");
+
+    // Space again. What was cut off in the middle is on a line of its own.
+    OpenOptions::new().write(true).open(&path).unwrap().set_len(0).unwrap();
+    assert_eq!(drill.broadcast().await, 202);
+    let reported = wait_until("the lost lines are reported", async || {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let (complete, _) = text.rsplit_once('\n')?;
+        let lines = complete.lines().filter(|line| !line.is_empty());
+        let lines: Vec<Value> = lines.map(|line| serde_json::from_str(line).unwrap()).collect();
+        lines.into_iter().find(|line| line["message"].as_str().unwrap().starts_with("log lines were lost"))
+    })
+    .await;
+    assert!(reported["lines"].as_f64().unwrap() >= lost, "{reported} of {lost}");
+    assert!(reported["remedy"].as_str().unwrap().contains("free the disk"), "{reported}");
+    assert!(reported["runbook"].as_str().unwrap().ends_with("#log-lost-lines"), "{reported}");
 }
 
 #[tokio::test]

@@ -75,6 +75,12 @@ async fn calls_probes_and_shutdown_do_not_wait_for_the_reader_of_the_log() {
     assert_eq!(Caller::connect(process.admin()).await.call("GET", "/livez").await.status, 200);
     let lost = dropped(&process.metrics().await, "slow_reader");
     assert!(lost >= 900.0, "{lost}");
+    let (state, lines) = process.verdict().await;
+    assert_eq!(state, "attention", "{lines:?}");
+    assert!(
+        lines[0].ends_with("stderr is not read") && lines[2].starts_with("do this: restart what reads"),
+        "{lines:?}"
+    );
     process.terminate().await;
     let started = Instant::now();
     let (status, _) = process.wait().await;

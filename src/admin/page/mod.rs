@@ -96,6 +96,8 @@ mod tests {
             draining: false,
             listeners: vec![],
             refused_reload: None,
+            max_connections: 1,
+            lost_lines: 0,
             refused_ca_files: vec![],
             counts: Counts::default(),
             page: PageView { number: 1, of: 1, ..PageView::default() },

@@ -70,7 +70,7 @@ pub(super) fn notices(html: &mut Html, status: &Status) {
     }
     if !status.refused_ca_files.is_empty() {
         html.raw("<section aria-labelledby=\"ca-title\"><h2 id=\"ca-title\">CA files that cannot be used</h2>");
-        html.element("p", "The CAs that were read before are in force:").raw("<ul>");
+        html.element("p", "The CAs that were read before are in force:").raw("<ul class=\"plain\">");
         for problem in &status.refused_ca_files {
             html.element("li", problem);
         }
@@ -84,7 +84,7 @@ pub(super) fn notices(html: &mut Html, status: &Status) {
             "p",
             "The last configuration is in force, but for these keys, which change only when the gateway starts:",
         )
-        .raw("<ul>");
+        .raw("<ul class=\"plain\">");
         for key in &status.after_restart {
             html.raw("<li>").element("code", key).raw("</li>");
         }

@@ -38,7 +38,7 @@ fn start_with(
     is_text: bool,
     throttle: &Arc<Throttle>,
 ) -> (LogWriter, WorkerGuard) {
-    let output = Output { inner: output, is_writable: true, throttle: Arc::clone(throttle) };
+    let output = Output { inner: output, is_writable: true, is_torn: false, throttle: Arc::clone(throttle) };
     let builder = NonBlockingBuilder::default().buffered_lines_limit(QUEUE_CAPACITY).lossy(true).thread_name("log");
     let (queue, guard) = builder.finish(output);
     (LogWriter { dropped: queue.error_counter(), queue, counted: AtomicUsize::new(0), is_text }, guard)
@@ -106,12 +106,37 @@ struct Output<W> {
     inner: W,
     /// Whether the last write succeeded.
     is_writable: bool,
+    /// Whether the output ends with the beginning of a line that could not be written whole.
+    is_torn: bool,
     throttle: Arc<Throttle>,
+}
+
+impl<W: Write> Output<W> {
+    /// Writes a line, on a line of its own even if the one before it was not written whole.
+    fn write_line(&mut self, line: &[u8]) -> io::Result<()> {
+        if self.is_torn {
+            self.inner.write_all(b"\n")?;
+            self.is_torn = false;
+        }
+        let mut rest = line;
+        while !rest.is_empty() {
+            match self.inner.write(rest) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    rest = rest.get(written..).unwrap_or_default();
+                    self.is_torn = !rest.is_empty();
+                }
+                Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
+                Err(err) => return Err(err),
+            }
+        }
+        Ok(())
+    }
 }
 
 impl<W: Write> Write for Output<W> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.is_writable = self.inner.write_all(line).is_ok();
+        self.is_writable = self.write_line(line).is_ok();
         if !self.is_writable {
             LostLine::WriteError.add(1);
         }
@@ -178,6 +203,41 @@ mod tests {
         let lines = lines.lock().unwrap();
         assert_eq!(lines.len() as u64 + dropped, QUEUE_CAPACITY as u64 + 100);
         assert_eq!(lines[QUEUE_CAPACITY - 1], format!("line {}\n", QUEUE_CAPACITY - 1));
+    }
+
+    /// A disk with room for so many bytes.
+    struct Disk {
+        room: usize,
+        content: Vec<u8>,
+    }
+
+    impl Write for Disk {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let written = bytes.len().min(self.room - self.content.len());
+            if written == 0 {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.content.extend_from_slice(&bytes[..written]);
+            Ok(written)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn line_after_a_full_disk_does_not_continue_the_one_that_was_cut_off() {
+        let inner = Disk { room: 10, content: Vec::new() };
+        let throttle = Arc::new(Throttle::new(0));
+        let mut output = Output { inner, is_writable: true, is_torn: false, throttle };
+        for line in ["first\n", "second\n", "third\n"] {
+            output.write_all(line.as_bytes()).unwrap();
+        }
+        assert!(!output.is_writable);
+        output.inner.room = 100;
+        output.write_all(b"fourth\n").unwrap();
+        assert_eq!(output.inner.content, b"first\nseco\nfourth\n");
     }
 
     #[test]

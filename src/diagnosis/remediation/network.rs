@@ -11,7 +11,12 @@ const PROXY_VARIABLES: [&str; 4] = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "
 pub(super) fn identity_endpoint(failure: &Failure, facts: &Facts<'_>) -> Vec<Remediation> {
     let ca_file = format!("credentials.{}.ca_file", facts.credential.id.name);
     let mut remediation = connection(failure, "the authority", &ca_file);
-    if failure.layer.is_none() {
+    if failure.is_unreachable {
+        remediation.push(Remediation::note(
+            "allow this host to reach the authority: check name resolution, firewall and proxy; if others cannot reach it either, \
+             see https://status.azure.com and wait",
+        ));
+    } else if failure.layer.is_none() {
         remediation.push(Remediation::note(
             "only Entra may answer at this address: find the proxy or captive portal that answers instead",
         ));
@@ -35,6 +40,7 @@ pub(super) fn endpoint_network(failure: &Failure, facts: &Facts<'_>) -> Vec<Reme
         ));
         return remediation;
     }
+    remediation.extend(failure.remedy.map(Remediation::note));
     remediation.push(Remediation::note(
         "with a private endpoint, the name of the endpoint must resolve to its private address on this host",
     ));

@@ -1,5 +1,6 @@
 //! The real binary as a child process. Everything it writes to stderr is kept.
 
+use std::fs::File;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -67,6 +68,15 @@ fn limited_command(open_files: u32, arguments: &[&str]) -> Command {
     prepare(command, arguments)
 }
 
+/// Returns a command that runs the binary with files of at most so many blocks of 512 bytes. A write beyond that fails, as on a full
+/// disk.
+fn command_with_small_files(blocks: u32, arguments: &[&str]) -> Command {
+    let mut command = Command::new("/bin/sh");
+    let script = r#"trap "" XFSZ && ulimit -f "$0" && exec "$@""#;
+    command.args(["-c", script, &blocks.to_string(), BINARY]);
+    prepare(command, arguments)
+}
+
 fn prepare(mut command: Command, arguments: &[&str]) -> Command {
     command.args(arguments).stdin(Stdio::null()).kill_on_drop(true).env_clear().env("COLUMNS", "100");
     command
@@ -95,6 +105,19 @@ impl Process {
     /// Starts like [`Process::start`], with the given stderr, which is not kept.
     pub(crate) async fn start_into(stderr: impl Into<Stdio>, arguments: &[&str], folder: &Path) -> Self {
         Self::spawn(command(arguments), &[], folder, stderr.into()).await
+    }
+
+    /// Starts like [`Process::start_into`], on a file that cannot grow beyond so many blocks of 512 bytes.
+    pub(crate) async fn start_into_small(blocks: u32, stderr: File, arguments: &[&str], folder: &Path) -> Self {
+        Self::spawn(command_with_small_files(blocks, arguments), &[], folder, stderr.into()).await
+    }
+
+    /// Returns the verdict of its status page: the state and the lines.
+    pub(crate) async fn verdict(&self) -> (String, Vec<String>) {
+        let status = Caller::connect(self.admin()).await.call("GET", "/status").await.json();
+        let lines = status["verdict"]["lines"].as_array().unwrap().iter();
+        let lines = lines.map(|line| line.as_str().unwrap().to_owned()).collect();
+        (status["verdict"]["state"].as_str().unwrap().to_owned(), lines)
     }
 
     /// Starts the program as a service manager does: with these listening sockets, and with variables of the protocol. Each
