@@ -13,7 +13,7 @@ use super::options::ConfigOptions;
 use super::output::{Outcome, eprint, print, problem_to_json, problems_to_json, usage};
 use super::runtime::block_on;
 use crate::admin;
-use crate::config::Loaded;
+use crate::config::{Loaded, Problem};
 use crate::credential::{Credentials, Inspection, in_one_line};
 use crate::egress::inspect_password;
 use crate::endpoint::{Endpoint, Proxies, TlsClients};
@@ -64,8 +64,13 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
                 })
             })
             .collect();
+        let warning_to_json = |warning: &Problem| {
+            let mut json = problem_to_json(warning);
+            json["absent"] = loaded.absent.contains(&warning.key).into();
+            json
+        };
         let warnings: Vec<_> =
-            loaded.warnings.iter().map(problem_to_json).chain(warnings.iter().map(report_to_json)).collect();
+            loaded.warnings.iter().map(warning_to_json).chain(warnings.iter().map(report_to_json)).collect();
         let found: Vec<_> = problems.iter().map(report_to_json).collect();
         let (hash, ok) = (&loaded.settings.hash, problems.is_empty());
         print(format_args!(

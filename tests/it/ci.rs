@@ -44,6 +44,14 @@ async fn what_the_host_lacks_is_a_warning_and_the_rest_is_still_checked() {
         assert!(checked.stderr.contains(&format!("warning: {key}: the file ")), "{checked:?}");
     }
     assert!(checked.stderr.contains("(stdin:"), "{checked:?}");
+    // For CI that refuses all other warnings.
+    let open = config("fabrikam.com").replace("127.0.0.1:0", "0.0.0.0:0");
+    let printed = run_with_stdin(&open, &["check", "--no-secrets", "--json", "--config", "-"]).await;
+    let printed: serde_json::Value = serde_json::from_str(&printed.stdout).unwrap();
+    let (absent, others): (Vec<_>, Vec<_>) =
+        printed["warnings"].as_array().unwrap().iter().partition(|warning| warning["absent"] == true);
+    assert!(absent.len() == 3 && others.len() == 1, "{printed:#}");
+    assert_eq!(others[0]["key"], "listeners.default.bind");
     let refused = run_with_stdin(&config("fabrikam.com"), &["check", "--config", "-"]).await;
     assert_eq!(refused.code, Some(2), "{refused:?}");
     let refused = run_with_stdin(&config("common"), &["check", "--no-secrets", "--config", "-"]).await;
