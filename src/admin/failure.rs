@@ -8,6 +8,7 @@ use super::time::seconds;
 use crate::credential::{CredentialSettings, FailedAcquisition, Remedy, in_one_line, remedy};
 use crate::diagnosis::{self, BrokenStep, Remediation};
 use crate::endpoint::{EndpointFailure, EndpointSettings};
+use crate::metrics::TokenErrorReason;
 use crate::runbook::{EndpointRefusal, Section};
 
 /// A failure on `/status`.
@@ -61,7 +62,11 @@ impl FailureView {
         Self {
             kind: failed.cause.reason().label(),
             runbook: Some(Section::Token(failed.cause.reason()).to_string()),
-            fact: fact.unwrap_or_else(|| broken.step.title().to_owned() + " fails"),
+            // A problem of this host has no code of Entra, and says itself what is wrong.
+            fact: fact.unwrap_or_else(|| match failed.cause.reason() {
+                TokenErrorReason::Local => failed.cause.to_string(),
+                _ => broken.step.title().to_owned() + " fails",
+            }),
             error: in_one_line(&*failed.cause),
             ..Self::of(failed.at, broken)
         }

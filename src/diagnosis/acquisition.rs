@@ -14,8 +14,9 @@ use super::claims::{self, check_claims, is_guid};
 use super::connectivity::{Connectivity, FailedLayer, Layer, SERVER_TIMEOUT, Server};
 use super::finding::{Check, Verdict};
 use crate::credential::{
-    AcquisitionReport, AcquisitionStep, Authorization, Bearer, Claims, CredentialError, CredentialId, CredentialKind,
-    CredentialSettings, Credentials, IdentityEndpointKind, NotAfter, SetupStep, SigningKey, StepOutcome, in_one_line,
+    AcquisitionReport, AcquisitionStep, Authorization, Bearer, CertificateError, Claims, CredentialError, CredentialId,
+    CredentialKind, CredentialSettings, Credentials, IdentityEndpointKind, NotAfter, SetupStep, SigningKey,
+    StepOutcome, in_one_line,
 };
 use crate::egress::EgressProxy;
 use crate::metrics::{TokenErrorReason, TokenMetrics, TokenStage};
@@ -323,6 +324,11 @@ pub(super) fn failure_of(
     failure.description = response.and_then(|response| response.description.clone());
     failure.codes = err.codes().to_vec();
     failure.is_unusable_response = response.is_some_and(|response| response.unusable.is_some());
+    if let CredentialError::Certificate(CertificateError::Expired { .. }) = err {
+        failure.remedy = Some(
+            "make a new certificate, upload it to the app registration, then replace the file: the gateway reads it by itself",
+        );
+    }
     failure.is_unreachable = response.is_none() && err.reason() == TokenErrorReason::Network;
     failure.is_throttled = response.is_some_and(|response| response.status == StatusCode::TOO_MANY_REQUESTS)
         || failure.codes.iter().any(|code| THROTTLED.contains(code));

@@ -1,9 +1,10 @@
 // The drills: how each breaks its gateway, and what an operator must see.
 //
 // `log` is the message of the line that names the cause, `verdict` what a line of the verdict has, `alerts` those that must fire.
-// `early`: the line comes before the break, when the gateway starts.
+// `early`: the line comes when the gateway starts. `break` may return the time at which the gateway broke.
 
 import { execFileSync } from "node:child_process";
+import { X509Certificate } from "node:crypto";
 import { mkdirSync, readFileSync, truncateSync, writeFileSync } from "node:fs";
 import { connect } from "node:net";
 import { join } from "node:path";
@@ -31,6 +32,9 @@ function certificate(folder, seconds) {
   writeFileSync(both, readFileSync(join(own, "cert.pem"), "utf8") + readFileSync(join(own, "key.pem"), "utf8"));
   return both;
 }
+
+// Returns the path of the certificate in a gateway's configuration.
+const certificateOf = (gateway) => /certificate = "(.*)"/.exec(gateway.text)[1];
 
 // Describes a sandbox whose endpoint east is called with a certificate.
 const withCertificate = (seconds, offset = 0) => (folder) => {
@@ -93,9 +97,10 @@ export const DRILLS = [
     title: "expired certificate",
     description: withCertificate(CERTIFICATE_SECONDS),
     // It expires by itself.
+    break: (gateway) => Date.parse(new X509Certificate(readFileSync(certificateOf(gateway))).validTo),
     log: /token not refreshed|no valid token/,
-    verdict: /certificate/,
-    alerts: ["SignalrGatewayCredentialPermanentFailure", "SignalrGatewayTokenExpired"],
+    verdict: /credential.*certificate.*expired/,
+    alerts: ["SignalrGatewayCredentialUnusable", "SignalrGatewayTokenExpired"],
   },
   {
     name: "entra-down",
@@ -177,6 +182,7 @@ export const DRILLS = [
     title: "clock skew of 20 minutes",
     description: withCertificate(90 * 86_400, 1200),
     early: true,
+    break: (gateway) => gateway.started,
     log: /token not refreshed|no valid token/,
     verdict: /clock/,
     alerts: ["SignalrGatewayCredentialPermanentFailure"],
@@ -197,7 +203,7 @@ export const DRILLS = [
       gateway.read(log().split("\n"));
     },
     log: /log lines were lost/,
-    verdict: /log lines/,
+    verdict: /log lines are lost/,
     alerts: ["SignalrGatewayLogLinesLost"],
   },
   {
@@ -214,7 +220,7 @@ export const DRILLS = [
       await until("the lost lines are reported", () => gateway.lines.some(({ message }) => /log lines were dropped/.test(message))).catch(() => {});
     },
     log: /log lines were dropped/,
-    verdict: /log lines/,
+    verdict: /log lines are lost/,
     alerts: ["SignalrGatewayLogLinesLost"],
   },
   {
@@ -223,11 +229,15 @@ export const DRILLS = [
     wrap: (command) => ["sh", "-c", 'ulimit -n 180; exec "$0" "$@"', ...command],
     early: true,
     break: async (gateway) => {
+      // The gateway closes connections without a request after a while; callers open others.
       const [host, port] = gateway.listener.split(":");
-      for (let number = 0; number < 200; number++) connect({ host, port }).on("error", () => {});
+      const open = () => {
+        if (gateway.process.exitCode === null && !gateway.process.killed) connect({ host, port }).on("error", () => {}).on("close", open);
+      };
+      for (let number = 0; number < 60; number++) open();
     },
     log: /limit of open files/,
     verdict: /open files/,
-    alerts: ["SignalrGatewayFileDescriptorsLow"],
+    alerts: ["SignalrGatewayOpenFilesLow", "SignalrGatewayConnectionsAtLimit"],
   },
 ];

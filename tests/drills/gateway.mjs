@@ -54,6 +54,7 @@ export class Gateway {
     const set = SET.flatMap((one) => ["--set", one]);
     const command = [PROGRAM, "run", "--config", gateway.config, ...set, "--ready-file", ready];
     const [program, ...rest] = drill.wrap ? drill.wrap(command) : command;
+    gateway.started = Date.now();
     gateway.process = spawn(program, rest, { stdio: ["ignore", "ignore", "pipe"] });
     gateway.lines = [];
     let rest_of_line = "";

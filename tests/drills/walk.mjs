@@ -41,13 +41,10 @@ async function observe(run, alerts) {
     run.alerts.set(key, known);
   }
   const { verdict } = await run.gateway.status();
-  if (verdict.state !== "healthy" && !run.verdict) {
-    run.verdict = { ...verdict, after: Date.now() - run.broken };
-    // Once the operator has read the first lines of the log.
-  }
+  if (verdict.state !== "healthy") run.verdict ??= { ...verdict, after: Date.now() - run.broken };
   run.last = verdict;
   const expected = run.drill.alerts.every((name) => run.alerts.get(name)?.fired !== undefined);
-  if (expected && !run.complete) {
+  if (expected && run.verdict && !run.complete) {
     run.complete = true;
     await picture(run, run.drill.name);
     console.log(`${run.drill.name}: ${[...run.alerts].map(([name, { fired }]) => `${name} ${fired ?? "pending"}`).join(", ")}`);
@@ -56,7 +53,7 @@ async function observe(run, alerts) {
 
 try {
   for (const drill of chosen) {
-    runs.push({ drill, gateway: await Gateway.start(drill, folder), alerts: new Map(), started: Date.now() });
+    runs.push({ drill, gateway: await Gateway.start(drill, folder), alerts: new Map() });
   }
   const started = Date.now();
   prometheus = await startPrometheus(folder, runs.map(({ drill, gateway }) => [drill.name, new URL(gateway.admin).host]));
@@ -70,8 +67,8 @@ try {
   });
   await pause(BEFORE - (Date.now() - started));
   for (const run of runs) {
-    run.broken = Date.now();
-    await run.drill.break?.(run.gateway);
+    const now = Date.now();
+    run.broken = (await run.drill.break?.(run.gateway)) ?? now;
   }
   console.log("broken");
   const deadline = Date.now() + LONGEST;

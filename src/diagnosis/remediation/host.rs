@@ -63,9 +63,9 @@ pub(super) fn proof(failure: &Failure, facts: &Facts<'_>) -> Vec<Remediation> {
     let mut remediation = match &facts.credential.kind {
         CredentialKind::App { app, .. } => match &app.proof {
             Proof::Certificate(certificate) => vec![
-                Remediation::note(
+                Remediation::note(failure.remedy.unwrap_or(
                     "make the certificate and its key readable by the process, and renew the certificate if it has expired",
-                ),
+                )),
                 Remediation::command(
                     "print its validity",
                     format!("openssl x509 -in {} -noout -subject -dates", quoted_path(&certificate.certificate)),
