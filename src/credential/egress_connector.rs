@@ -73,7 +73,7 @@ impl Proxy {
         Ok(Self {
             settings: Arc::clone(settings),
             tls: tls.map(|config| TlsConnector::from(Arc::new(config))),
-            authorization: Authorization::new(settings.credentials.clone()),
+            authorization: Authorization::new(settings),
         })
     }
 

@@ -132,7 +132,7 @@ impl Server {
         };
         let target = Target::new(&self.host, self.port);
         *current = (Layer::Proxy(ProxyLayer::Answer), format!("CONNECT {target} through the proxy {proxy}"));
-        let authorization = Authorization::new(proxy.credentials.clone());
+        let authorization = Authorization::new(proxy);
         if let Err(err) = authorization.open_tunnel(&mut stream, &target).await {
             current.0 = Layer::Proxy(err.layer());
             return Err(in_one_line(&err));

@@ -1,6 +1,6 @@
 //! The `Proxy-Authorization` header of one proxy.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
@@ -8,7 +8,8 @@ use base64::engine::general_purpose::STANDARD;
 use http::HeaderValue;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::error::{RefusalKind, TunnelError};
+use super::acceptance::Acceptance;
+use super::error::TunnelError;
 use super::settings::{EgressProxy, ProxyCredentials};
 use super::tunnel::{Target, open_tunnel};
 use super::url::ProxyUrl;
@@ -19,13 +20,11 @@ use crate::runbook::{Condition, Section};
 /// is used at once.
 const REUSED_FOR: Duration = Duration::from_secs(1);
 
-/// How long a user name and password that the proxy has refused are not sent again. Chosen: proxies and directories lock an account
-/// after some wrong tries in a few minutes.
-const REFUSED_FOR: Duration = Duration::from_secs(60);
-
 /// The source of the `Proxy-Authorization` header of one proxy.
 #[derive(Debug)]
 pub struct Authorization {
+    /// The address of the proxy.
+    address: String,
     credentials: Option<ProxyCredentials>,
     state: Mutex<State>,
 }
@@ -33,21 +32,26 @@ pub struct Authorization {
 #[derive(Debug, Default)]
 struct State {
     /// The last value and when it was read.
-    last: Option<(Instant, HeaderValue)>,
-    /// The last value that the proxy has refused, and when.
-    refused: Option<(Instant, HeaderValue)>,
+    last: Option<(Instant, Value)>,
     /// What is remarkable about the file of the password that was read last.
     warnings: Vec<String>,
 }
 
+/// A header value.
+#[derive(Clone, Debug)]
+struct Value {
+    header: HeaderValue,
+    acceptance: Arc<Acceptance>,
+}
+
 impl Authorization {
     /// Creates the source. Reads nothing.
-    pub fn new(credentials: Option<ProxyCredentials>) -> Self {
-        Self { credentials, state: Mutex::default() }
+    pub fn new(proxy: &EgressProxy) -> Self {
+        Self { address: proxy.to_string(), credentials: proxy.credentials.clone(), state: Mutex::default() }
     }
 
-    /// Asks a proxy for a tunnel to `target`, with the user name and password if it needs them. Those that it has refused a
-    /// moment ago are not sent again.
+    /// Asks the proxy for a tunnel to `target`, with the user name and password if it needs them. Those that it has refused a
+    /// moment ago are not sent again by any client, and only one connection at a time sends those that it has not accepted yet.
     ///
     /// # Errors
     /// [`TunnelError`]. `stream` cannot be used then.
@@ -59,16 +63,12 @@ impl Authorization {
         stream: &mut S,
         target: &Target,
     ) -> Result<(), TunnelError> {
-        let value = self.value().await?;
-        if let Some(left) = value.as_ref().and_then(|value| self.refused_for(value)) {
-            return Err(TunnelError::RefusedBefore(left));
-        }
-        let opened = open_tunnel(stream, target, value.as_ref()).await;
-        if let (Some(value), Err(TunnelError::Refused(refusal))) = (value, &opened)
-            && refusal.kind() == RefusalKind::WrongCredentials
-        {
-            self.state().refused = Some((Instant::now(), value));
-        }
+        let Some(Value { header, acceptance }) = self.value().await? else {
+            return open_tunnel(stream, target, None).await;
+        };
+        let _turn = acceptance.admit().await?;
+        let opened = open_tunnel(stream, target, Some(&header)).await;
+        acceptance.record(&opened);
         opened
     }
 
@@ -80,14 +80,15 @@ impl Authorization {
     ///
     /// # Cancel safety
     /// Safe.
-    async fn value(&self) -> Result<Option<HeaderValue>, TunnelError> {
+    async fn value(&self) -> Result<Option<Value>, TunnelError> {
         let Some(credentials) = &self.credentials else { return Ok(None) };
         if let Some((read_at, value)) = &self.state().last
             && read_at.elapsed() < REUSED_FOR
         {
             return Ok(Some(value.clone()));
         }
-        let (value, warnings) = read(credentials).await?;
+        let (header, warnings) = read(credentials).await?;
+        let value = Value { acceptance: Acceptance::of(&self.address, &header), header };
         let mut state = self.state();
         if warnings != state.warnings {
             for warning in &warnings {
@@ -98,13 +99,6 @@ impl Authorization {
         }
         state.last = Some((Instant::now(), value.clone()));
         Ok(Some(value))
-    }
-
-    /// Returns how long a value is not sent again, if the proxy has refused it.
-    fn refused_for(&self, value: &HeaderValue) -> Option<Duration> {
-        let state = self.state();
-        let (at, _) = state.refused.as_ref().filter(|(_, refused)| refused == value)?;
-        REFUSED_FOR.checked_sub(at.elapsed())
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -163,27 +157,35 @@ impl From<SecretSourceError> for TunnelError {
 mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-    use super::super::error::ProxyLayer;
+    use super::super::error::{ProxyLayer, RefusalKind};
     use super::*;
+
+    /// Returns the source for a client of the proxy at `host`, with the password in a file.
+    fn client(host: &str, password: &std::path::Path) -> Authorization {
+        let password = SecretSource::File(password.to_owned());
+        Authorization::new(&EgressProxy {
+            tls: false,
+            host: host.to_owned(),
+            port: 3128,
+            ca_file: None,
+            credentials: Some(ProxyCredentials::Configured { username: "gateway".to_owned(), password }),
+            configured_by: "egress.proxy".to_owned(),
+        })
+    }
 
     #[tokio::test]
     async fn password_is_read_when_it_is_used_and_the_header_is_hidden_from_logs() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("password");
-        let configured = |path: &std::path::Path| {
-            let password = SecretSource::File(path.to_owned());
-            Authorization::new(Some(ProxyCredentials::Configured { username: "gateway".to_owned(), password }))
-        };
-        let authorization = configured(&path);
+        let authorization = client("hidden.example", &path);
         assert!(matches!(authorization.value().await, Err(TunnelError::Password(_))), "the file does not exist");
         std::fs::write(&path, "correct horse\n").unwrap();
-        let value = authorization.value().await.unwrap().unwrap();
+        let value = authorization.value().await.unwrap().unwrap().header;
         assert_eq!(value, "Basic Z2F0ZXdheTpjb3JyZWN0IGhvcnNl");
         assert!(!format!("{authorization:?} {value:?}").contains("Z2F0"), "{authorization:?}");
         // Another source, since the value is reused for a moment.
         std::fs::write(&path, "another").unwrap();
-        assert_ne!(configured(&path).value().await.unwrap().unwrap(), value);
-        assert_eq!(Authorization::new(None).value().await.unwrap(), None);
+        assert_ne!(client("hidden.example", &path).value().await.unwrap().unwrap().header, value);
     }
 
     #[test]
@@ -212,22 +214,48 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn refused_password_is_not_sent_again_at_once_but_another_is() {
+    async fn refused_password_is_not_sent_again_at_once_by_any_client_but_another_is() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("password");
         std::fs::write(&path, "wrong").unwrap();
-        let password = SecretSource::File(path.clone());
-        let authorization =
-            Authorization::new(Some(ProxyCredentials::Configured { username: "gateway".to_owned(), password }));
-        assert!(matches!(ask(&authorization).await, (true, Err(TunnelError::Refused(_)))));
-        let (asked, outcome) = ask(&authorization).await;
-        let err = outcome.unwrap_err();
-        assert!(!asked && matches!(err, TunnelError::RefusedBefore(_)), "{err}");
+        let (one, other) = (client("refused.example", &path), client("refused.example", &path));
+        // Either reads the password first.
+        let (first, second) = tokio::join!(ask(&one), ask(&other));
+        let ((true, Err(refused)), (false, Err(err))) = (if first.0 { (first, second) } else { (second, first) })
+        else {
+            panic!("one of the two is asked");
+        };
+        assert!(matches!(refused, TunnelError::Refused(_)), "{refused}");
+        assert!(matches!(err, TunnelError::RefusedBefore(_)), "{err}");
         assert_eq!(err.layer(), ProxyLayer::Refused(RefusalKind::WrongCredentials));
+        assert!(!ask(&one).await.0, "the client that was refused does not send it again either");
+        assert!(ask(&client("another.example", &path)).await.0, "another proxy");
 
         std::fs::write(&path, "another").unwrap();
         // The value is reused for a moment.
-        authorization.state().last = None;
-        assert!(ask(&authorization).await.0);
+        one.state().last = None;
+        assert!(ask(&one).await.0);
+    }
+
+    #[tokio::test]
+    async fn connections_wait_for_no_others_once_the_password_is_accepted() {
+        let value = HeaderValue::from_static("Basic eDp5");
+        let acceptance = Acceptance::of("http://accepted.example:3128", &value);
+        let first = acceptance.admit().await.unwrap();
+        assert!(first.is_some());
+        acceptance.record(&Ok(()));
+        let others =
+            async { (acceptance.admit().await.unwrap().is_some(), acceptance.admit().await.unwrap().is_some()) };
+        assert_eq!(others.await, (false, false));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn proxy_that_does_not_answer_the_first_connection_delays_the_others_for_a_second() {
+        let acceptance = Acceptance::default();
+        let _unanswered = acceptance.admit().await.unwrap();
+        let started = tokio::time::Instant::now();
+        let (second, third) = tokio::join!(acceptance.admit(), acceptance.admit());
+        assert!(second.is_ok() && third.is_ok());
+        assert_eq!(started.elapsed().as_secs(), 1);
     }
 }

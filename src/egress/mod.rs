@@ -6,6 +6,7 @@
 //!
 //! `endpoint` and `credential` open the connections; this module knows neither.
 
+mod acceptance;
 mod authorization;
 mod error;
 mod no_proxy;

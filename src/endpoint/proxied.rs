@@ -72,7 +72,7 @@ impl Proxy {
             settings: Arc::clone(settings),
             lookup: Lookup::new(&settings.host, settings.port),
             tls,
-            authorization: Authorization::new(settings.credentials.clone()),
+            authorization: Authorization::new(settings),
         })
     }
 

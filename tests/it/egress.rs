@@ -145,6 +145,39 @@ async fn token_requests_that_the_proxy_refuses_are_reported_as_such() {
 }
 
 #[tokio::test]
+async fn wrong_password_is_sent_once_by_all_credentials_and_endpoints_together() {
+    let proxy = ConnectProxy::start();
+    proxy.refuse("407 Proxy Authentication Required\r\nproxy-authenticate: Basic realm=\"corp\"");
+    let builder = HarnessBuilder::start().await;
+    let password = builder.folder.path().join("password");
+    std::fs::write(&password, "wrong").unwrap();
+    let harness = builder
+        .start_gateway(|options| {
+            options.set("egress.proxy", &proxy.url()).set("egress.username", "gateway");
+            options.set("egress.password.file", password.to_str().unwrap());
+            options.wait_until_ready = false;
+        })
+        .await;
+    wait_until("the token requests of both tenants have failed", async || {
+        let (east, west) = (harness.credential("east").await, harness.credential("west").await);
+        [east, west].iter().all(|credential| credential["last_error"].is_string()).then_some(())
+    })
+    .await;
+    wait_until("both endpoints were probed", async || {
+        let status = harness.admin("/status").await.json();
+        let endpoints = status["endpoints"].as_array().unwrap();
+        endpoints.iter().all(|endpoint| endpoint["last_failure"].is_object()).then_some(())
+    })
+    .await;
+    assert_eq!(proxy.requests().len(), 1, "{:?}", proxy.targets());
+
+    // Another password is sent at once.
+    proxy.answer(ProxyAnswer::Tunnel);
+    std::fs::write(&password, "correct horse").unwrap();
+    wait_until("endpoints are reached", async || (harness.broadcast().await.status == 202).then_some(())).await;
+}
+
+#[tokio::test]
 async fn identity_endpoints_of_the_host_and_http_endpoints_are_not_proxied() {
     for choice in
         [CredentialChoice::ManagedIdentity, CredentialChoice::FederatedIdentity, CredentialChoice::FederatedGcp]
