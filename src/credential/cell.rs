@@ -91,11 +91,11 @@ impl TokenCell {
 
     /// Returns whom Entra refused at the last acquisition.
     pub(crate) fn refused_party(&self) -> Option<RefusedParty> {
-        self.progress.borrow().failure.as_ref()?.failed.cause.refused_party()
+        self.progress.borrow().failure()?.failed.cause.refused_party()
     }
 
     fn state_after(&self, progress: &Progress) -> CredentialState {
-        match (self.state.has_valid_token(), &progress.failure) {
+        match (self.state.has_valid_token(), progress.failure()) {
             (true, None) => CredentialState::Ready,
             (true, Some(_)) => CredentialState::Stale,
             (false, None) if self.app.is_on_demand() && !self.is_running() => CredentialState::Unused,
@@ -125,7 +125,7 @@ impl TokenCell {
                 return Err(unavailable);
             }
             let target = *target.get_or_insert_with(|| snapshot.next_acquisition());
-            if let Some(failure) = snapshot.failure.as_ref().filter(|_| snapshot.ended >= target) {
+            if let Some(failure) = snapshot.failure().filter(|_| snapshot.ended >= target) {
                 return Err(failure.unavailable());
             }
             if !snapshot.is_running() {
@@ -158,7 +158,7 @@ impl TokenCell {
             }
             if snapshot.ended >= target {
                 let unchanged = || NotReplaced::Unchanged.unavailable(REPLACEMENT_INTERVAL);
-                return Err(snapshot.failure.as_ref().map_or_else(unchanged, Failure::unavailable));
+                return Err(snapshot.failure().map_or_else(unchanged, Failure::unavailable));
             }
             progress.changed().await.map_err(|_stopped| stopped())?;
         }
@@ -250,7 +250,7 @@ impl BearerSource for TokenCell {
             last_success: progress.last_success,
             failures: progress.failures,
             failing_since: progress.changed.filter(|_| progress.failures > 0),
-            last_failure: progress.last_failure,
+            last_failure: progress.last_failure.map(|failure| failure.failed),
         }
     }
 }

@@ -230,7 +230,6 @@ impl Refresher {
                 progress.changed = Some(now);
             }
             progress.failures = 0;
-            progress.failure = None;
             progress.last_success = Some(now);
         });
     }
@@ -249,7 +248,8 @@ impl Refresher {
         self.due = Instant::now() + wait;
         self.log_failure_once(&err, wait);
         let at = SystemTime::now();
-        let failed = Arc::new(FailedAcquisition { at, cause: Arc::new(err), steps });
+        let failure =
+            Failure { failed: Arc::new(FailedAcquisition { at, cause: Arc::new(err), steps }), retry_at: self.due };
         self.progress.send_modify(|progress| {
             progress.ended = progress.begun;
             progress.next_at = at.checked_add(wait);
@@ -257,8 +257,7 @@ impl Refresher {
                 progress.changed = Some(at);
             }
             progress.failures = progress.failures.saturating_add(1);
-            progress.last_failure = Some(Arc::clone(&failed));
-            progress.failure = Some(Failure { failed, retry_at: self.due });
+            progress.last_failure = Some(failure);
         });
     }
 

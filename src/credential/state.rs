@@ -96,8 +96,6 @@ pub(crate) struct Progress {
     /// The numbers of acquisitions that began and that ended. One is running if they differ.
     pub(crate) begun: u64,
     pub(crate) ended: u64,
-    /// The failure of the last acquisition, if it failed.
-    pub(crate) failure: Option<Failure>,
     pub(crate) last_success: Option<SystemTime>,
     /// When the next acquisition is due, on the wall clock.
     pub(crate) next_at: Option<SystemTime>,
@@ -105,10 +103,11 @@ pub(crate) struct Progress {
     pub(crate) changed: Option<SystemTime>,
     /// How many failed since then, if they fail.
     pub(crate) failures: u32,
-    /// The last acquisition that failed.
-    pub(crate) last_failure: Option<Arc<FailedAcquisition>>,
+    /// The last acquisition that failed, also if one has succeeded since.
+    pub(crate) last_failure: Option<Failure>,
 }
 
+/// An acquisition that failed.
 #[derive(Clone, Debug)]
 pub(crate) struct Failure {
     pub(crate) failed: Arc<FailedAcquisition>,
@@ -126,10 +125,14 @@ impl Progress {
         if self.is_running() { self.begun } else { self.begun + 1 }
     }
 
+    /// Returns the failure of the last acquisition that ended, if it failed.
+    pub(crate) fn failure(&self) -> Option<&Failure> {
+        self.last_failure.as_ref().filter(|_| self.failures > 0)
+    }
+
     /// Returns the last failure, if no acquisition is running and the next one is not due.
     pub(crate) fn backoff_error(&self) -> Option<TokenUnavailable> {
-        let failure =
-            self.failure.as_ref().filter(|failure| !self.is_running() && failure.retry_at > Instant::now())?;
+        let failure = self.failure().filter(|failure| !self.is_running() && failure.retry_at > Instant::now())?;
         Some(failure.unavailable())
     }
 }
@@ -218,7 +221,7 @@ impl TokenState {
     /// Returns whether an acquisition should start before it is due: the last one did not fail, and there is no valid token or
     /// an endpoint rejected the current one.
     pub(crate) fn needs_acquisition(&self, progress: &Progress) -> bool {
-        if progress.failure.is_some() {
+        if progress.failures > 0 {
             return false;
         }
         let replacement = *self.replacement.lock().unwrap_or_else(PoisonError::into_inner);
