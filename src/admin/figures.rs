@@ -100,7 +100,7 @@ impl Interval {
         let none = EndpointSample::default();
         let endpoints = after.endpoints.iter().filter_map(|(label, after)| {
             let before = before.endpoints.get(label).unwrap_or(&none);
-            let responses = difference(before.responses, after.responses);
+            let responses = after.responses.since(before.responses);
             let errors = after.errors.saturating_sub(before.errors);
             let failed = responses.client_errors + responses.server_errors + errors;
             let duration = Deltas::between(&before.duration, &after.duration);
@@ -109,28 +109,41 @@ impl Interval {
         });
         let routes = after.routes.iter().filter_map(|(label, after)| {
             let before = before.routes.get(label).copied().unwrap_or_default();
-            let calls = difference(before, *after).total;
+            let calls = after.since(before).total;
             (calls > 0).then_some((label.as_str(), calls))
         });
         Self {
             seconds,
-            requests: difference(before.requests, after.requests),
+            requests: after.requests.since(before.requests),
             overhead: Deltas::between(&before.overhead, &after.overhead),
             endpoints: busiest(endpoints.collect(), |interval| interval.calls),
             routes: busiest(routes.collect(), |calls| *calls),
         }
     }
 
+    /// Returns the sum of some intervals, without endpoints and routes.
+    fn sum<'a>(intervals: impl IntoIterator<Item = &'a Arc<Self>>) -> Self {
+        let mut sum = Self::default();
+        intervals.into_iter().for_each(|interval| sum.merge(interval));
+        sum
+    }
+
     fn merge(&mut self, other: &Self) {
         self.seconds += other.seconds;
-        self.requests.total += other.requests.total;
-        self.requests.client_errors += other.requests.client_errors;
-        self.requests.server_errors += other.requests.server_errors;
+        self.requests += other.requests;
         self.overhead.merge(&other.overhead);
     }
 }
 
 impl EndpointInterval {
+    /// Returns the sum of an endpoint's calls in some intervals.
+    fn sum<'a>(label: &str, intervals: impl IntoIterator<Item = &'a Arc<Interval>>) -> Self {
+        let mut sum = Self::default();
+        let of_endpoint = intervals.into_iter().filter_map(|interval| interval.endpoints.get(label));
+        of_endpoint.for_each(|interval| sum.merge(interval));
+        sum
+    }
+
     fn merge(&mut self, other: &Self) {
         self.calls += other.calls;
         self.failed += other.failed;
@@ -141,50 +154,38 @@ impl EndpointInterval {
 impl Recent {
     /// Returns the sum of the last `count` intervals.
     pub(super) fn last(&self, count: usize) -> Interval {
-        let mut sum = Interval::default();
-        for interval in self.0.iter().rev().take(count) {
-            sum.merge(interval);
-        }
-        sum
+        Interval::sum(self.latest(count))
     }
 
     /// Returns the sums of two intervals each, for the points of a chart.
     pub(super) fn points(&self) -> Vec<Interval> {
-        let sum = |pair: &[Arc<Interval>]| {
-            let mut sum = Interval::default();
-            for interval in pair {
-                sum.merge(interval);
-            }
-            sum
-        };
-        self.0.rchunks(KEPT / POINTS).rev().map(sum).collect()
+        self.pairs().map(Interval::sum).collect()
     }
 
     /// Returns the sum of an endpoint's last `count` intervals and their seconds; `None` if it had no calls in them.
     pub(super) fn endpoint(&self, label: &str, count: usize) -> Option<(EndpointInterval, f64)> {
-        let (mut sum, mut seconds) = (EndpointInterval::default(), 0.0);
-        for interval in self.0.iter().rev().take(count) {
-            seconds += interval.seconds;
-            if let Some(endpoint) = interval.endpoints.get(label) {
-                sum.merge(endpoint);
-            }
-        }
-        (sum.calls > 0).then_some((sum, seconds))
+        let sum = EndpointInterval::sum(label, self.latest(count));
+        (sum.calls > 0).then(|| (sum, self.latest(count).map(|interval| interval.seconds).sum()))
     }
 
     /// Returns the sums of two of an endpoint's intervals each, for the points of a chart.
     pub(super) fn endpoint_points(&self, label: &str) -> Vec<EndpointInterval> {
-        let sum = |pair: &[Arc<Interval>]| {
-            let mut sum = EndpointInterval::default();
-            pair.iter().filter_map(|interval| interval.endpoints.get(label)).for_each(|endpoint| sum.merge(endpoint));
-            sum
-        };
-        self.0.rchunks(KEPT / POINTS).rev().map(sum).collect()
+        self.pairs().map(|pair| EndpointInterval::sum(label, pair)).collect()
+    }
+
+    /// Returns the last `count` intervals, the latest first.
+    fn latest(&self, count: usize) -> impl Iterator<Item = &Arc<Interval>> {
+        self.0.iter().rev().take(count)
+    }
+
+    /// Returns pairs of intervals, the latest last.
+    fn pairs(&self) -> impl Iterator<Item = &[Arc<Interval>]> {
+        self.0.rchunks(KEPT / POINTS).rev()
     }
 
     /// Returns the calls of a route in the last `count` intervals, and their seconds.
     pub(super) fn route(&self, label: &str, count: usize) -> (u64, f64) {
-        self.0.iter().rev().take(count).fold((0, 0.0), |(calls, seconds), interval| {
+        self.latest(count).fold((0, 0.0), |(calls, seconds), interval| {
             (calls + interval.routes.get(label).copied().unwrap_or(0), seconds + interval.seconds)
         })
     }
@@ -192,14 +193,6 @@ impl Recent {
     /// Returns how many seconds it covers.
     pub(super) fn seconds(&self) -> f64 {
         self.0.iter().map(|interval| interval.seconds).sum()
-    }
-}
-
-fn difference(before: Responses, after: Responses) -> Responses {
-    Responses {
-        total: after.total.saturating_sub(before.total),
-        client_errors: after.client_errors.saturating_sub(before.client_errors),
-        server_errors: after.server_errors.saturating_sub(before.server_errors),
     }
 }
 

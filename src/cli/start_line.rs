@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::descriptors;
 use crate::gateway::{Addresses, Settings};
-use crate::metrics::{LostLine, RequestTotals};
+use crate::metrics::{LostLine, Responses};
 
 /// The maximum number of endpoints that are named. Chosen: more are not read.
 const MAX_NAMED: usize = 20;
@@ -69,12 +69,12 @@ impl Summary {
 }
 
 /// Logs that the gateway has stopped, and what it did.
-pub(super) fn log_stop(totals: RequestTotals, started: Instant) {
-    let RequestTotals { requests, client_errors, server_errors } = totals;
+pub(super) fn log_stop(totals: Responses, started: Instant) {
+    let Responses { total, client_errors, server_errors } = totals;
     let lost = [LostLine::SlowReader, LostLine::RateLimit, LostLine::WriteError].map(LostLine::total);
     tracing::info!(
         uptime_secs = started.elapsed().as_secs(),
-        requests,
+        requests = total,
         client_errors,
         server_errors,
         log_lines_missing = lost.iter().sum::<u64>(),

@@ -23,7 +23,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
-use crate::metrics::RequestTotals;
+use crate::metrics::Responses;
 use crate::proxy::WorkerProxy;
 use crate::runbook::{Condition, Section};
 use crate::serve::{Bound, InheritedSockets, ListenerPlan, WorkerHandles};
@@ -59,7 +59,7 @@ pub enum GatewayEvent<'a> {
     /// The gateway has begun to stop.
     Stopping,
     /// The gateway has stopped.
-    Stopped(RequestTotals),
+    Stopped(Responses),
 }
 
 /// A new configuration, or the reason why it is invalid.

@@ -59,7 +59,6 @@ pub use log::{LostLine, RecentLoss};
 pub use merge::{MERGES, Merge};
 pub use registry::MetricRegistry;
 pub use sample::{Distribution, EndpointSample, Responses, Sample};
-pub use shared::RequestTotals;
 use shared::SharedMetrics;
 use states::StateGauges;
 pub use states::{EndpointState, ProofExpiries, StateSource, TokenTimes};
@@ -292,8 +291,8 @@ impl Metrics {
     }
 
     /// Returns how many requests have ended, of routes that are configured now.
-    pub fn request_totals(&self) -> RequestTotals {
-        self.shared.request_totals()
+    pub fn request_totals(&self) -> Responses {
+        Responses::of(&self.shared)
     }
 
     async fn flush_workers(&self) {

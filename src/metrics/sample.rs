@@ -1,6 +1,7 @@
 //! A sample of the metrics that the status page shows as live figures.
 
 use std::collections::HashMap;
+use std::ops::AddAssign;
 
 use prometheus::core::Collector;
 use prometheus::proto::{Metric, MetricFamily};
@@ -80,6 +81,23 @@ impl Sample {
 }
 
 impl Responses {
+    /// Reads how many requests have ended, as far as the workers have counted them.
+    pub(super) fn of(metrics: &SharedMetrics) -> Self {
+        let mut responses = Self::default();
+        for_each(&metrics.requests, |metric| responses.add(label(metric, "code"), counter(metric)));
+        responses
+    }
+
+    /// Returns the responses since an earlier count.
+    #[must_use]
+    pub fn since(self, before: Self) -> Self {
+        Self {
+            total: self.total.saturating_sub(before.total),
+            client_errors: self.client_errors.saturating_sub(before.client_errors),
+            server_errors: self.server_errors.saturating_sub(before.server_errors),
+        }
+    }
+
     fn add(&mut self, code: &str, count: u64) {
         self.total += count;
         match code.as_bytes().first() {
@@ -87,6 +105,14 @@ impl Responses {
             Some(b'5') => self.server_errors += count,
             Some(_) | None => {}
         }
+    }
+}
+
+impl AddAssign for Responses {
+    fn add_assign(&mut self, other: Self) {
+        self.total += other.total;
+        self.client_errors += other.client_errors;
+        self.server_errors += other.server_errors;
     }
 }
 

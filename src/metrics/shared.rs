@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use prometheus::core::Collector as _;
-use prometheus::proto::{LabelPair, MetricFamily};
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 use super::exemplars::Exemplars;
@@ -52,40 +50,7 @@ pub(super) struct SharedMetrics {
     labels: LabelsInForce,
 }
 
-/// Returns the value of a counter, which is a whole number.
-fn whole(count: f64) -> u64 {
-    format!("{count:.0}").parse().unwrap_or_default()
-}
-
-/// How many requests have ended.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RequestTotals {
-    /// All of them.
-    pub requests: u64,
-    /// Those with a status from 400 to 499.
-    pub client_errors: u64,
-    /// Those with a status of 500 or above.
-    pub server_errors: u64,
-}
-
 impl SharedMetrics {
-    /// Returns how many requests have ended.
-    pub(super) fn request_totals(&self) -> RequestTotals {
-        let mut totals = RequestTotals::default();
-        let families = self.requests.collect();
-        for metric in families.iter().flat_map(MetricFamily::get_metric) {
-            let code = metric.get_label().iter().find(|label| label.name() == "code").map_or("", LabelPair::value);
-            let count = whole(metric.get_counter().get_value());
-            totals.requests += count;
-            match code.as_bytes().first() {
-                Some(b'4') => totals.client_errors += count,
-                Some(b'5') => totals.server_errors += count,
-                Some(_) | None => {}
-            }
-        }
-        totals
-    }
-
     /// Returns the exemplars of all histograms that have some.
     pub(super) fn exemplars(&self) -> [&Exemplars; 2] {
         [&self.request_exemplars, &self.upstream_exemplars]
