@@ -19,6 +19,7 @@ use crate::credential::{
     StepOutcome, in_one_line,
 };
 use crate::egress::EgressProxy;
+use crate::files::expires_soon;
 use crate::metrics::{TokenErrorReason, TokenMetrics, TokenStage};
 use crate::tls::Trust;
 
@@ -28,9 +29,6 @@ const CREDENTIAL_TIMEOUT: Duration = Duration::from_millis(10_300);
 
 /// AADSTS codes for throttling: 90055 for too many requests in the tenant, 50196 for repeating one request in a loop.
 const THROTTLED: [u32; 2] = [90055, 50196];
-
-/// The remaining validity below which a certificate is reported. Chosen: covers an absence of two weeks.
-const EXPIRY_WARNING: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 
 /// The result of an acquisition and its checks.
 #[derive(Clone, Debug)]
@@ -291,9 +289,10 @@ fn assertion_claims(claims: Option<&Claims>) -> String {
 
 fn certificate_end(ends: SystemTime, now: SystemTime) -> Check {
     let at = humantime::format_rfc3339_seconds(ends);
-    match ends.duration_since(now) {
-        Ok(left) if left < EXPIRY_WARNING => Check::warning("certificate", format!("ends {at}: renew it")),
-        Ok(_) | Err(_) => Check::passed("certificate", format!("ends {at}")),
+    if expires_soon(ends, now) {
+        Check::warning("certificate", format!("ends {at}: renew it"))
+    } else {
+        Check::passed("certificate", format!("ends {at}"))
     }
 }
 

@@ -4,7 +4,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
@@ -20,6 +20,7 @@ use super::finding::Check;
 use crate::credential::{in_one_line, one_line};
 use crate::egress::{Authorization, Egress, EgressProxy, ProxyLayer, Target};
 use crate::endpoint::localhost_addresses;
+use crate::files::Validity;
 use crate::tls::{self, Trust};
 
 /// How long connecting to a server may take, and each request to an endpoint. The sum of the acquisition (10.3 s), the connection,
@@ -203,8 +204,7 @@ fn describe_session<S>(session: &TlsStream<S>) -> String {
     let Some((_, leaf)) = leaf.and_then(|leaf| parse_x509_certificate(leaf).ok()) else {
         return version.to_owned();
     };
-    let ends = u64::try_from(leaf.validity().not_after.timestamp()).unwrap_or(0);
-    let ends = humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(ends));
+    let ends = humantime::format_rfc3339_seconds(Validity::of(&leaf).not_after);
     one_line(&format!("{version}, certificate issued by {}, ends {ends}", leaf.issuer()))
 }
 

@@ -9,6 +9,7 @@ mod read;
 mod secret;
 mod secret_source;
 mod stamp;
+mod validity;
 mod warning;
 
 pub use read::{
@@ -18,4 +19,5 @@ pub use read::{
 pub use secret::Secret;
 pub use secret_source::{SecretSource, SecretSourceError, SecretText};
 pub use stamp::{Stamp, stamps};
+pub use validity::{NotValid, Validity, expires_soon};
 pub use warning::{FileWarning, warnings_about_secret};

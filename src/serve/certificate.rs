@@ -9,10 +9,10 @@ use rustls::server::NoServerSessionStorage;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
 
-use super::certificate_validity::Validity;
 use super::client_verifier::{self, ClientAuth, ClientTrust};
 use super::settings::ListenerTlsSettings;
-use super::tls_files::{TlsFileError, read_pem};
+use super::tls_files::{self, TlsFileError, read_pem};
+use crate::files::Validity;
 
 /// The TLS of a listener. Immutable: changed files make another one, for new connections.
 #[derive(Clone)]
@@ -41,7 +41,7 @@ impl ListenerTls {
         let key = key.ok_or_else(|| TlsFileError::NoKey { path: settings.key.clone() })?;
         let mismatch =
             || TlsFileError::Mismatch { certificate: settings.certificate.clone(), key: settings.key.clone() };
-        let validity = Validity::of(&chain).ok_or_else(mismatch)?;
+        let validity = Validity::of_first(&chain).ok_or_else(mismatch)?;
         let digest = digest_of(&chain, &key);
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let client_auth = settings.client_auth.as_ref();
@@ -85,12 +85,12 @@ impl ListenerTls {
 
     /// Returns the error of a certificate that is not valid `now`, if it is not.
     pub fn check_validity(&self, path: &Path, now: SystemTime) -> Option<TlsFileError> {
-        self.validity.check(path, now)
+        tls_files::check_validity(self.validity, path, now)
     }
 
     /// Returns a warning if the certificate expires soon.
     pub(super) fn expiry_warning(&self, path: &Path, now: SystemTime) -> Option<String> {
-        self.validity.expiry_warning(path, now)
+        tls_files::expiry_warning(self.validity, path, now)
     }
 
     /// Returns when the certificate expires.

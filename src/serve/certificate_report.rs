@@ -4,8 +4,8 @@ use std::time::SystemTime;
 
 use super::bind::BindError;
 use super::certificate::ListenerTls;
-use super::certificate_validity::Validity;
 use super::settings::{ListenerSettings, ListenerTlsSettings};
+use super::tls_files;
 
 /// What is wrong with the TLS files of a listener.
 #[derive(Debug, Default)]
@@ -29,11 +29,11 @@ pub fn check_certificates(listeners: &[ListenerSettings]) -> Vec<CertificateRepo
 /// Reads only the certificate of one listener: its key or its CAs are on another host.
 pub fn check_certificate_alone(listener: &str, settings: &ListenerTlsSettings) -> CertificateReport {
     let mut report = CertificateReport { listener: listener.to_owned(), ..CertificateReport::default() };
-    match Validity::read(&settings.certificate, &mut report.warnings) {
+    match tls_files::read_validity(&settings.certificate, &mut report.warnings) {
         Ok(validity) => {
             let now = SystemTime::now();
-            report.problem = validity.check(&settings.certificate, now).map(|err| err.to_string());
-            report.warnings.extend(validity.expiry_warning(&settings.certificate, now));
+            report.problem = tls_files::check_validity(validity, &settings.certificate, now).map(|err| err.to_string());
+            report.warnings.extend(tls_files::expiry_warning(validity, &settings.certificate, now));
         }
         Err(source) => report.error = Some(BindError::tls(listener, settings, source)),
     }

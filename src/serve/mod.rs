@@ -12,7 +12,6 @@ mod caller_address;
 mod caller_stream;
 mod certificate;
 mod certificate_report;
-mod certificate_validity;
 mod client_verifier;
 mod conn_waker;
 mod connection;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use crate::files::pem::{Pem, PemError};
-use crate::files::{self, FileError};
+use crate::files::{self, FileError, NotValid, Validity, expires_soon};
 
 /// Why a file of a listener's TLS cannot be used. Does not contain the files' content.
 #[derive(Debug, thiserror::Error)]
@@ -122,6 +122,29 @@ impl TlsFileError {
 pub(super) fn read_pem(path: &Path, warnings: &mut Vec<String>) -> Result<Pem, TlsFileError> {
     let file = files::read_with_timeout(path)?;
     parse_pem(path, &file, warnings)
+}
+
+/// Reads when the first certificate of a file is valid. May block. Adds warnings about the file to `warnings`.
+pub(super) fn read_validity(path: &Path, warnings: &mut Vec<String>) -> Result<Validity, TlsFileError> {
+    let chain = read_pem(path, warnings)?.certificates;
+    Validity::of_first(&chain).ok_or_else(|| TlsFileError::NoCertificate { path: path.to_owned() })
+}
+
+/// Returns the error of a certificate that is not valid `now`, if it is not.
+pub(super) fn check_validity(validity: Validity, path: &Path, now: SystemTime) -> Option<TlsFileError> {
+    let path = path.to_owned();
+    Some(match validity.check(now).err()? {
+        NotValid::Expired => TlsFileError::Expired { path, not_after: validity.not_after },
+        NotValid::NotYet => TlsFileError::NotYetValid { path, not_before: validity.not_before },
+    })
+}
+
+/// Returns a warning if a certificate expires soon.
+pub(super) fn expiry_warning(validity: Validity, path: &Path, now: SystemTime) -> Option<String> {
+    expires_soon(validity.not_after, now).then(|| {
+        let date = humantime::format_rfc3339_seconds(validity.not_after);
+        format!("the certificate {} expires on {date}: renew it", path.display())
+    })
 }
 
 /// Reads a PEM file with revocation lists, which may be large.

@@ -13,7 +13,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use aws_lc_rs::digest;
 use base64::Engine as _;
@@ -34,7 +34,7 @@ use crate::credential::record::{AcquisitionRecord, NotAfter};
 use crate::credential::secret::warn_about_mode;
 use crate::credential::settings::{AssertionAlgorithm, CertificateSettings};
 use crate::files::pem::{Pem, PemError};
-use crate::files::{self, FileError, Secret};
+use crate::files::{self, FileError, NotValid, Secret, Validity, expires_soon};
 use crate::metrics::TokenStage;
 
 /// A certificate and its key.
@@ -44,12 +44,8 @@ struct ClientCertificate {
     chain: Vec<CertificateDer<'static>>,
     key: Arc<dyn SigningKey>,
     key_path: PathBuf,
-    not_before: SystemTime,
-    not_after: SystemTime,
+    validity: Validity,
 }
-
-/// How long before its expiry a certificate needs attention, as for those of listeners.
-const EXPIRES_SOON: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 
 /// Reads the certificate and signs an assertion with its key.
 pub(super) async fn assertion(
@@ -79,13 +75,13 @@ pub(super) async fn inspect(settings: &CertificateSettings, record: &Acquisition
     let now = SystemTime::now();
     // The assertion is discarded, so its audience does not matter.
     certificate.assertion_if_valid(settings, "", "", now)?;
-    let ClientCertificate { not_before, not_after, .. } = certificate;
+    let Validity { not_before, not_after } = certificate.validity;
     let path = &settings.certificate;
     // Token requests do not check this: Entra's clock decides, and this host's may be slow.
-    if now < not_before {
+    if certificate.validity.check(now) == Err(NotValid::NotYet) {
         return Err(CertificateError::NotYetValid { path: path.clone(), not_before }.into());
     }
-    if not_after.duration_since(now).is_ok_and(|left| left < EXPIRES_SOON) {
+    if expires_soon(not_after, now) {
         let date = humantime::format_rfc3339_seconds(not_after);
         record.add_warning(format!("the certificate in {} expires on {date}: renew it", path.display()));
     }
@@ -100,7 +96,7 @@ async fn read_and_sign(
 ) -> Result<(Secret, SystemTime), CertificateError> {
     let certificate = ClientCertificate::read(settings, record).await?;
     let token = certificate.assertion_if_valid(settings, client_id, token_url, SystemTime::now())?;
-    Ok((token, certificate.not_after))
+    Ok((token, certificate.validity.not_after))
 }
 
 impl ClientCertificate {
@@ -130,18 +126,17 @@ impl ClientCertificate {
         for certificate in certificates {
             let parsed = parse_x509_certificate(&certificate).map_err(|_err| invalid())?.1;
             let matches = public_key.as_deref() == Some(parsed.public_key().raw);
-            let validity = [parsed.validity().not_before, parsed.validity().not_after];
-            let validity = validity.map(|at| Duration::from_secs(u64::try_from(at.timestamp()).unwrap_or(0)));
+            let validity = Validity::of(&parsed);
             if matches && leaf.is_none() {
-                leaf = Some((certificate, validity.map(|since_epoch| UNIX_EPOCH + since_epoch)));
+                leaf = Some((certificate, validity));
             } else {
                 chain.push(certificate);
             }
         }
-        let Some((leaf, [not_before, not_after])) = leaf else {
+        let Some((leaf, validity)) = leaf else {
             return Err(CertificateError::Mismatch { key: key_path, certificate: certificate_path.to_owned() });
         };
-        Ok(Self { leaf, chain, key, key_path, not_before, not_after })
+        Ok(Self { leaf, chain, key, key_path, validity })
     }
 
     fn assertion_if_valid(
@@ -151,8 +146,8 @@ impl ClientCertificate {
         token_url: &str,
         now: SystemTime,
     ) -> Result<Secret, CertificateError> {
-        if self.not_after < now {
-            let (path, not_after) = (settings.certificate.clone(), self.not_after);
+        if self.validity.check(now) == Err(NotValid::Expired) {
+            let (path, not_after) = (settings.certificate.clone(), self.validity.not_after);
             return Err(CertificateError::Expired { path, not_after });
         }
         self.assertion(settings, client_id, token_url, now)

@@ -1,6 +1,7 @@
 //! Assertions of generated certificates, verified with the crypto library.
 
 use std::fs;
+use std::time::{Duration, UNIX_EPOCH};
 
 use aws_lc_rs::signature::{
     RSA_PKCS1_2048_8192_SHA256, RSA_PSS_2048_8192_SHA256, UnparsedPublicKey, VerificationAlgorithm,
