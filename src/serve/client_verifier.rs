@@ -1,6 +1,7 @@
 //! Verifies the certificates of callers: the CA, the validity, the revocation lists, and that the certificate identifies its caller.
 
 use std::fmt::Debug;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use aws_lc_rs::digest;
@@ -9,7 +10,7 @@ use rustls::crypto::CryptoProvider;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, OtherError, RootCertStore, SignatureScheme};
-use rustls_pki_types::{CertificateDer, UnixTime};
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime};
 use x509_parser::prelude::{CertificateRevocationList, FromDer};
 
 use super::identity::CallerIdentity;
@@ -63,12 +64,6 @@ pub(super) fn load(
         for list in &found {
             digest.update(&list.len().to_be_bytes());
             digest.update(list);
-            let is_usable = WebPkiClientVerifier::builder_with_provider(Arc::new(cas.clone()), Arc::clone(provider))
-                .with_crls([list.clone()])
-                .build();
-            if let Err(VerifierBuilderError::InvalidCrl(_)) = is_usable {
-                return Err(TlsFileError::InvalidRevocationList { path: path.clone() });
-            }
             if let Some(date) = expiry(list) {
                 let problem = format!(
                     "`client_crl` {} expired on {date}: callers whose certificates it covers are refused until there is a \
@@ -79,18 +74,28 @@ pub(super) fn load(
                 expired_lists.push(problem);
             }
         }
-        lists.extend(found);
+        lists.extend(found.into_iter().map(|list| (path, list)));
     }
-    let has_lists = !lists.is_empty();
-    let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(cas), Arc::clone(provider)).with_crls(lists);
-    if has_lists {
+    let cas = Arc::new(cas);
+    let builder = || WebPkiClientVerifier::builder_with_provider(Arc::clone(&cas), Arc::clone(provider));
+    let mut with_lists = builder().with_crls(lists.iter().map(|(_, list)| list.clone()));
+    if !lists.is_empty() {
         // An outdated list does not say which certificates have been revoked since.
-        builder = builder.enforce_revocation_expiration();
+        with_lists = with_lists.enforce_revocation_expiration();
     }
     if !settings.is_required {
-        builder = builder.allow_unauthenticated();
+        with_lists = with_lists.allow_unauthenticated();
     }
-    let verifier = builder.build().map_err(|_unshown| TlsFileError::Library)?;
+    let verifier = with_lists.build().map_err(|_unshown| {
+        // The error does not say which list it is about.
+        let is_invalid = |list: &CertificateRevocationListDer<'static>| {
+            matches!(builder().with_crls([list.clone()]).build(), Err(VerifierBuilderError::InvalidCrl(_)))
+        };
+        match lists.iter().find(|(_, list)| is_invalid(list)) {
+            Some((path, _)) => TlsFileError::InvalidRevocationList { path: PathBuf::clone(path) },
+            None => TlsFileError::Library,
+        }
+    })?;
     let mut trust = ClientTrust([0; 32]);
     trust.0.copy_from_slice(digest.finish().as_ref());
     Ok(ClientAuth { verifier: Arc::new(IdentifyingVerifier(verifier)), trust, expired_lists })
