@@ -9,8 +9,10 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 root=$(cd ../.. && pwd)
+build="$root/target/peers/kit"
 gateway=${GATEWAY_BIN:-$root/target/release/signalr-gateway}
 if [ -z "${GATEWAY_BIN:-}" ]; then
     cargo build --release --locked --quiet --manifest-path "$root/Cargo.toml"
 fi
-exec python3 tenants.py --gateway "$gateway" "$@"
+cargo build --release --locked --quiet --manifest-path ../peers/kit/Cargo.toml --target-dir "$build"
+exec python3 tenants.py --gateway "$gateway" --kit "$build/release/peers-kit" "$@"

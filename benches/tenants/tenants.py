@@ -1,13 +1,17 @@
-"""Runs a gateway with many tenants in front of the sandbox and prints what a tenant costs. Standard library only.
+"""Runs a gateway with many tenants and prints what a tenant costs. Standard library only.
 
-Each tenant has an endpoint of its own, in a file of `tenants.d`, and they share one application and one route. For each number of
-tenants, a new sandbox and a new gateway with one worker run through these steps:
+Each tenant has an endpoint of its own, in a file of `tenants.d`, and they share one application and one route. The sandbox issues
+their tokens. The upstream of benches/peers stands for all endpoints, over TLS: it takes less CPU time for a request than the gateway,
+so that it does not hold the gateway up. For each number of tenants, a new sandbox and a new gateway with one worker run through
+these steps:
 
 1. Start: from the start of the process to its ready file, and to status 200 of /readyz. Memory before the first call.
 2. Full load at once: callers call every tenant once. Calls that fail; requests to Entra and the metadata service since the start,
    and in the fullest second, from the sandbox's journals, every 50 ms.
 3. CPU per request over 1,000 tenants in turn against one tenant, over warm connections. Rounds of both alternate; the ratio is the
-   median of rounds. Both send one call after the other, so that they differ in the tenant alone.
+   median of rounds. At full load, connections of the load generator of benches/peers together call the tenants in turn, and the
+   worker is rarely idle: this is what a request costs. One call after the other, the worker waits before each call, so that most of
+   the cost is that of the kernel's wake-up, which depends on the host.
 4. /metrics: its size, and the median time of five scrapes.
 5. Reload: CPU of a reload (SIGHUP) that adds a tenant by a file, until it is counted; with a probe that calls one tenant all the
    time, the time in which the worker adopts the new configuration and lets go of the old one, by its log, and the slowest call,
@@ -91,6 +95,9 @@ access = "off"
 [process]
 workers = 1
 
+[forwarding]
+client_address = true
+
 [limits]
 queue_time = "30s"
 {more}
@@ -99,8 +106,8 @@ queue_time = "30s"
 TENANT = """[endpoints.{name}]
 url = "{url}"
 credential = "saas"
-tenant = "{name}.onmicrosoft.com"
-ca_file = "files/ca.pem"
+tenant = "{tenant}.onmicrosoft.com"
+ca_file = "upstream/ca.pem"
 pool = {{ idle_timeout = "{idle}s" }}
 """
 
@@ -119,10 +126,14 @@ def main():
 def parse_options():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gateway", type=Path, required=True, help="the gateway's binary, with the sandbox")
+    parser.add_argument("--kit", type=Path, required=True, help="the binary of benches/peers/kit")
     parser.add_argument("--counts", type=int, nargs="+", default=[1, 100, 1000, 10000], help="numbers of tenants")
     parser.add_argument("--callers", type=int, default=256, help="concurrent callers of the full load")
-    parser.add_argument("--rounds", type=int, default=5, help="of the CPU per request")
-    parser.add_argument("--calls", type=int, default=2000, help="in each round")
+    parser.add_argument("--rounds", type=int, default=5, help="of the CPU per request, one call after the other")
+    parser.add_argument("--calls", type=int, default=2000, help="in each of these rounds")
+    parser.add_argument("--load-rounds", type=int, default=15, help="of the CPU per request at full load")
+    parser.add_argument("--load-seconds", type=float, default=0.5, help="measured in each of these rounds")
+    parser.add_argument("--connections", type=int, default=32, help="of the load generator")
     parser.add_argument("--federated", action="store_true", help="the application authenticates by a managed identity, not a secret")
     parser.add_argument("--more", default="", help="TOML that is appended to the gateway's configuration")
     return parser.parse_args()
@@ -142,13 +153,15 @@ class Run:
     def measure(self):
         self.note("starts")
         self.start_sandbox()
+        self.start_upstream()
         self.write_config()
         with self.sampled_requests():
             self.start_gateway()
             time.sleep(1)
             self.row["unused"] = self.memory()
             self.full_load()
-        self.cpu_per_request()
+        self.cpu_at_full_load()
+        self.cpu_one_after_the_other()
         self.scrape()
         self.reload()
         self.wait_for_closed_connections()
@@ -167,6 +180,16 @@ class Run:
         self.row["sandbox_start"] = time.monotonic() - began
         self.row["sandbox_memory"] = memory(self.sandbox)
 
+    def start_upstream(self):
+        (self.folder / "upstream").mkdir()
+        command = [str(self.options.kit.resolve()), "upstream", "--folder", "upstream"]
+        pin = (lambda: os.sched_setaffinity(0, self.other_core)) if self.other_core else None
+        log = self.stack.enter_context(open(self.folder / "upstream.log", "wb"))
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": log}
+        upstream = subprocess.Popen(command, cwd=self.folder, preexec_fn=pin, **pipes)
+        self.stack.callback(end, upstream)
+        self.upstream = json.loads(upstream.stdout.readline())["tls"]
+
     def write_config(self):
         imds = self.services["imds"]
         secret = ("client_secret", 'secret = { file = "files/saas-secret" }')
@@ -182,11 +205,10 @@ class Run:
         for name in self.services["endpoints"]:
             self.write_tenant(name, name)
 
-    def write_tenant(self, name, endpoint):
-        """Writes the file of a tenant that uses the endpoint of another."""
-        url = self.services["endpoints"][endpoint]
-        text = TENANT.format(name=endpoint, url=url, idle=IDLE_SECONDS)
-        (self.folder / "tenants.d" / f"{name}.toml").write_text(text.replace(f"[endpoints.{endpoint}]", f"[endpoints.{name}]"))
+    def write_tenant(self, name, tenant):
+        """Writes the file of an endpoint of a tenant."""
+        text = TENANT.format(name=name, tenant=tenant, url=f"https://{self.upstream}", idle=IDLE_SECONDS)
+        (self.folder / "tenants.d" / f"{name}.toml").write_text(text)
 
     def start_gateway(self):
         began = time.monotonic()
@@ -279,7 +301,50 @@ class Run:
             json.loads(get(control, f"/sandbox/journal?server={server}&after={after}")[1])["received"] for server in ("entra", "imds")
         ]
 
-    def cpu_per_request(self):
+    def cpu_at_full_load(self):
+        many, one = self.targets("many", self.names(1000)), self.targets("one", self.names(1))
+        ratios, costs = [], []
+        for targets in (many, one):
+            self.load(targets)
+        before = self.opened_connections()
+        for number in range(self.options.load_rounds):
+            order = ("many", "one") if number % 2 else ("one", "many")
+            loads = {name: self.load({"many": many, "one": one}[name]) for name in order}
+            ratios.append(loads["many"] / loads["one"])
+            costs.append((loads["many"], loads["one"]))
+        self.row["load_opened"] = self.opened_connections() - before
+        self.row["load_many"], self.row["load_one"] = (statistics.median(column) for column in zip(*costs))
+        self.row["load_ratio"] = statistics.median(ratios)
+
+    def targets(self, label, names):
+        """Writes the targets of broadcasts to these tenants for the load generator. Returns the file."""
+        file = self.folder / f"{label}.targets"
+        file.write_text("".join(f"{target(name)}\n" for name in names))
+        return file
+
+    def load(self, targets):
+        """Returns the CPU time of each call of the load generator, in microseconds."""
+        host, port = self.listener
+        arguments = {
+            "address": f"{host}:{port}", "connections": self.options.connections, "body": len(BODY), "warmup": 0.3,
+            "seconds": self.options.load_seconds, "processes": self.gateway.pid, "targets": targets,
+        }
+        command = [str(self.options.kit.resolve()), "load", *(str(word) for name, value in arguments.items() for word in (f"--{name}", value))]
+        pin = (lambda: os.sched_setaffinity(0, self.other_core)) if self.other_core else None
+        # The load generator ends when its standard input is closed.
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, preexec_fn=pin) as process:
+            output = process.stdout.read()
+        result = json.loads(output or '{"requests": 0, "reason": "no output"}')
+        if not result["requests"] or result["errors"]:
+            sys.exit(f"the load failed: {result['reason']}")
+        self.row.setdefault("load_busy", []).append(result["cpu_nanoseconds"] / 1e9 / result["seconds"])
+        return result["cpu_nanoseconds"] / 1000 / result["requests"]
+
+    def opened_connections(self):
+        """Returns how many connections to endpoints were opened since the start."""
+        return self.total("signalr_gateway_upstream_connects_total")
+
+    def cpu_one_after_the_other(self):
         many, one = self.names(1000), self.names(1)
         with Caller(self.listener) as caller:
             ratios, costs = [], []
@@ -354,8 +419,12 @@ class Run:
 
     def open_connections(self):
         """Returns the number of connections to endpoints."""
+        return self.total("signalr_gateway_upstream_connections")
+
+    def total(self, metric):
+        """Returns the sum of all series of a metric."""
         lines = get(self.admin, "/metrics")[1].decode().splitlines()
-        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("signalr_gateway_upstream_connections"))
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(f"{metric}{{"))
 
     def wait_for_closed_connections(self):
         self.note("waits until connections to endpoints are closed")
@@ -383,7 +452,7 @@ class Caller:
 
     def call(self, name):
         """Broadcasts to a hub of an endpoint. Returns the status."""
-        head = f"POST /api/hubs/{name}_chat/:send?api-version=2022-11-01 HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(BODY)}\r\n\r\n"
+        head = f"POST {target(name)} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(BODY)}\r\n\r\n"
         self.socket.sendall(head.encode() + BODY)
         response = b""
         while b"\r\n\r\n" not in response:
@@ -396,6 +465,11 @@ class Caller:
         while len(body) < length:
             body += self.socket.recv(65536)
         return int(head.split(b" ", 2)[1])
+
+
+def target(name):
+    """Returns the target of a broadcast to a hub of a tenant."""
+    return f"/api/hubs/{name}_chat/:send?api-version=2022-11-01"
 
 
 def get(at, target):
@@ -468,9 +542,15 @@ def report(options, rows):
         "CPU of a reload that adds a tenant": lambda row: f"{row['reload_cpu'] * 1000:.0f} ms",
         "pause of the worker for it": lambda row: f"{row['reload_pause'] * 1000:.1f} ms",
         "slowest call during a reload": lambda row: f"{row['reload_call'] * 1000:.1f} ms",
-        "CPU per request, one tenant": lambda row: f"{row['cpu_one']:.1f} us",
-        "CPU per request, 1,000 in turn": lambda row: f"{row['cpu_many']:.1f} us",
-        "ratio of the two": lambda row: f"{row['cpu_ratio']:.2f}",
+        "CPU per request at full load, one tenant": lambda row: f"{row['load_one']:.1f} us",
+        "CPU per request at full load, up to 1,000 in turn": lambda row: f"{row['load_many']:.1f} us",
+        "ratio of the two": lambda row: f"{row['load_ratio']:.2f}",
+        "of it: worker busy, connections to endpoints opened": lambda row: (
+            f"{statistics.median(row['load_busy']):.0%}, {row['load_opened']:.0f}"
+        ),
+        "CPU per request, one call after the other, one tenant": lambda row: f"{row['cpu_one']:.1f} us",
+        "CPU per request, one call after the other, up to 1,000 in turn": lambda row: f"{row['cpu_many']:.1f} us",
+        "ratio of these two": lambda row: f"{row['cpu_ratio']:.2f}",
         "every tenant called once, in": lambda row: f"{row['full_load']:.1f} s",
         "of it failed": lambda row: f"{row['failed']}",
         "requests to Entra, all / in one second": lambda row: f"{row['entra']} / {row['entra_per_second']}",
@@ -481,7 +561,8 @@ def report(options, rows):
     proof = "a managed identity" if options.federated else "a client secret"
     return "\n".join([
         f"{time.strftime('%F')}, {processor()}, {os.cpu_count()} cores, Linux {platform.release()}; one worker, {proof}, "
-        f"{options.callers} callers, {options.rounds} rounds of {options.calls} calls.",
+        f"{options.callers} callers; full load: {options.connections} connections, {options.load_rounds} rounds of "
+        f"{options.load_seconds:g} s; one call after the other: {options.rounds} rounds of {options.calls} calls.",
         "",
         "| tenants | " + " | ".join(f"{row['count']:,}" for row in rows) + " |",
         "| --- |" + " ---: |" * len(rows),

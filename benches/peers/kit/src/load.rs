@@ -2,7 +2,7 @@
 //!
 //! `load --address A --connections N --body BYTES --warmup SECONDS --seconds SECONDS --processes PID,PID` prints one
 //! line of JSON. It reads the CPU time of the processes at the start and end of exactly the window in which responses are
-//! counted.
+//! counted. `--targets FILE` has one target in each line, which all connections together call in turn.
 
 use std::cell::{Cell, RefCell};
 use std::fs;
@@ -14,6 +14,27 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use crate::{Options, Result, wire};
+
+/// A message without arguments, padded with spaces to the length of the body.
+const MESSAGE: &[u8] = br#"{"target":"hello","arguments":[]}"#;
+
+/// The target without `--targets`.
+const TARGET: &str = "/api/hubs/chat/:send?api-version=2022-11-01";
+
+/// The requests that all connections together send in turn.
+struct Requests {
+    all: Vec<Vec<u8>>,
+    next: Cell<usize>,
+}
+
+impl Requests {
+    /// Returns the next request.
+    fn next(&self) -> &[u8] {
+        let index = self.next.get();
+        self.next.set((index + 1) % self.all.len());
+        &self.all[index]
+    }
+}
 
 /// The counts of the measurement window.
 #[derive(Default)]
@@ -29,23 +50,23 @@ struct Counts {
 pub async fn generate(options: &Options) -> Result<()> {
     let (address, body) = (options.text("address")?, options.number::<usize>("body")?);
     let processes: Vec<&str> = options.text("processes")?.split(',').collect();
-    let mut request = format!(
-        "POST /api/hubs/chat/:send?api-version=2022-11-01 HTTP/1.1\r\nHost: {address}\r\n\
-         User-Agent: peers-kit\r\nAccept: application/json\r\nAuthorization: Bearer callers-own\r\n\
-         Content-Type: application/json; charset=utf-8\r\nX-Ms-Client-Request-Id: 0b0ad3c1-7c1e-4a5e-9f77-0d6f1c9a5b11\r\n\
-         Content-Length: {body}\r\n\r\n"
-    )
-    .into_bytes();
-    request.resize(request.len() + body, b' ');
-    let request: Rc<[u8]> = request.into();
+    let targets = match options.text("targets") {
+        Ok(file) => fs::read_to_string(file)?,
+        Err(_) => TARGET.to_owned(),
+    };
+    let all: Vec<_> = targets.lines().map(|target| request(target, address, body)).collect();
+    if all.is_empty() {
+        return Err("there is no target".into());
+    }
+    let requests = Rc::new(Requests { all, next: Cell::new(0) });
 
     let counts = Rc::new(Counts::default());
     for _ in 0..options.number("connections")? {
         let mut stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        let (request, counts) = (Rc::clone(&request), Rc::clone(&counts));
+        let (requests, counts) = (Rc::clone(&requests), Rc::clone(&counts));
         tokio::task::spawn_local(async move {
-            if let Err(err) = send_in_a_loop(&mut stream, &request, &counts).await {
+            if let Err(err) = send_in_a_loop(&mut stream, &requests, &counts).await {
                 counts.record_error(err.to_string());
             }
         });
@@ -76,11 +97,25 @@ pub async fn generate(options: &Options) -> Result<()> {
     Ok(())
 }
 
-async fn send_in_a_loop(stream: &mut TcpStream, request: &[u8], counts: &Counts) -> Result<()> {
+fn request(target: &str, address: &str, body: usize) -> Vec<u8> {
+    let mut request = format!(
+        "POST {target} HTTP/1.1\r\nHost: {address}\r\n\
+         User-Agent: peers-kit\r\nAccept: application/json\r\nAuthorization: Bearer callers-own\r\n\
+         Content-Type: application/json; charset=utf-8\r\nX-Ms-Client-Request-Id: 0b0ad3c1-7c1e-4a5e-9f77-0d6f1c9a5b11\r\n\
+         Content-Length: {body}\r\n\r\n"
+    )
+    .into_bytes();
+    let end = request.len() + body;
+    request.extend_from_slice(&MESSAGE[..MESSAGE.len().min(body)]);
+    request.resize(end, b' ');
+    request
+}
+
+async fn send_in_a_loop(stream: &mut TcpStream, requests: &Requests, counts: &Counts) -> Result<()> {
     let mut buffer = BytesMut::with_capacity(4 * 1024);
     loop {
         let began = Instant::now();
-        stream.write_all(request).await?;
+        stream.write_all(requests.next()).await?;
         let head = wire::head(stream, &mut buffer, |bytes| {
             let mut headers = wire::headers();
             let mut response = httparse::Response::new(&mut headers);

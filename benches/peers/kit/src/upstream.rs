@@ -1,7 +1,8 @@
 //! An upstream that mimics Azure SignalR: it answers 202 without a body to a correctly forwarded request, and 400 with
 //! the reason to any other. Plain HTTP on one port, TLS 1.3 on another, with a new certificate.
 //!
-//! `upstream --folder F --bearer TOKEN` writes `F/ca.pem` and prints one line of JSON with both addresses.
+//! `upstream --folder F --bearer TOKEN` writes `F/ca.pem` and prints one line of JSON with both addresses. Without `--bearer`, it
+//! accepts any.
 
 use std::path::Path;
 use std::rc::Rc;
@@ -19,7 +20,8 @@ const ACCEPTED: &[u8] = b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\nX-Conten
 
 /// The headers that a request must have.
 struct Expected {
-    authorization: String,
+    /// `None` if any bearer is accepted.
+    authorization: Option<String>,
     host: String,
 }
 
@@ -31,7 +33,11 @@ impl Expected {
             let mut values = wire::values(request.headers, name);
             values.next().filter(|_| values.next().is_none())
         };
-        let problem = if only("authorization") != Some(self.authorization.as_bytes()) {
+        let is_authorized = only("authorization").is_some_and(|found| match &self.authorization {
+            Some(expected) => found == expected.as_bytes(),
+            None => found.starts_with(b"Bearer "),
+        });
+        let problem = if !is_authorized {
             Some("Authorization is not the configured bearer")
         } else if only("host") != Some(self.host.as_bytes()) {
             Some("Host is not the upstream's")
@@ -47,7 +53,7 @@ impl Expected {
 /// Serves until dropped.
 pub async fn serve(options: &Options) -> Result<()> {
     let tls = acceptor(Path::new(options.text("folder")?))?;
-    let authorization = format!("Bearer {}", options.text("bearer")?);
+    let authorization = options.text("bearer").ok().map(|token| format!("Bearer {token}"));
     let (plain, secure) = (TcpListener::bind("127.0.0.1:0").await?, TcpListener::bind("127.0.0.1:0").await?);
     let plain_host = plain.local_addr()?.to_string();
     let secure_host = format!("localhost:{}", secure.local_addr()?.port());
