@@ -7,7 +7,6 @@ use prometheus::{IntCounterVec, IntGauge};
 
 use super::label_table::Label;
 use super::labels::{CODE_COUNT, code_index, code_label};
-use super::zeros::SERVER_ERRORS;
 
 /// What a worker keeps for each label that it has used.
 pub(super) struct ByLabel<T>(RefCell<Vec<Option<(Label, T)>>>);
@@ -55,12 +54,8 @@ impl CodeCounters {
                 }
             }
             Err(at) => {
-                let [name, operation_name] = names;
-                // With the first response of an operation, whatever its status.
-                if !self.0.iter().any(|(key, _)| key / CODE_COUNT == operation) {
-                    SERVER_ERRORS.iter().for_each(|code| drop(shared.with_label_values(&[name, operation_name, code])));
-                }
-                let counter = shared.with_label_values(&[name, operation_name, code_label(code)]).local();
+                let [name, operation] = names;
+                let counter = shared.with_label_values(&[name, operation, code_label(code)]).local();
                 counter.inc();
                 self.0.insert(at, (key, counter));
             }

@@ -340,7 +340,6 @@ mod tests {
         for line in [
             r#"signalr_gateway_rejected_total{reason="unknown_path"} 1"#,
             r#"signalr_gateway_requests_total{code="202",operation="hub_send",route="chat"} 1"#,
-            r#"signalr_gateway_requests_total{code="503",operation="hub_send",route="chat"} 0"#,
             r#"signalr_gateway_requests_total{code="_other",operation="_other",route="_none"} 1"#,
         ] {
             assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
@@ -427,6 +426,20 @@ mod tests {
             began.elapsed()
         );
         assert!(text.len() <= 4 * 1024 * 1024);
+    }
+
+    #[tokio::test]
+    async fn failed_sends_have_series_before_the_first_one() {
+        let mut labels = Labels::new(1, 1, 1, 1);
+        labels.routes = labels.routes.next(["chat"].into_iter());
+        let metrics = Arc::new(Metrics::new().unwrap());
+        metrics.config_in_force("0", Arc::new(labels), Arc::new(Healthy(Vec::new())));
+        let text = String::from_utf8(metrics.exposition(Exposition::Prometheus).await.unwrap()).unwrap();
+        for route in ["chat", "_none"] {
+            let line =
+                format!(r#"signalr_gateway_requests_total{{code="503",operation="hub_send",route="{route}"}} 0"#);
+            assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -11,10 +11,10 @@ use super::shared::SharedMetrics;
 use super::states::StateSource;
 
 /// The statuses of failures, those of the gateway's own among them.
-pub(super) const SERVER_ERRORS: [&str; 4] = ["500", "502", "503", "504"];
+const SERVER_ERRORS: [&str; 4] = ["500", "502", "503", "504"];
 
-/// The operations whose failures have series before their first call. Those of others begin with their first call. Chosen: almost
-/// all calls are one of these, and 500 routes with all operations would be larger than the rest of a scrape.
+/// The operations whose failures have series before they occur. Chosen: almost all calls are one of these, and with all operations,
+/// the series of 500 routes would be larger than the rest of a scrape.
 const USUAL_OPERATIONS: [&str; 3] = ["hub_send", "user_send", "group_send"];
 
 /// Returns the labels of an enum.
