@@ -132,36 +132,9 @@ fn millis(duration: Duration) -> f64 {
     f64::from(u32::try_from(duration.as_micros()).unwrap_or(u32::MAX)) / 1000.0
 }
 
-/// Returns the trace id in the value of a `traceparent`.
-///
-/// Source: W3C Trace Context, section 3.2.
-pub(super) fn trace_id(trace_parent: &HeaderValue) -> Option<&str> {
-    let mut parts = trace_parent.to_str().ok()?.split('-');
-    let (version, id) = (parts.next()?, parts.next()?);
-    let is_hex = |text: &str| text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    let is_valid = version.len() == 2 && is_hex(version) && version != "ff" && id.len() == 32 && is_hex(id);
-    (is_valid && id.bytes().any(|byte| byte != b'0')).then_some(id)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_a_valid_trace_id_is_logged() {
-        let id = "0af7651916cd43dd8448eb211c80319c";
-        for (value, expected) in [
-            (format!("00-{id}-b7ad6b7169203331-01"), Some(id)),
-            (format!("cc-{id}-b7ad6b7169203331-01-what-the-future"), Some(id)),
-            (format!("ff-{id}-b7ad6b7169203331-01"), None),
-            (format!("00-{}-b7ad6b7169203331-01", "0".repeat(32)), None),
-            (format!("00-{}-b7ad6b7169203331-01", id.to_uppercase()), None),
-            ("00-short-b7ad6b7169203331-01".to_owned(), None),
-            (String::new(), None),
-        ] {
-            assert_eq!(trace_id(&HeaderValue::try_from(&value).unwrap()), expected, "{value}");
-        }
-    }
 
     #[test]
     fn times_are_exact_to_the_microsecond() {

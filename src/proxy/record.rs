@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
-use super::access_log::{AccessLine, trace_id};
+use super::access_log::AccessLine;
 use super::error::ProxyError;
 use super::failure::Failure;
 use super::settings::AccessLog;
@@ -19,7 +19,7 @@ use crate::metrics::{CompletedRequest, CountedCaller, InFlight, UpstreamErrorRea
 use crate::serve::{CallerAddress, HeadError, Peer};
 use crate::signalr::{Call, Operation};
 use crate::tail::Tail;
-use crate::trace::{EndedCall, SpanStatus, Value};
+use crate::trace::{EndedCall, SpanStatus, TraceParent, Value};
 
 /// The status recorded for a request whose caller disconnected before the response. From nginx.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
@@ -56,7 +56,7 @@ pub(super) struct RequestRecord {
     /// `None` until there is a response.
     status: Option<StatusCode>,
     failure: Option<Box<Failure>>,
-    /// The caller's `traceparent`, once the other headers are gone.
+    /// The caller's `traceparent` for the log line, once the other headers are gone.
     trace_parent: Option<HeaderValue>,
     is_incomplete: bool,
     request_bytes: u64,
@@ -128,7 +128,9 @@ impl RequestRecord {
 
     /// Takes the caller's headers, which are not needed once there is a response.
     pub(super) fn take_headers(&mut self) -> HeaderMap {
-        self.trace_parent = self.call.take_trace_parent();
+        if self.context.snapshot.settings.access_log != AccessLog::Off {
+            self.trace_parent = self.call.take_trace_parent();
+        }
         self.call.take_headers()
     }
 
@@ -320,7 +322,7 @@ impl RequestRecord {
         let responded = self.endpoint.get().and_then(|index| endpoints.get(index));
         let line = AccessLine {
             request_id: self.request_id(),
-            trace_id: recorded.as_deref().or_else(|| trace_parent.as_ref().and_then(trace_id)),
+            trace_id: recorded.as_deref().or_else(|| trace_parent.as_ref().and_then(TraceParent::id_in)),
             address: self.address,
             identity: self.peer.identity.as_ref(),
             caller: caller.map(|caller| caller.settings().name.as_str()),

@@ -59,6 +59,12 @@ impl TraceParent {
         TraceId::new(trace).filter(|_| is_valid).map(|trace| Self { trace, span, flags })
     }
 
+    /// Returns the trace id in the value of a `traceparent` as it is written there; `None` if the value is not valid.
+    pub fn id_in(value: &HeaderValue) -> Option<&str> {
+        Self::parse(value)?;
+        value.to_str().ok()?.get(3..35)
+    }
+
     /// Returns whether the trace is recorded.
     pub fn is_sampled(self) -> bool {
         self.flags & SAMPLED != 0
@@ -113,6 +119,8 @@ mod tests {
         let parent = parse(text).unwrap();
         assert!(parent.is_sampled());
         assert_eq!(parent.to_string(), text);
+        let id = TraceParent::id_in(&HeaderValue::from_static(text)).map(str::to_owned);
+        assert_eq!(id.as_deref(), Some("0af7651916cd43dd8448eb211c80319c"));
         assert!(!parse(&text.replace("-01", "-02")).unwrap().is_sampled());
         assert!(parse(&text.replace("00-0", "cc-0").replace("-01", "-01-more")).unwrap().is_sampled());
         // Unknown flags are not passed on.
