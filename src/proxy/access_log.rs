@@ -74,12 +74,11 @@ impl AccessLine<'_> {
 
     /// Writes the line.
     pub(super) fn write(&self) {
-        let Self { failure, .. } = self;
         let (legs, failed_attempts) =
             self.trail.map(|trail| (listed(&trail.legs), listed(&trail.failed_attempts))).unwrap_or_default();
         let other_wait = self.waited.saturating_sub(self.upstream);
         macro_rules! line {
-            ($name:expr, $level:expr) => {
+            ($name:expr, $level:expr, { $($more:tt)* }) => {
                 tracing::event!(
                     name: $name,
                     target: ACCESS_LOG,
@@ -106,22 +105,29 @@ impl AccessLine<'_> {
                     overhead_ms = millis(self.duration.saturating_sub(self.waited)),
                     request_bytes = self.request_bytes,
                     response_bytes = self.response_bytes,
-                    broke_off = self.is_incomplete.then_some(true),
-                    error.kind = failure.and_then(|failure| failure.kind).map(ErrorKind::label),
-                    error.code = failure.and_then(|failure| failure.code.as_deref()),
-                    error.cause = failure.map(|failure| failure.cause.as_str()),
-                    side = failure.map(|failure| failure.side.label()),
-                    remedy = failure.and_then(|failure| failure.remedy),
-                    runbook = failure.and_then(|failure| failure.section).map(tracing::field::display),
+                    $($more)*
                     "request"
                 )
             };
         }
+        macro_rules! failed_line {
+            ($level:expr, $failure:expr) => {
+                line!(FAILED_REQUEST, $level, {
+                    broke_off = self.is_incomplete.then_some(true),
+                    error.kind = $failure.kind.map(ErrorKind::label),
+                    error.code = $failure.code.as_deref(),
+                    error.cause = $failure.cause.as_str(),
+                    side = $failure.side.label(),
+                    remedy = $failure.remedy,
+                    runbook = $failure.section.map(tracing::field::display),
+                })
+            };
+        }
         // Failed requests have their own event name, by which the log rate-limits them.
-        match failure {
-            None => line!("request", tracing::Level::INFO),
-            Some(Failure { needs_operator: false, .. }) => line!(FAILED_REQUEST, tracing::Level::INFO),
-            Some(Failure { needs_operator: true, .. }) => line!(FAILED_REQUEST, tracing::Level::WARN),
+        match self.failure {
+            None => line!("request", tracing::Level::INFO, {}),
+            Some(failure) if failure.needs_operator => failed_line!(tracing::Level::WARN, failure),
+            Some(failure) => failed_line!(tracing::Level::INFO, failure),
         }
     }
 }
