@@ -29,14 +29,17 @@ pub struct CallState {
     upstream: Cell<Duration>,
     attempts: Cell<u32>,
     trail: Cell<Option<Box<Trail>>>,
+    /// Whether the trail is kept.
+    keeps_trail: bool,
     logs_steps: bool,
     /// `None` if the call is not recorded.
     trace: Option<Box<CallTrace>>,
 }
 
 impl CallState {
-    /// Returns the state of a call that was not sent anywhere, and the trace that records it.
-    pub fn new(head: CallHead, deadline: RequestDeadline, trace: Option<Box<CallTrace>>) -> Self {
+    /// Returns the state of a call that was not sent anywhere, and the trace that records it. `keeps_trail` says whether anybody
+    /// reads what happens to it at its endpoints.
+    pub fn new(head: CallHead, deadline: RequestDeadline, trace: Option<Box<CallTrace>>, keeps_trail: bool) -> Self {
         Self {
             head,
             deadline,
@@ -45,6 +48,7 @@ impl CallState {
             upstream: Cell::default(),
             attempts: Cell::default(),
             trail: Cell::default(),
+            keeps_trail,
             logs_steps: steps::are_logged(),
             trace,
         }
@@ -146,20 +150,24 @@ impl CallState {
 
     /// Keeps how an attempt ended that is followed by another one.
     #[cold]
-    pub(super) fn add_failed_attempt(&self, attempt: Leg) {
-        let mut trail = self.trail.take().unwrap_or_default();
-        trail.failed_attempts.push(attempt);
-        self.trail.set(Some(trail));
+    pub(super) fn add_failed_attempt(&self, endpoint: &Rc<str>, outcome: &AttemptOutcome) {
+        self.change_trail(|trail| trail.failed_attempts.push(Leg::of(endpoint, Some(outcome))));
     }
 
     /// Keeps how the legs of a fan-out ended.
-    pub(super) fn set_legs(&self, legs: Vec<Leg>) {
-        let mut trail = self.trail.take().unwrap_or_default();
-        trail.legs = legs;
-        self.trail.set(Some(trail));
+    pub(super) fn set_legs<'a>(&self, legs: impl Iterator<Item = (&'a Rc<str>, Option<&'a AttemptOutcome>)>) {
+        self.change_trail(|trail| trail.legs = legs.map(|(endpoint, outcome)| Leg::of(endpoint, outcome)).collect());
     }
 
-    /// Takes what happened to the call at its endpoints; `None` if its only attempt says it all.
+    fn change_trail(&self, change: impl FnOnce(&mut Trail)) {
+        if self.keeps_trail {
+            let mut trail = self.trail.take().unwrap_or_default();
+            change(&mut trail);
+            self.trail.set(Some(trail));
+        }
+    }
+
+    /// Takes what happened to the call at its endpoints; `None` if its only attempt says it all, or the trail is not kept.
     pub fn take_trail(&self) -> Option<Box<Trail>> {
         self.trail.take()
     }

@@ -14,7 +14,7 @@ use super::outcome::{AttemptOutcome, Fault, Sent};
 use super::settle::settle;
 use super::single::deliver_to;
 use super::steps::step;
-use super::trail::{Leg, fan_out_outcome};
+use super::trail::fan_out_outcome;
 use super::upstream::Upstream;
 use super::worker::WorkerDelivery;
 use crate::endpoint::CallClass;
@@ -102,7 +102,7 @@ pub(super) async fn deliver_to_all<'a>(
     let (elapsed, (waited, upstream_time)) = (began.elapsed(), before);
     state.set_waited(waited + elapsed, upstream_time + elapsed);
     let legs = upstreams.iter().zip(&results);
-    state.set_legs(legs.map(|(upstream, outcome)| Leg::of(upstream.name(), outcome.as_ref())).collect());
+    state.set_legs(legs.map(|(upstream, outcome)| (upstream.name(), outcome.as_ref())));
 
     let legs: Vec<LegOutcome> = results.iter().map(|outcome| leg_of(outcome.as_ref())).collect();
     for ((leg, result), earlier) in legs.iter().zip(&results).zip(&earlier) {

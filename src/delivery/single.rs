@@ -47,7 +47,7 @@ pub(super) async fn deliver<'a>(
                 if let Some(claim) = call.claim() {
                     claim.unsend(upstream.endpoint().name().as_str(), upstream.endpoint().origin());
                 }
-                call.state.add_failed_attempt(Leg::of(upstream.name(), Some(&outcome)));
+                call.state.add_failed_attempt(upstream.name(), &outcome);
                 step!(call.state, "failing over", to = &**next.0.name());
                 candidate = next;
                 continue;
@@ -155,7 +155,7 @@ async fn retry_at(
         retry_after = repeated.retry_after();
         let replaced =
             if repeated.replaces(outcome.ending) { std::mem::replace(&mut outcome, repeated) } else { repeated };
-        call.state.add_failed_attempt(Leg::of(upstream.name(), Some(&replaced)));
+        call.state.add_failed_attempt(upstream.name(), &replaced);
         replaced.discard();
     }
 }

@@ -34,6 +34,13 @@ pub(super) struct RecordContext {
     pub(super) tail: Arc<Tail>,
 }
 
+impl RecordContext {
+    /// Returns whether requests may get a log line or a summary.
+    fn is_reported(&self) -> bool {
+        self.snapshot.settings.access_log != AccessLog::Off || self.tail.is_read()
+    }
+}
+
 /// The record of one request. It holds the head too, so that a request needs one allocation for both.
 pub(super) struct RequestRecord {
     context: Rc<RecordContext>,
@@ -81,6 +88,7 @@ impl RequestRecord {
         let timeout = context.snapshot.settings.request_timeout;
         let trace = context.snapshot.tracer.as_ref();
         let trace = trace.and_then(|tracer| tracer.begin(head.trace_parent(), || head.trace_state()));
+        let is_reported = context.is_reported();
         Box::new(Self {
             _in_flight: context.metrics.request_started(),
             context: Rc::clone(context),
@@ -88,7 +96,7 @@ impl RequestRecord {
             peer: Rc::clone(peer),
             caller: Cell::default(),
             head_error,
-            call: CallState::new(head, RequestDeadline::new(started, timeout), trace),
+            call: CallState::new(head, RequestDeadline::new(started, timeout), trace, is_reported),
             address,
             hub: Cell::default(),
             operation: Cell::default(),
@@ -150,8 +158,7 @@ impl RequestRecord {
 
     pub(super) fn set_call(&self, call: &Call<'_>) {
         self.operation.set(Some(call.operation));
-        let is_named = self.call.trace().is_some() || self.context.tail.is_read();
-        if self.context.snapshot.settings.access_log != AccessLog::Off || is_named {
+        if self.context.is_reported() || self.call.trace().is_some() {
             self.hub.set(call.hub.map(|hub| hub.decoded().into()));
         }
     }

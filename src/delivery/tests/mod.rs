@@ -184,7 +184,7 @@ impl Fixture {
         let choice = Choice::new(route, &input).unwrap();
         let head = Request::builder().method(method.clone()).uri(target).body(()).unwrap().into_parts().0;
         let head = CallHead::new(head, || HeaderValue::from_static("made"), None);
-        let state = CallState::new(head, RequestDeadline::new(Instant::now(), Duration::from_secs(20)), None);
+        let state = CallState::new(head, RequestDeadline::new(Instant::now(), Duration::from_secs(20)), None, true);
         let body = Upload::begin("content-length: 0").await.body;
         let call = PlannedCall::new(call.operation, &body, &state);
         let (upstream, response) = deliver(&self.worker, &choice, &call, || None).await?;
