@@ -179,7 +179,7 @@ pub(super) fn endpoint_state(endpoint: &Endpoint, credential: CredentialState) -
     match credential {
         _ if !health.is_closed() => ("circuit_open", true),
         CredentialState::Unavailable => ("no_token", true),
-        _ if health.refuses_token() => ("unauthorized", true),
+        _ if health.history().refuses_token() => ("unauthorized", true),
         CredentialState::Unused | CredentialState::Starting | CredentialState::Ready | CredentialState::Stale => {
             ("ok", false)
         }
@@ -188,7 +188,7 @@ pub(super) fn endpoint_state(endpoint: &Endpoint, credential: CredentialState) -
 
 /// Returns since when an endpoint has this state, in seconds since the Unix epoch.
 pub(super) fn endpoint_since(endpoint: &Endpoint, state: &str, source: &dyn BearerSource) -> u64 {
-    let happened = endpoint.health().what_happened();
+    let happened = endpoint.health().history().get();
     let since = match state {
         "no_token" => source.status().since,
         "unauthorized" => happened.refuses_token_since,
@@ -217,8 +217,8 @@ impl EndpointStatus {
         (recent, has_series): (&Recent, bool),
     ) -> Self {
         let (settings, health) = (endpoint.settings(), endpoint.health());
-        let happened = health.what_happened();
-        let note = health.note();
+        let happened = health.history().get();
+        let note = health.history().note();
         let explain_note =
             |since| note.map(|note| FailureView::of_refused_access_key(since, note, credential, settings));
         Self {

@@ -85,19 +85,19 @@ fn is_unauthorized(response: &Response<UpstreamBody>) -> bool {
 /// Counts a response that refuses the token, and keeps why the endpoint refused it or failed.
 #[cold]
 fn note_error(worker: &WorkerDelivery, upstream: &Upstream, operation: Operation, response: &Response<UpstreamBody>) {
-    let (status, health) = (response.status(), upstream.endpoint().health());
+    let (status, history) = (response.status(), upstream.endpoint().health().history());
     let kind = FailureKind::Response(status);
     let cause = || FailureCause::Response(ErrorResponse::of(response, true));
     if is_unauthorized(response) {
         worker.metrics.unauthorized(upstream.label(), status.as_u16(), UnauthorizedAction::Kept);
         // A role may allow everything but `access_key`.
         if operation == Operation::AccessKey && status == StatusCode::FORBIDDEN {
-            health.note_failure(kind, cause);
+            history.note_failure(kind, cause);
         } else {
-            health.note_refused_token(kind, cause);
+            history.note_refused_token(kind, cause);
         }
     } else if is_transient(status) {
-        health.note_failure(kind, cause);
+        history.note_failure(kind, cause);
     }
 }
 
@@ -111,7 +111,7 @@ fn record_access_key(upstream: &Upstream, response: &Response<UpstreamBody>) {
     };
     let is_refused = response.status() == StatusCode::FORBIDDEN && !is_page();
     if is_refused || response.status().is_success() {
-        upstream.endpoint().health().set_refuses_access_key(is_refused);
+        upstream.endpoint().health().history().set_refuses_access_key(is_refused);
     }
 }
 
@@ -306,5 +306,5 @@ fn note_failure(upstream: &Upstream, outcome: &AttemptOutcome, reason: UpstreamE
         let err: &(dyn std::error::Error + 'static) = err;
         transport_failure(reason, err.source().unwrap_or(err))
     };
-    upstream.endpoint().health().note_failure(FailureKind::Transport(reason), cause);
+    upstream.endpoint().health().history().note_failure(FailureKind::Transport(reason), cause);
 }

@@ -4,82 +4,29 @@
 //! All workers share the health and read it for every request. A successful call only increments a counter on a cache line of
 //! its worker.
 
+mod history;
+mod settings;
 mod window;
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::failure::{EndpointFailure, FailureCause, FailureKind};
+use super::failure::FailureCause;
 use crate::metrics::{BreakerState, EndpointState};
-use crate::runbook::{Condition, EndpointRefusal, Section};
+use history::CIRCUIT_OPEN;
+pub use history::{EndpointHistory, History, ProbeRecord};
+pub use settings::{CallClass, FailureRatio, HealthSettings};
 use window::{Counts, Window};
 
 /// The maximum time for which a circuit stays open before a trial. Chosen: recovery is detected within a minute.
 const MAX_PAUSE: Duration = Duration::from_secs(60);
 /// The maximum cool-down that an endpoint can request.
 const MAX_COOL_DOWN: Duration = Duration::from_secs(300);
-/// The time in which only the first of several failures of the same kind is kept: while an endpoint is down, every call fails.
-const SAME_FAILURE: Duration = Duration::from_millis(100);
-
-/// The shortest time between two log lines about refusals of the token.
-const SAME_REFUSAL: Duration = Duration::from_secs(60);
-/// The section of the runbook about an open circuit.
-const CIRCUIT_OPEN: Section = Section::Condition(Condition::CircuitOpen);
-
-/// The thresholds of an endpoint's circuit breaker. Calls avoid an endpoint with an open circuit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HealthSettings {
-    /// The minimum number of failures that open the circuit, within the window or in a row.
-    pub failures: u32,
-    /// The minimum share of failures among the calls of the window that opens the circuit.
-    pub failure_ratio: FailureRatio,
-    /// The length of the window in which calls are counted.
-    pub window: Duration,
-    /// The time for which the circuit stays open before a trial. It doubles with each failed trial, up to a minute.
-    pub pause: Duration,
-    /// The interval of health probes.
-    pub probe_interval: Duration,
-}
-
-/// A share of calls, in thousandths.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FailureRatio(u16);
-
-impl FailureRatio {
-    /// All calls.
-    pub const ALL: Self = Self(1000);
-
-    /// Returns the ratio that is closest to `ratio`; `None` unless it is above 0 and at most 1.
-    pub fn new(ratio: f64) -> Option<Self> {
-        let is_share = ratio > 0.0 && ratio <= 1.0;
-        let thousandths = (1..=1000).find(|thousandths| f64::from(*thousandths) >= ratio * 1000.0 - 0.5);
-        thousandths.filter(|_| is_share).map(Self)
-    }
-
-    fn is_reached(self, counts: Counts) -> bool {
-        counts.failures * 1000 >= u64::from(self.0) * (counts.failures + counts.successes)
-    }
-}
-
-/// A class of calls that an endpoint throttles separately. The code that uses [`Health`] defines the classes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CallClass(usize);
-
-impl CallClass {
-    /// The number of classes.
-    pub const COUNT: usize = 8;
-
-    /// Returns the class with this number. Larger numbers share the last class.
-    pub const fn new(number: usize) -> Self {
-        Self(if number < Self::COUNT { number } else { Self::COUNT - 1 })
-    }
-}
 
 /// The health of one endpoint.
 pub struct Health {
-    name: Arc<str>,
     settings: HealthSettings,
     /// The origin of the times in milliseconds.
     epoch: Instant,
@@ -101,45 +48,8 @@ pub struct Health {
     /// Seconds after `epoch` of the last call, plus one; 0 before the first. Workers write it once a second at most.
     used: AtomicU32,
     window: Window,
-    /// Whether the endpoint's last response to `access_key` was 403.
-    refuses_access_key: AtomicBool,
-    /// Whether the endpoint refused the token of the last call (401 or 403).
-    refuses_token: AtomicBool,
-    /// Milliseconds after `epoch` at which a refusal was last logged; 0 before the first.
-    refusal_logged: AtomicU64,
-    /// What happened, for people. Written only when something fails or changes, and by probes.
-    history: Mutex<History>,
+    history: EndpointHistory,
 }
-
-/// What happened to an endpoint.
-#[derive(Clone, Debug)]
-pub struct History {
-    /// Since when its circuit is open or closed.
-    pub circuit_since: SystemTime,
-    /// Since when it refuses the token of calls, if it does.
-    pub refuses_token_since: Option<SystemTime>,
-    /// Since when it refuses `access_key` for want of a role, if it does.
-    pub refuses_access_key_since: Option<SystemTime>,
-    /// The last failure of a call or a probe, even if later ones succeeded.
-    pub last_failure: Option<Arc<EndpointFailure>>,
-    /// The last probe.
-    pub last_probe: Option<ProbeRecord>,
-}
-
-/// The result of a probe.
-#[derive(Clone, Copy, Debug)]
-pub struct ProbeRecord {
-    /// When it ended.
-    pub at: SystemTime,
-    /// Whether the endpoint responded without a server error.
-    pub ok: bool,
-    /// How long it took.
-    pub took: Duration,
-}
-
-/// What it means that an endpoint answers `access_key` with 403, for the log and `/status`.
-const REFUSES_ACCESS_KEY: &str = "the endpoint refuses access_key: no role of the gateway's app on the resource allows it; \
-    assign SignalR App Server or SignalR Service Owner (SignalR REST API Owner does not suffice)";
 
 const UP: u8 = 1;
 const DOWN: u8 = 2;
@@ -158,7 +68,6 @@ impl Health {
     /// Creates the health of a new endpoint.
     pub fn new(name: Arc<str>, settings: HealthSettings) -> Arc<Self> {
         Arc::new(Self {
-            name,
             settings,
             epoch: Instant::now(),
             open_until: AtomicU64::new(0),
@@ -170,100 +79,13 @@ impl Health {
             last_probe: AtomicU8::new(0),
             used: AtomicU32::new(0),
             window: Window::new(settings.window),
-            refuses_access_key: AtomicBool::new(false),
-            refuses_token: AtomicBool::new(false),
-            refusal_logged: AtomicU64::new(0),
-            history: Mutex::new(History {
-                circuit_since: SystemTime::now(),
-                refuses_token_since: None,
-                refuses_access_key_since: None,
-                last_failure: None,
-                last_probe: None,
-            }),
+            history: EndpointHistory::new(name),
         })
     }
 
-    /// Records whether the endpoint refused `access_key` for want of a role. The first refusal is logged.
-    #[cold]
-    pub fn set_refuses_access_key(&self, refuses: bool) {
-        if self.refuses_access_key.swap(refuses, Ordering::Relaxed) == refuses {
-            return;
-        }
-        self.history().refuses_access_key_since = refuses.then(SystemTime::now);
-        if refuses {
-            let section = Section::Refusal(EndpointRefusal::Forbidden);
-            tracing::warn!(endpoint = &*self.name, side = "endpoint", remedy = section.remedy(), runbook = %section, "{REFUSES_ACCESS_KEY}");
-        }
-    }
-
-    /// Keeps why a call failed, for people. The permit of the call reports what the failure means for the health.
-    #[cold]
-    pub fn note_failure(&self, kind: FailureKind, cause: impl FnOnce() -> FailureCause) {
-        let at = SystemTime::now();
-        let mut history = self.history();
-        let is_known = history.last_failure.as_ref().is_some_and(|last| {
-            last.cause.kind() == kind && at.duration_since(last.at).is_ok_and(|since| since < SAME_FAILURE)
-        });
-        if !is_known {
-            history.last_failure = Some(Arc::new(EndpointFailure { at, cause: cause() }));
-        }
-    }
-
-    /// Records that the endpoint refused the token of a call, and why. It does until it accepts one.
-    #[cold]
-    pub fn note_refused_token(&self, kind: FailureKind, cause: impl FnOnce() -> FailureCause) {
-        self.note_failure(kind, cause);
-        if self.refuses_token.swap(true, Ordering::Relaxed) {
-            return;
-        }
-        let last = {
-            let mut history = self.history();
-            history.refuses_token_since = Some(SystemTime::now());
-            history.last_failure.clone()
-        };
-        // A role may allow some calls alone, so that the state changes with each call.
-        let now = self.now().max(1);
-        let logged = self.refusal_logged.load(Ordering::Relaxed);
-        if logged != 0 && now.saturating_sub(logged) < millis(SAME_REFUSAL) {
-            return;
-        }
-        self.refusal_logged.store(now, Ordering::Relaxed);
-        let section = last.as_ref().map(|last| last.cause.section().unwrap_or(CIRCUIT_OPEN));
-        tracing::warn!(
-            endpoint = &*self.name,
-            error.cause = last.as_ref().map(|last| last.cause.summary()),
-            side = "endpoint",
-            remedy = section.and_then(Section::remedy),
-            runbook = section.map(tracing::field::display),
-            "the endpoint refuses the token: its calls fail until the cause is repaired"
-        );
-    }
-
-    #[cold]
-    fn accepts_token(&self) {
-        if self.refuses_token.swap(false, Ordering::Relaxed) {
-            self.history().refuses_token_since = None;
-            tracing::debug!(endpoint = &*self.name, "the endpoint accepts the token again");
-        }
-    }
-
-    /// Returns whether the endpoint refused the token of the last call.
-    pub fn refuses_token(&self) -> bool {
-        self.refuses_token.load(Ordering::Relaxed)
-    }
-
     /// Returns what happened to the endpoint.
-    pub fn what_happened(&self) -> History {
-        self.history().clone()
-    }
-
-    fn history(&self) -> MutexGuard<'_, History> {
-        self.history.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Returns what the operator should know about an endpoint that serves calls.
-    pub fn note(&self) -> Option<&'static str> {
-        self.refuses_access_key.load(Ordering::Relaxed).then_some(REFUSES_ACCESS_KEY)
+    pub fn history(&self) -> &EndpointHistory {
+        &self.history
     }
 
     /// Returns the state for metrics.
@@ -340,9 +162,9 @@ impl Health {
     /// calls, only a successful call closes it.
     pub fn record_probe(&self, result: Result<(), FailureCause>, took: Duration) {
         let ok = result.is_ok();
-        self.history().last_probe = Some(ProbeRecord { at: SystemTime::now(), ok, took });
+        self.history.add_probe(ProbeRecord { at: SystemTime::now(), ok, took });
         if let Err(cause) = result {
-            self.note_failure(cause.kind(), || cause);
+            self.history.note_failure(cause.kind(), || cause);
         }
         self.last_probe.store(if ok { UP } else { DOWN }, Ordering::Relaxed);
         match ok {
@@ -395,8 +217,11 @@ impl Health {
         self.trips.store(0, Ordering::Relaxed);
         // Earlier failures do not count against a recovered endpoint.
         self.window.clear();
-        self.history().circuit_since = SystemTime::now();
-        tracing::info!(endpoint = &*self.name, "the endpoint's circuit is closed: the endpoint has recovered");
+        self.history.circuit_changed();
+        tracing::info!(
+            endpoint = self.history.endpoint(),
+            "the endpoint's circuit is closed: the endpoint has recovered"
+        );
     }
 
     fn failed(&self, is_trial: bool, now: u64) {
@@ -420,14 +245,10 @@ impl Health {
         }
         self.trips.fetch_add(1, Ordering::Relaxed);
         if !was_open {
-            let last = {
-                let mut history = self.history();
-                history.circuit_since = SystemTime::now();
-                history.last_failure.clone()
-            };
+            let last = self.history.circuit_changed();
             let section = last.as_ref().and_then(|last| last.cause.section()).unwrap_or(CIRCUIT_OPEN);
             tracing::warn!(
-                endpoint = &*self.name,
+                endpoint = self.history.endpoint(),
                 failures = counts.failures,
                 calls = counts.failures + counts.successes,
                 pause_ms = millis(pause),
@@ -479,8 +300,8 @@ impl Health {
 impl Permit<'_> {
     /// Reports that the endpoint responded at `now` and accepted the token.
     pub fn succeeded(self, now: Instant) {
-        if self.health.refuses_token() {
-            self.health.accepts_token();
+        if self.health.history.refuses_token() {
+            self.health.history.accepts_token();
         }
         self.denied(now);
     }

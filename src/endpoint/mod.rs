@@ -35,7 +35,7 @@ mod worker_pools;
 
 pub use error::{ConnectError, EndpointError};
 pub use failure::{EndpointFailure, ErrorResponse, FailureCause, FailureKind, is_from_front_end};
-pub use health::{CallClass, FailureRatio, Health, HealthSettings, History, Permit, ProbeRecord};
+pub use health::{CallClass, EndpointHistory, FailureRatio, Health, HealthSettings, History, Permit, ProbeRecord};
 #[cfg(any(test, fuzzing))]
 pub(crate) use http1::fuzzing;
 pub use http1::{HeaderVisitor, Http1Error, RequestHead, UploadBody};

@@ -181,21 +181,6 @@ fn state_shows_the_longest_cool_down_until_it_ends() {
     assert!(left > Duration::from_secs(50), "a call of another class ended it: {left:?}");
 }
 
-#[test]
-fn ratio_must_be_above_zero_and_at_most_one() {
-    for (ratio, thousandths) in [
-        (0.5, Some(500)),
-        (1.0, Some(1000)),
-        (0.0001, Some(1)),
-        (0.0, None),
-        (1.1, None),
-        (-1.0, None),
-        (f64::NAN, None),
-    ] {
-        assert_eq!(FailureRatio::new(ratio).map(|FailureRatio(thousandths)| thousandths), thousandths, "{ratio}");
-    }
-}
-
 /// An event in the life of an endpoint.
 #[derive(Clone, Copy, Debug)]
 enum Event {
