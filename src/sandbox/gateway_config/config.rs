@@ -25,6 +25,9 @@ pub(crate) struct ConfiguredGroup {
 /// The maximum number of endpoints of a route.
 const MAX_ROUTE_ENDPOINTS: usize = 32;
 
+/// The keys of an endpoint with TLS. A sandbox often runs on a busy machine, where a handshake takes longer than in production.
+const BY_TLS: &str = "ca_file = \"ca.pem\"\nconnect_timeout = \"30s\"\n";
+
 /// The settings of the configuration file.
 #[derive(Clone, Debug)]
 pub struct GatewayConfig {
@@ -95,7 +98,7 @@ impl GatewayConfig {
         for ConfiguredEndpoint { name, url, .. } in endpoints {
             add(&mut toml, &format!("\n[endpoints.{name}]\nurl = {}\ncredential = {}\n", quote(url), quote(name)));
             if url.starts_with("https://") {
-                add(&mut toml, "ca_file = \"ca.pem\"\n");
+                add(&mut toml, BY_TLS);
             }
         }
         for group in groups {
@@ -105,7 +108,7 @@ impl GatewayConfig {
                 add(
                     &mut toml,
                     &format!(
-                        "\n[endpoints.{name}]\nurl = {url}\ncredential = {credential}\ntenant = {tenant}\nca_file = \"ca.pem\"\n"
+                        "\n[endpoints.{name}]\nurl = {url}\ncredential = {credential}\ntenant = {tenant}\n{BY_TLS}"
                     ),
                 );
             }

@@ -103,6 +103,15 @@ impl FaultKind {
         }
     }
 
+    /// Adds a header field to the response. Faults without a response stay as they are.
+    #[must_use]
+    pub fn with_header(mut self, name: &str, value: &str) -> Self {
+        if let Self::Answer { headers, .. } = &mut self {
+            headers.push((name.to_owned(), value.to_owned()));
+        }
+        self
+    }
+
     /// Returns a response with a JSON body.
     pub fn json(status: u16, body: &str) -> Self {
         Self::body(status, "application/json; charset=utf-8", body)

@@ -46,10 +46,7 @@ async fn a_page_can_read_the_responses_of_faults_and_of_rejected_bodies() {
     assert!(is_readable(&from_page(Method::POST, &direct, target).send().await), "no header field is repeated");
 
     // The header fields of a fault take precedence, so that a test can deny access to a page.
-    let mut denied = FaultKind::status(503);
-    if let FaultKind::Answer { headers, .. } = &mut denied {
-        headers.push((String::from("access-control-allow-origin"), String::from("https://other.test")));
-    }
+    let denied = FaultKind::status(503).with_header("access-control-allow-origin", "https://other.test");
     faults.set(Fault::times(1, denied));
     let failed = from_page(Method::POST, &direct, target).send().await;
     assert_eq!(failed.header("access-control-allow-origin"), Some("https://other.test"));
