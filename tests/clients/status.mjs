@@ -44,30 +44,35 @@ after(async () => {
   rmSync(folder, { recursive: true });
 });
 
-async function fault(server, body) {
-  const response = await fetch(`${sandbox.page}sandbox/faults?server=${server}`, {
-    method: body ? "POST" : "DELETE", headers: { "content-type": "application/json" }, body: body && JSON.stringify(body),
-  });
+async function faults(query, init) {
+  const response = await fetch(`${sandbox.page}sandbox/faults${query}`, init);
   assert.ok(response.ok, await response.text());
 }
 
-// Runs a gateway whose circuits open at the first failure, while `use` looks at its page.
+// Sets a fault until the gateway of the test stops.
+const fault = (server, body) => faults(`?server=${server}`, {
+  method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body),
+});
+
+// Runs a gateway whose circuits open at the first failure, while `use` looks at its page. Removes all faults at the end.
 async function withGateway(name, use, change = (config) => config) {
   const config = join(folder, "files", `${name}.toml`);
   const write = (text) => writeFileSync(config, text);
   const text = readFileSync(sandbox.config, "utf8");
   write(change(text));
   const set = ["health.failures=1", "health.failure_ratio=0.0001", "health.pause=1h", "shutdown.delay=0s"].flatMap((one) => ["--set", one]);
-  const gateway = await start(name, "run", "--config", config, ...set, "--set", "admin.bind=127.0.0.1:0", "--set", "listeners.default.bind=127.0.0.1:0");
-  const admin = `http://${gateway.admin}/`;
-  const send = (hub = "chat") => fetch(`http://${gateway.listeners.default}/api/hubs/${hub}/:send?api-version=2024-12-01`, {
-    method: "POST", headers: { "content-type": "application/json" }, body: '{"target":"t","arguments":[]}',
-  });
-  const status = async () => (await fetch(`${admin}status`)).json();
+  let gateway;
   try {
+    gateway = await start(name, "run", "--config", config, ...set, "--set", "admin.bind=127.0.0.1:0", "--set", "listeners.default.bind=127.0.0.1:0");
+    const admin = `http://${gateway.admin}/`;
+    const send = (hub = "chat") => fetch(`http://${gateway.listeners.default}/api/hubs/${hub}/:send?api-version=2024-12-01`, {
+      method: "POST", headers: { "content-type": "application/json" }, body: '{"target":"t","arguments":[]}',
+    });
+    const status = async () => (await fetch(`${admin}status`)).json();
     await use({ admin, send, status, write, text });
   } finally {
-    gateway.stop();
+    gateway?.stop();
+    await faults("", { method: "DELETE" });
   }
 }
 
@@ -134,7 +139,6 @@ test("dead credential: the verdict names it, its effect and the remedy, although
       await east(page).getByText("no token since").waitFor();
     });
   });
-  await fault("entra");
 });
 
 test("endpoint down: the verdict has the reason", async () => {
@@ -147,7 +151,6 @@ test("endpoint down: the verdict has the reason", async () => {
       await east(page).getByText("circuit open since").waitFor();
       await east(page).getByText(/check firewall, network rules and routing/).waitFor();
     });
-    await fault("east");
   });
 });
 
@@ -162,7 +165,6 @@ test("401 of the endpoint: the verdict says that it refuses the token", async ()
       await east(page).getByText("does not accept tokens of this tenant").waitFor();
       await east(page).getByRole("link", { name: /Runbook/ }).waitFor();
     });
-    await fault("east");
   });
 });
 
@@ -175,7 +177,6 @@ test("open circuit: the verdict says since when and why", async () => {
     await look("open-circuit", admin, "Broken", /^1 of 2 endpoints: east fails calls \(the endpoint is not healthy/, async (page) => {
       await east(page).getByText(/circuit open since \d\d:\d\d UTC/).waitFor();
     });
-    await fault("east");
   });
 });
 
@@ -233,6 +234,5 @@ test("the page works by keyboard, keeps what a user opened, can be paused, and s
     await page.route(admin + "**", (route) => route.abort());
     await page.getByRole("alert").getByText("The gateway does not answer").waitFor();
     await context.close();
-    await fault("east");
   });
 });

@@ -168,7 +168,7 @@ async fn each_refusal_names_its_side_and_the_remedy() {
 }
 
 #[tokio::test]
-async fn a_service_that_drops_its_clients_or_their_messages_is_told_apart() {
+async fn reports_a_service_that_drops_its_clients_or_their_messages() {
     let accepts = Script { handshake: Some("{}"), then: "", exists: 404 };
     let no_servers = r#"{"type":7,"error":"no app server is connected"}"#;
     for (script, tried, result, remedy) in [

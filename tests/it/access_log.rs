@@ -47,11 +47,9 @@ async fn access_log(format: &str) -> Vec<String> {
         more: format!("[listeners.mesh]\nbind = \"127.0.0.1:0\"\ntrusted_proxies = [\"127.0.0.0/8\"]\n{tls}{ROUTES}"),
         ..GatewayConfig::default()
     };
-    let files = builder.sandbox.write_files(builder.folder.path(), &config).unwrap();
+    let files = builder.write_files(&config);
     let format = format!("logging.format={format}");
-    let config = files.config.to_str().unwrap();
-    let arguments = ["run", "--config", config, "--set", &format, "--set", "shutdown.delay=0s"];
-    let process = Process::start(&arguments, &[], builder.folder.path()).await;
+    let process = Process::start_gateway(&files.config, &[&format]).await;
     process.wait_until_credentials_are("ready").await;
     let (east, west) = (
         builder.sandbox.endpoint("east").unwrap().server.faults(),
@@ -89,13 +87,7 @@ async fn access_log(format: &str) -> Vec<String> {
     caller.send(user("not-there"), "").await.assert_status(404);
     east.set(Fault::times(1, FaultKind::status(500)).on_path("/api/hubs"));
     caller.send(user("retried"), "").await.assert_status(404);
-    let denied = FaultKind::Answer {
-        status: 403,
-        retry_after_secs: None,
-        headers: vec![("x-ms-error-code".to_owned(), "Error.Connection.NotOwned".to_owned())],
-        content_type: None,
-        body: String::new(),
-    };
+    let denied = FaultKind::status(403).with_header("x-ms-error-code", "Error.Connection.NotOwned");
     for (id, fault, status) in [
         ("denied", denied, 403),
         ("no-role", FaultKind::status(403), 403),
@@ -173,4 +165,83 @@ async fn access_record_has_the_documented_fields_in_json_and_levels_that_ask_for
 async fn access_record_has_the_documented_fields_in_text() {
     let fields: BTreeSet<String> = access_log("text").await.iter().flat_map(|line| fields_of_text(line)).collect();
     assert_eq!(fields, documented());
+}
+
+#[tokio::test]
+async fn logs_one_json_line_per_request_without_user_names() {
+    let builder = HarnessBuilder::start().await;
+    let process = builder.start_process(&[]).await;
+    let mut caller = Caller::connect(process.listener()).await;
+    let target = "/api/hubs/chat/users/ann%40example.org/:send?api-version=2022-11-01";
+    let builder = request("POST", target).header("content-type", "application/json").header("x-request-id", "id-1");
+    caller.send(builder, BROADCAST_BODY).await.assert_status(202);
+    caller
+        .send(request("GET", "/nowhere").header("x-request-id", "id-2"), "")
+        .await
+        .assert_gateway_error(404, "unknown_path");
+    process.terminate().await;
+    let (_, log) = process.wait().await;
+    let lines: Vec<Value> =
+        log.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|err| panic!("{err}: {line}"))).collect();
+    let line_of = |id: &str| {
+        let mut found = lines.iter().filter(|line| line["request_id"] == id);
+        let line = found.next().unwrap_or_else(|| panic!("no line of {id} in {log}")).clone();
+        assert!(found.next().is_none(), "more than one line of {id}");
+        line
+    };
+    let good = line_of("id-1");
+    for (field, value) in [
+        ("level", "INFO"),
+        ("target", "signalr_gateway::access"),
+        ("method", "POST"),
+        ("operation", "user_send"),
+        ("hub", "chat"),
+        ("route", "default"),
+        ("endpoint", "east"),
+    ] {
+        assert_eq!(good[field], value, "{good}");
+    }
+    assert_eq!((&good["status"], &good["request_bytes"]), (&202.into(), &BROADCAST_BODY.len().into()));
+    assert!(good["duration_ms"].as_f64().unwrap() > 0.0 && good["timestamp"].is_string());
+    let rejected = line_of("id-2");
+    assert_eq!((&rejected["status"], &rejected["error.kind"]), (&404.into(), &"unknown_path".into()), "{rejected}");
+    assert!(!log.contains("ann"), "the log names a user: {log}");
+    assert!(!log.contains("world"), "the log contains a body: {log}");
+}
+
+#[tokio::test]
+async fn access_log_can_be_limited_to_failures() {
+    let builder = HarnessBuilder::start().await;
+    let process = builder.start_process(&["logging.access=failures"]).await;
+    let mut caller = Caller::connect(process.listener()).await;
+    caller.send(broadcast_request().header("x-request-id", "good"), BROADCAST_BODY).await.assert_status(202);
+    caller
+        .send(request("GET", "/nowhere").header("x-request-id", "bad"), "")
+        .await
+        .assert_gateway_error(404, "unknown_path");
+    process.terminate().await;
+    let (_, log) = process.wait().await;
+    assert!(log.contains("\"request_id\":\"bad\"") && !log.contains("\"request_id\":\"good\""), "{log}");
+}
+
+#[tokio::test]
+async fn access_log_can_sample_successes_and_keep_all_failures() {
+    let builder = HarnessBuilder::start().await;
+    let process = builder.start_process(&["logging.access_percent=50"]).await;
+    let mut caller = Caller::connect(process.listener()).await;
+    for _ in 0..100 {
+        caller.send(broadcast_request().header("x-request-id", "good"), BROADCAST_BODY).await.assert_status(202);
+    }
+    for _ in 0..3 {
+        caller
+            .send(request("GET", "/nowhere").header("x-request-id", "bad"), "")
+            .await
+            .assert_gateway_error(404, "unknown_path");
+    }
+    process.terminate().await;
+    let (_, log) = process.wait().await;
+    let lines_of = |id: &str| log.matches(&format!("\"request_id\":\"{id}\"")).count();
+    assert_eq!(lines_of("bad"), 3);
+    // With random sampling, none or all of a hundred are logged once in 10^30 runs.
+    assert!((1..100).contains(&lines_of("good")), "{}", lines_of("good"));
 }

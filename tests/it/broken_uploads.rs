@@ -124,10 +124,7 @@ async fn upload_whose_stream_is_reset_is_never_complete_at_an_endpoint() {
 async fn late_rest_of_an_abandoned_body_does_not_complete_it() {
     for version in ["1.1", "2"] {
         let harness = Harness::start(|options| {
-            options
-                .set("endpoints.east.http_version", version)
-                .set("timeouts.request", "500ms")
-                .set("timeouts.try", "500ms");
+            options.set("endpoints.east.http_version", version).set("timeouts.request", "2s").set("timeouts.try", "2s");
         })
         .await;
         let mut raw = harness.raw_connection().await;

@@ -278,10 +278,8 @@ async fn start_process(more: &str) -> (HarnessBuilder, Pki, Process) {
         more: format!("[listeners.mesh]\nbind = \"127.0.0.1:0\"\n{tls}{more}"),
         ..Default::default()
     };
-    let files = builder.sandbox.write_files(builder.folder.path(), &config).unwrap();
-    let arguments =
-        ["run", "--config", files.config.to_str().unwrap(), "--set", "shutdown.delay=0s", "--set", "process.workers=2"];
-    let process = Process::start(&arguments, &[], builder.folder.path()).await;
+    let files = builder.write_files(&config);
+    let process = Process::start_gateway(&files.config, &["process.workers=2"]).await;
     process.wait_until_credentials_are("ready").await;
     (builder, pki, process)
 }
@@ -391,7 +389,7 @@ async fn check_doctor_and_explain_know_callers() {
             "[listeners.mesh]\nbind = \"127.0.0.1:0\"\n{tls}[callers.orders]\nmatch = \"spiffe://prod/orders\"\noperations = [\"groups\"]\n{BY_CALLER}"
         );
         let config = signalr_gateway::sandbox::GatewayConfig { more, ..Default::default() };
-        builder.sandbox.write_files(builder.folder.path(), &config).unwrap().config
+        builder.write_files(&config).config
     };
     let config = write(&pki.tls(&format!(", client_crl = \"{}\"", list.display())));
     let config = config.to_str().unwrap();

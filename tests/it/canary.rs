@@ -3,13 +3,13 @@
 use serde_json::Value;
 use signalr_gateway::sandbox::{Endpoint, Fault, FaultKind, GatewayConfig};
 
-use crate::support::{Caller, HarnessBuilder, Process, wait_until};
+use crate::support::{HarnessBuilder, Process, wait_until};
 
 const HUB: &str = "signalr_gateway_canary";
 
 /// Returns the canary of `east` on `/status`.
 async fn canary(process: &Process) -> Value {
-    let status = Caller::connect(process.admin()).await.call("GET", "/status").await.json();
+    let status = process.status().await;
     let east = status["endpoints"].as_array().unwrap().iter().find(|endpoint| endpoint["name"] == "east");
     east.unwrap()["canary"].clone()
 }
@@ -19,10 +19,6 @@ async fn wait_for(process: &Process, state: &str) -> Value {
     wait_until(&format!("the canary is {state}"), found).await
 }
 
-async fn wait_for_line(process: &Process, line: &str) {
-    wait_until(line, async || process.log().contains(line).then_some(())).await;
-}
-
 fn clients(endpoint: &Endpoint) -> usize {
     endpoint.hubs.connection_counts().get(HUB).copied().unwrap_or_default()
 }
@@ -30,14 +26,13 @@ fn clients(endpoint: &Endpoint) -> usize {
 #[tokio::test]
 async fn a_canary_tells_when_messages_stop_arriving_and_when_they_arrive_again() {
     let builder = HarnessBuilder::start().await;
-    let files = builder.sandbox.write_files(builder.folder.path(), &GatewayConfig::default()).unwrap();
+    let files = builder.write_files(&GatewayConfig::default());
     let without = std::fs::read_to_string(&files.config).unwrap();
     let with =
         without.replacen("credential = \"east\"\n", "credential = \"east\"\ncanary = { interval = \"10s\" }\n", 1);
     assert_ne!(with, without);
     std::fs::write(&files.config, with).unwrap();
-    let process =
-        Process::start(&["run", "--config", files.config.to_str().unwrap()], &[], builder.folder.path()).await;
+    let process = Process::start_gateway(&files.config, &[]).await;
     let east = builder.sandbox.endpoint("east").unwrap();
 
     let ok = wait_for(&process, "ok").await;
@@ -54,10 +49,10 @@ async fn a_canary_tells_when_messages_stop_arriving_and_when_they_arrive_again()
     let failing = wait_for(&process, "failing").await;
     assert!(failing["stage"] == "send" && failing["problem"].as_str().unwrap().contains("503"), "{failing}");
     assert!(process.metrics().await.sum("canary_success", &labels) < 0.5);
-    wait_for_line(&process, "the canary fails").await;
+    process.wait_for_log("the canary fails").await;
     east.server.faults().clear().await;
     wait_for(&process, "ok").await;
-    wait_for_line(&process, "the canary's messages arrive again").await;
+    process.wait_for_log("the canary's messages arrive again").await;
     assert_eq!(clients(east), 1, "it has connected again");
 
     std::fs::write(&files.config, without).unwrap();

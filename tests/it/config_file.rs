@@ -2,44 +2,43 @@
 //! the gateway answers probes and handles signals.
 
 use std::path::Path;
-use std::time::Duration;
 
 use signalr_gateway::sandbox::GatewayConfig;
 
-use crate::support::{BROADCAST_BODY, Caller, HarnessBuilder, Process, broadcast_request, run, run_in, with_timeout};
+use crate::support::{BROADCAST_BODY, Caller, HarnessBuilder, Process, broadcast_request, run, run_in, wait_until};
 
 fn make_fifo(path: &Path) {
     assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success());
 }
 
-/// Waits for longer than two polls of the file.
-async fn wait_for_two_polls() {
-    tokio::time::sleep(Duration::from_secs(5)).await;
+/// Waits until the gateway has refused its configuration file because of this. Asserts that probes and calls are answered.
+async fn assert_refused(process: &Process, because: &str) {
+    wait_until(&format!("the file is refused because it {because}"), async || {
+        process.status().await["refused_reload"].as_str().is_some_and(|reason| reason.contains(because)).then_some(())
+    })
+    .await;
+    Caller::connect(process.admin()).await.call("GET", "/livez").await.assert_status(200);
+    Caller::connect(process.listener()).await.send(broadcast_request(), BROADCAST_BODY).await.assert_status(202);
 }
 
 #[tokio::test]
 async fn configuration_file_that_becomes_a_pipe_blocks_neither_probes_nor_signals() {
     let builder = HarnessBuilder::start().await;
-    let files = builder.sandbox.write_files(builder.folder.path(), &GatewayConfig::default()).unwrap();
-    let config = files.config.to_str().unwrap();
-    let process =
-        Process::start(&["run", "--config", config, "--set", "shutdown.delay=0s"], &[], builder.folder.path()).await;
+    let files = builder.write_files(&GatewayConfig::default());
+    let process = Process::start_gateway(&files.config, &[]).await;
     process.wait_until_credentials_are("ready").await;
     std::fs::remove_file(&files.config).unwrap();
     make_fifo(&files.config);
-    wait_for_two_polls().await;
+    // First by the poll of the file, then by a signal.
+    assert_refused(&process, "is not a regular file").await;
+    let refused = process.metrics().await.sum("config_reloads_total", &[("result", "failure")]);
     process.hang_up().await;
-    process.wait_for_reloads("failure", 1.0).await;
-    let status = Caller::connect(process.admin()).await.call("GET", "/status").await.json();
-    assert!(status["refused_reload"].as_str().unwrap().contains("is not a regular file"), "{status}");
-    Caller::connect(process.admin()).await.call("GET", "/livez").await.assert_status(200);
-    Caller::connect(process.listener()).await.send(broadcast_request(), BROADCAST_BODY).await.assert_status(202);
+    process.wait_for_reloads("failure", refused + 1.0).await;
 
-    // A folder, a file that is far too large and one that is not text are each rejected. A valid file is accepted again.
+    // A folder, a file that is far too large and one that is not text are each rejected.
     std::fs::remove_file(&files.config).unwrap();
-    let mut rejected = 1.0;
     let folder = || std::fs::create_dir(&files.config).unwrap();
-    let large = || std::fs::write(&files.config, vec![b'#'; (64 << 20) + 1]).unwrap();
+    let large = || std::fs::File::create(&files.config).unwrap().set_len((64 << 20) + 1).unwrap();
     let binary = || std::fs::write(&files.config, b"\xff[\x00").unwrap();
     let utf16 = || std::fs::write(&files.config, b"\xff\xfe[\x00").unwrap();
     let kinds: [(&str, &dyn Fn()); 4] = [
@@ -51,10 +50,7 @@ async fn configuration_file_that_becomes_a_pipe_blocks_neither_probes_nor_signal
     for (expected, make) in kinds {
         make();
         process.hang_up().await;
-        rejected += 1.0;
-        process.wait_for_reloads("failure", rejected).await;
-        let status = Caller::connect(process.admin()).await.call("GET", "/status").await.json();
-        assert!(status["refused_reload"].as_str().unwrap().contains(expected), "{expected}: {status}");
+        assert_refused(&process, expected).await;
         if files.config.is_dir() {
             std::fs::remove_dir(&files.config).unwrap();
         }
@@ -64,9 +60,9 @@ async fn configuration_file_that_becomes_a_pipe_blocks_neither_probes_nor_signal
 }
 
 #[tokio::test]
-async fn reads_a_configuration_pipe_once_and_does_not_watch_it() {
+async fn reads_a_configuration_pipe_once_and_does_not_wait_for_it_at_a_reload() {
     let builder = HarnessBuilder::start().await;
-    let files = builder.sandbox.write_files(builder.folder.path(), &GatewayConfig::default()).unwrap();
+    let files = builder.write_files(&GatewayConfig::default());
     let text = std::fs::read(&files.config).unwrap();
     let pipe = builder.folder.path().join("pipe.toml");
     make_fifo(&pipe);
@@ -74,13 +70,10 @@ async fn reads_a_configuration_pipe_once_and_does_not_watch_it() {
         let pipe = pipe.clone();
         std::thread::spawn(move || std::fs::write(pipe, text).unwrap())
     };
-    let arguments = ["run", "--config", pipe.to_str().unwrap(), "--set", "shutdown.delay=0s"];
-    let process = Process::start(&arguments, &[], builder.folder.path()).await;
+    let process = Process::start_gateway(&pipe, &[]).await;
     writer.join().unwrap();
-    wait_for_two_polls().await;
-    with_timeout("a probe", async { Caller::connect(process.admin()).await.call("GET", "/livez").await })
-        .await
-        .assert_status(200);
+    process.hang_up().await;
+    assert_refused(&process, "was read once and cannot be reloaded").await;
     process.terminate().await;
     assert!(process.wait().await.0.success());
 }

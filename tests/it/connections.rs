@@ -7,7 +7,7 @@ use tokio::net::TcpStream;
 
 use crate::support::frames::{END_STREAM, Frames, headers, pseudo};
 use crate::support::{
-    BROADCAST_BODY, BROADCAST_PATH, Caller, Harness, HarnessBuilder, Process, RawConnection, broadcast_request,
+    BROADCAST_BODY, BROADCAST_PATH, Caller, Harness, HarnessBuilder, Program, RawConnection, broadcast_request,
     wait_until, with_timeout,
 };
 
@@ -59,10 +59,8 @@ async fn connections_above_the_limit_wait() {
 #[tokio::test]
 async fn admin_listener_responds_when_callers_use_all_their_file_descriptors() {
     let builder = HarnessBuilder::start().await;
-    let files = builder.sandbox.write_files(builder.folder.path(), &GatewayConfig::default()).unwrap();
-    let config = files.config.to_str().unwrap();
-    let arguments = ["run", "--config", config, "--set", "process.workers=2"];
-    let process = Process::start_limited(180, &arguments, builder.folder.path()).await;
+    let files = builder.write_files(&GatewayConfig::default());
+    let process = Program::with_open_files(180, &files.config).start(builder.folder.path()).await;
     process.wait_until_credentials_are("ready").await;
     let mut callers = Vec::new();
     for _ in 0..300 {

@@ -2,35 +2,28 @@
 //! the deadline are cut off.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use signalr_gateway::gateway::GatewayError;
-use signalr_gateway::sandbox::{Fault, FaultKind, GatewayConfig};
+use signalr_gateway::sandbox::{Fault, FaultKind};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 
 use crate::support::{
-    BROADCAST_BODY, BROADCAST_PATH, Caller, Harness, HarnessBuilder, Process, broadcast_request, wait_until,
-    with_timeout,
+    BROADCAST_BODY, BROADCAST_PATH, Caller, Harness, HarnessBuilder, ScriptedEndpoint, ScriptedResponse,
+    broadcast_request, wait_until, with_timeout,
 };
-
-/// Starts the real binary in front of a sandbox.
-async fn start_process(builder: &HarnessBuilder, arguments: &[&str]) -> Process {
-    let files = builder.sandbox.write_files(builder.folder.path(), &GatewayConfig::default()).unwrap();
-    let mut all = vec!["run", "--config", files.config.to_str().unwrap(), "--set", "process.workers=2"];
-    all.extend_from_slice(arguments);
-    let process = Process::start(&all, &[], builder.folder.path()).await;
-    process.wait_until_credentials_are("ready").await;
-    process
-}
 
 #[tokio::test]
 async fn sigterm_under_load_loses_no_accepted_request() {
     let builder = HarnessBuilder::start().await;
     let east = &builder.sandbox.endpoint("east").unwrap().server;
     east.faults().set(Fault::always(FaultKind::Delay { delay_ms: 20 }));
-    let process = start_process(&builder, &["--set", "shutdown.delay=500ms", "--set", "shutdown.timeout=10s"]).await;
+    // Long enough for a call after the gateway is not ready, on a busy machine as well.
+    let process = builder.start_process(&["process.workers=2", "shutdown.delay=5s", "shutdown.timeout=60s"]).await;
     let (listener, admin) = (process.listener(), process.admin());
     let is_terminated = Arc::new(AtomicBool::new(false));
     let mut callers = Vec::new();
@@ -94,18 +87,22 @@ async fn sigterm_under_load_loses_no_accepted_request() {
 
 #[tokio::test]
 async fn drain_waits_for_calls_in_flight_and_closes_idle_connections() {
-    let mut harness = Harness::start(|_| {}).await;
+    let endpoint = ScriptedEndpoint::start().await;
+    let mut harness = Harness::start(|options| endpoint.replace_endpoint("east", Path::new(""), options)).await;
+    let accepted = || vec![b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n".to_vec()];
+    let _written = endpoint.queue(ScriptedResponse { writes: accepted(), ..ScriptedResponse::default() });
     let mut idle = harness.caller().await;
     idle.send(broadcast_request(), BROADCAST_BODY).await.assert_status(202);
-    harness.clear_arrivals();
-    let east = harness.endpoint("east").server.clone();
-    east.faults().set(Fault::times(1, FaultKind::Delay { delay_ms: 500 }));
+    let after = Arc::new(Notify::new());
+    let response = ScriptedResponse { writes: accepted(), after: Some(Arc::clone(&after)), closes: false };
+    let _written = endpoint.queue(response);
     let mut busy = harness.caller().await;
     let request = tokio::spawn(async move { busy.send(broadcast_request(), BROADCAST_BODY).await });
-    east.journal().wait_for(1, |entry| entry.path() != "/api/health").await;
+    wait_until("the endpoint has the request", async || (endpoint.heads().len() > 1).then_some(())).await;
     harness.begin_shutdown();
     wait_until("new connections are refused", async || TcpStream::connect(harness.listener("default")).await.err())
         .await;
+    after.notify_one();
     let response = request.await.unwrap();
     assert_eq!(response.assert_status(202).header("connection"), Some("close"));
     harness.shutdown().await.unwrap();
@@ -135,7 +132,7 @@ async fn drain_deadline_holds_in_the_real_binary() {
     let builder = HarnessBuilder::start().await;
     let east = &builder.sandbox.endpoint("east").unwrap().server;
     east.faults().set(Fault::always(FaultKind::Hang).on_path("/api/hubs"));
-    let process = start_process(&builder, &["--set", "shutdown.delay=0s", "--set", "shutdown.timeout=300ms"]).await;
+    let process = builder.start_process(&["shutdown.timeout=300ms"]).await;
     let mut caller = Caller::connect(process.listener()).await;
     let request = tokio::spawn(async move { caller.try_send(broadcast_request(), BROADCAST_BODY).await });
     east.journal().wait_for(1, |entry| entry.target == BROADCAST_PATH).await;

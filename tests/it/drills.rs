@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 use signalr_gateway::sandbox::{Fault, FaultKind, Files, GatewayConfig, TENANT_B, TENANT_C};
 
-use crate::support::{BROADCAST_BODY, Caller, HarnessBuilder, Process, broadcast_request, wait_until};
+use crate::support::{BROADCAST_BODY, Caller, HarnessBuilder, Process, Program, broadcast_request, wait_until};
 
 /// A gateway whose log is read line by line.
 struct Drill {
@@ -24,10 +24,9 @@ impl Drill {
     /// Starts the gateway after `change` has changed the files.
     async fn start_with(builder: HarnessBuilder, more: &str, change: impl FnOnce(&Files)) -> Self {
         let config = GatewayConfig { more: more.to_owned(), ..GatewayConfig::default() };
-        let files = builder.sandbox.write_files(builder.folder.path(), &config).unwrap();
+        let files = builder.write_files(&config);
         change(&files);
-        let arguments = ["run", "--config", files.config.to_str().unwrap(), "--set", "shutdown.delay=0s"];
-        let process = Process::start(&arguments, &[], builder.folder.path()).await;
+        let process = Process::start_gateway(&files.config, &[]).await;
         Self { builder, files, process }
     }
 
@@ -169,9 +168,8 @@ async fn rejected_and_partly_applied_configurations_are_logged_with_what_to_do()
 #[tokio::test]
 async fn low_limit_of_open_files_is_logged_with_what_to_raise() {
     let builder = HarnessBuilder::start().await;
-    let files = builder.sandbox.write_files(builder.folder.path(), &GatewayConfig::default()).unwrap();
-    let arguments = ["run", "--config", files.config.to_str().unwrap(), "--set", "shutdown.delay=0s"];
-    let process = Process::start_limited(180, &arguments, builder.folder.path()).await;
+    let files = builder.write_files(&GatewayConfig::default());
+    let process = Program::with_open_files(180, &files.config).start(builder.folder.path()).await;
     let drill = Drill { builder, files, process };
     let line = drill.assert_logged("the limit of open files", "180", "log-open-files").await;
     assert!(line["remedy"].as_str().unwrap().contains("LimitNOFILE"), "{line}");
@@ -188,11 +186,10 @@ async fn low_limit_of_open_files_is_logged_with_what_to_raise() {
 #[tokio::test]
 async fn full_disk_under_the_log_stops_nothing_and_is_reported_on_the_page_and_once_there_is_space() {
     let builder = HarnessBuilder::start().await;
-    let files = builder.sandbox.write_files(builder.folder.path(), &GatewayConfig::default()).unwrap();
-    let arguments = ["run", "--config", files.config.to_str().unwrap(), "--set", "shutdown.delay=0s"];
+    let files = builder.write_files(&GatewayConfig::default());
     let path = builder.folder.path().join("log");
     let log = OpenOptions::new().create(true).append(true).open(&path).unwrap();
-    let process = Process::start_into_small(32, log, &arguments, builder.folder.path()).await;
+    let process = Program::with_small_files(32, &files.config).stderr(log).start(builder.folder.path()).await;
     process.wait_until_credentials_are("ready").await;
     let drill = Drill { builder, files, process };
     let lost = wait_until("lost lines are counted", async || {

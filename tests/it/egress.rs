@@ -3,7 +3,7 @@
 use signalr_gateway::sandbox::{CredentialChoice, GatewayConfig};
 
 use crate::support::{
-    BROADCAST_BODY, BROADCAST_PATH, Caller, ConnectProxy, GatewayOptions, Harness, HarnessBuilder, Process,
+    BROADCAST_BODY, BROADCAST_PATH, Caller, ConnectProxy, GatewayOptions, Harness, HarnessBuilder, Process, Program,
     ProxyAnswer, RawEndpoint, wait_until,
 };
 
@@ -218,10 +218,9 @@ async fn identity_endpoints_of_the_host_and_http_endpoints_are_not_proxied() {
 /// Starts the binary in front of a sandbox, and returns it once it has tokens.
 async fn start(builder: &HarnessBuilder, toml: &str, environment: &[(&str, &str)]) -> Process {
     let config = GatewayConfig { more: toml.to_owned(), ..GatewayConfig::default() };
-    let files = builder.sandbox.write_files(builder.folder.path(), &config).unwrap();
-    let arguments =
-        ["run", "--config", files.config.to_str().unwrap(), "--set", "shutdown.delay=0s", "--set", "process.workers=1"];
-    let process = Process::start(&arguments, environment, builder.folder.path()).await;
+    let files = builder.write_files(&config);
+    let program = Program::gateway(&files.config, &["process.workers=1"]).environment(environment);
+    let process = program.start(builder.folder.path()).await;
     process.wait_until_credentials_are("ready").await;
     process
 }
@@ -279,7 +278,7 @@ async fn changed_proxy_gets_new_connections_and_the_old_one_keeps_none() {
     std::fs::write(&config, text.replace(&old.url(), &new.url())).unwrap();
     process.hang_up().await;
     wait_until("the new proxy is in force", async || {
-        let status = Caller::connect(process.admin()).await.call("GET", "/status").await.json();
+        let status = process.status().await;
         (status["endpoints"][0]["proxy"] == new.url()).then_some(())
     })
     .await;

@@ -337,7 +337,8 @@ async fn keeps_error_codes_of_the_service_and_removes_headers_about_its_host() {
     let response = harness.call("HEAD", "/api/hubs/chat/connections/nobody?api-version=2024-12-01").await;
     assert_eq!(response.assert_status(404).header("x-ms-error-code"), Some("Warning.Connection.NotExisted"));
 
-    let headers = [
+    let fault = [
+        ("retry-after", "7"),
         ("x-ms-error-code", "Warning.User.NotExisted"),
         ("set-cookie", "a=b"),
         ("strict-transport-security", "max-age=1"),
@@ -346,15 +347,9 @@ async fn keeps_error_codes_of_the_service_and_removes_headers_about_its_host() {
         ("connection", "x-hop"),
         ("x-hop", "1"),
         ("x-request-id", "of-the-endpoint"),
-    ];
-    let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
-    let fault = FaultKind::Answer {
-        status: 404,
-        retry_after_secs: Some(7),
-        headers,
-        content_type: Some("application/json".to_owned()),
-        body: "{}".to_owned(),
-    };
+    ]
+    .into_iter()
+    .fold(FaultKind::json(404, "{}"), |fault, (name, value)| fault.with_header(name, value));
     harness.endpoint("east").server.faults().set(Fault::times(1, fault));
     // `Caller` fails on response headers that are not on its list.
     let response = harness.broadcast().await;

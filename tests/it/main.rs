@@ -6,6 +6,7 @@
 mod support;
 
 mod access_log;
+mod admin_listener;
 mod admission;
 mod architecture;
 mod behind_proxies;
@@ -29,8 +30,10 @@ mod drills;
 mod egress;
 mod endpoint_connections;
 mod endpoint_http2;
+mod explain;
 mod fanout;
 mod forwarding;
+mod framing;
 mod http2;
 mod idempotency;
 mod included_files;
@@ -40,8 +43,8 @@ mod listeners;
 mod log;
 mod malformed_secrets;
 mod memory;
+mod metrics;
 mod named_endpoints;
-mod observability;
 mod outcomes;
 mod overload;
 #[cfg(unix)]

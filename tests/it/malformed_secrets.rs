@@ -11,7 +11,7 @@ use futures_util::StreamExt as _;
 use signalr_gateway::sandbox::{CredentialChoice, Fault, FaultKind, GatewayConfig};
 
 use crate::support::{
-    BROADCAST_BODY, BROADCAST_PATH, Caller, Harness, HarnessBuilder, Leaks, Process, run, wait_until,
+    BROADCAST_BODY, BROADCAST_PATH, Caller, Harness, HarnessBuilder, Leaks, Process, Program, run, wait_until,
 };
 
 /// A client secret in Entra's format.
@@ -72,7 +72,7 @@ fn mutations(secret: &str) -> Vec<(&'static str, Vec<u8>)> {
 #[tokio::test]
 async fn shows_no_part_of_a_malformed_secret() {
     let builder = HarnessBuilder::start().await;
-    let files = builder.sandbox.write_files(builder.folder.path(), &GatewayConfig::default()).unwrap();
+    let files = builder.write_files(&GatewayConfig::default());
     let good = std::fs::read_to_string(&files.certificate).unwrap();
     let key = good.split("PRIVATE KEY-----").nth(1).unwrap().trim_end_matches("-----END ");
     let mut leaks = Leaks::default();
@@ -110,10 +110,9 @@ async fn assert_hidden(mutation: &str, pem: Vec<u8>, secret: Vec<u8>, leaks: &Le
             .map(|(arguments, finished)| (arguments.join(" "), format!("{}{}", finished.stdout, finished.stderr))),
     );
     let filter = "logging.filter=trace,azure_identity=trace,azure_core=trace,typespec_client_core=trace";
-    let arguments = ["run", "--config", config, "--set", filter, "--set", "shutdown.delay=0s"];
-    let process = Process::start(&arguments, &[], folder.path()).await;
+    let process = Program::gateway(Path::new(config), &[filter]).start(folder.path()).await;
     wait_until("each credential has requested a token", async || {
-        let status = Caller::connect(process.admin()).await.call("GET", "/status").await.json();
+        let status = process.status().await;
         let credentials = status["credentials"].as_array()?.clone();
         credentials.iter().all(|credential| credential["state"] != "starting").then_some(())
     })
@@ -160,7 +159,7 @@ async fn check(secret: &[u8], pem: &[u8]) -> (Option<i32>, String) {
 #[tokio::test]
 async fn check_reports_what_is_wrong_with_a_secret_or_key() {
     let builder = HarnessBuilder::start().await;
-    let files = builder.sandbox.write_files(builder.folder.path(), &GatewayConfig::default()).unwrap();
+    let files = builder.write_files(&GatewayConfig::default());
     let pem = std::fs::read_to_string(&files.certificate).unwrap();
     let (code, output) = check(SECRET.as_bytes(), pem.as_bytes()).await;
     assert_eq!((code, output.as_str()), (Some(0), ""));
@@ -185,15 +184,14 @@ async fn accepts_recoverable_secret_files_and_rejects_a_pipe() {
     {
         let builder = HarnessBuilder::start().await;
         let config = GatewayConfig::default().with_credential("east", choice);
-        let files = builder.sandbox.write_files(builder.folder.path(), &config).unwrap();
+        let files = builder.write_files(&config);
         let pem = std::fs::read_to_string(&files.certificate).unwrap();
         std::fs::write(&files.certificate, format!("\u{feff}{}", pem.replace('\n', "\\n"))).unwrap();
         for path in [&files.secret, &files.assertion] {
             let text = std::fs::read_to_string(path).unwrap();
             std::fs::write(path, format!("\u{feff}{text}\r\n")).unwrap();
         }
-        let arguments = ["run", "--config", files.config.to_str().unwrap(), "--set", "shutdown.delay=0s"];
-        let process = Process::start(&arguments, &[], builder.folder.path()).await;
+        let process = Process::start_gateway(&files.config, &[]).await;
         process.wait_until_credentials_are("ready").await;
     }
     let folder = tempfile::tempdir().unwrap();
@@ -208,14 +206,13 @@ async fn accepts_recoverable_secret_files_and_rejects_a_pipe() {
 #[tokio::test]
 async fn warns_once_of_secrets_that_every_user_can_read() {
     let builder = HarnessBuilder::start().await;
-    let files = builder.sandbox.write_files(builder.folder.path(), &GatewayConfig::default()).unwrap();
-    let arguments = ["run", "--config", files.config.to_str().unwrap(), "--set", "shutdown.delay=0s"];
+    let files = builder.write_files(&GatewayConfig::default());
     for (mode, warned) in [(0o600, false), (0o640, false), (0o644, true), (0o666, true)] {
         std::fs::set_permissions(&files.secret, std::fs::Permissions::from_mode(mode)).unwrap();
         let checked = run(&["check", "--config", files.config.to_str().unwrap()]).await;
         assert_eq!(checked.stderr.contains(&format!("has mode {mode:04o}")), warned, "{}", checked.stderr);
         assert_eq!(checked.code, Some(0));
-        let process = Process::start(&arguments, &[], builder.folder.path()).await;
+        let process = Process::start_gateway(&files.config, &[]).await;
         process.wait_until_credentials_are("ready").await;
         process.terminate().await;
         let log = process.wait().await.1;
@@ -226,9 +223,8 @@ async fn warns_once_of_secrets_that_every_user_can_read() {
 #[tokio::test]
 async fn process_memory_is_never_dumped() {
     let builder = HarnessBuilder::start().await;
-    let files = builder.sandbox.write_files(builder.folder.path(), &GatewayConfig::default()).unwrap();
-    let arguments = ["run", "--config", files.config.to_str().unwrap(), "--set", "shutdown.delay=0s"];
-    let process = Process::start(&arguments, &[], builder.folder.path()).await;
+    let files = builder.write_files(&GatewayConfig::default());
+    let process = Process::start_gateway(&files.config, &[]).await;
     let limits = std::fs::read_to_string(format!("/proc/{}/limits", process.id())).unwrap();
     let core: Vec<&str> =
         limits.lines().find(|line| line.starts_with("Max core file size")).unwrap().split_whitespace().collect();

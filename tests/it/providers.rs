@@ -10,7 +10,7 @@ use signalr_gateway::sandbox::{
     SERVICE_CONNECTION, Server, TENANT_B, fingerprint,
 };
 
-use crate::support::{BROADCAST_BODY, BROADCAST_PATH, Caller, HarnessBuilder, Process, wait_until};
+use crate::support::{BROADCAST_BODY, BROADCAST_PATH, Caller, HarnessBuilder, Process, Program, wait_until};
 
 /// Proxy variables that must be ignored: nothing listens at their address.
 const PROXIES: [(&str, &str); 4] = [
@@ -23,13 +23,13 @@ const PROXIES: [(&str, &str); 4] = [
 /// Writes a configuration with this credential for `east`.
 fn write(builder: &HarnessBuilder, choice: CredentialChoice) -> Files {
     let config = GatewayConfig::default().with_credential("east", choice);
-    builder.sandbox.write_files(builder.folder.path(), &config).unwrap()
+    builder.write_files(&config)
 }
 
 /// Starts the gateway with the environment of a platform.
 async fn start(builder: &HarnessBuilder, files: &Files, environment: &[(&str, &str)]) -> Process {
     let environment: Vec<_> = PROXIES.iter().chain(environment).copied().collect();
-    Process::start(&["run", "--config", files.config.to_str().unwrap()], &environment, builder.folder.path()).await
+    Program::gateway(&files.config, &[]).environment(&environment).start(builder.folder.path()).await
 }
 
 /// Sends a message to `east` and returns its bearer token.
@@ -61,7 +61,7 @@ fn only_request(provider: &Server) -> Entry {
 /// Returns the last error of `east` on `/status`.
 async fn last_error(gateway: &Process) -> String {
     wait_until("/status shows an error", async || {
-        let status = Caller::connect(gateway.admin()).await.call("GET", "/status").await.json();
+        let status = gateway.status().await;
         let credentials = status["credentials"].as_array()?.clone();
         let east = credentials.into_iter().find(|credential| credential["name"] == "east")?;
         Some(east["last_error"].as_str()?.to_owned())

@@ -9,9 +9,8 @@ use crate::support::{BROADCAST_BODY, Caller, HarnessBuilder, Process, broadcast_
 
 /// Starts the real binary in front of a sandbox.
 async fn start(builder: &HarnessBuilder) -> (Process, Files) {
-    let files = builder.sandbox.write_files(builder.folder.path(), &GatewayConfig::default()).unwrap();
-    let arguments = ["run", "--config", files.config.to_str().unwrap(), "--set", "shutdown.delay=0s"];
-    let process = Process::start(&arguments, &[], builder.folder.path()).await;
+    let files = builder.write_files(&GatewayConfig::default());
+    let process = Process::start_gateway(&files.config, &[]).await;
     process.wait_until_credentials_are("ready").await;
     (process, files)
 }
@@ -155,7 +154,7 @@ async fn invalid_configuration_is_reported_and_changes_nothing() {
     process.hang_up().await;
     process.wait_for_reloads("failure", 1.0).await;
     Caller::connect(process.listener()).await.send(broadcast_request(), BROADCAST_BODY).await.assert_status(202);
-    let status = Caller::connect(process.admin()).await.call("GET", "/status").await.json();
+    let status = process.status().await;
     let problem = status["refused_reload"].as_str().unwrap();
     assert!(problem.contains("there is no endpoint `nowhere`"), "{problem}");
     assert!((process.metrics().await.sum("config_last_reload_successful", &[])).abs() < f64::EPSILON);
@@ -163,7 +162,7 @@ async fn invalid_configuration_is_reported_and_changes_nothing() {
     rewrite(&builder, &files, "");
     process.hang_up().await;
     process.wait_for_reloads("success", 1.0).await;
-    let status = Caller::connect(process.admin()).await.call("GET", "/status").await.json();
+    let status = process.status().await;
     assert_eq!(status.get("refused_reload"), None);
 }
 

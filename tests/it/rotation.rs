@@ -131,10 +131,9 @@ async fn process_with_secret(builder: &HarnessBuilder) -> (Process, Files) {
     let more = "[[routes]]\nname = \"only\"\nendpoints = [\"east\"]\n".to_owned();
     let config = GatewayConfig { more, ..GatewayConfig::default() };
     let config = config.with_credential("east", CredentialChoice::ClientSecret);
-    let files = builder.sandbox.write_files(builder.folder.path(), &config).unwrap();
+    let files = builder.write_files(&config);
     builder.sandbox.directory().edit(|directory| directory.tokens.repeat = false);
-    let arguments = ["run", "--config", files.config.to_str().unwrap(), "--set", "shutdown.delay=0s"];
-    let process = Process::start(&arguments, &[], builder.folder.path()).await;
+    let process = Process::start_gateway(&files.config, &[]).await;
     process.wait_until_credentials_are("ready").await;
     (process, files)
 }
@@ -215,10 +214,9 @@ async fn notices_a_symbolic_link_to_another_file_of_equal_time_and_length() {
         std::fs::rename(beside, &link).unwrap();
     };
     switch(&tokens[0]);
-    let arguments = ["run", "--config", files.config.to_str().unwrap(), "--set", "shutdown.delay=0s"];
-    let process = Process::start(&arguments, &[], folder).await;
+    let process = Process::start_gateway(&files.config, &[]).await;
     let fingerprint = async || {
-        let status = Caller::connect(process.admin()).await.call("GET", "/status").await.json();
+        let status = process.status().await;
         let east = status["credentials"].as_array()?.iter().find(|credential| credential["name"] == "east")?.clone();
         east["token"].as_str().map(str::to_owned)
     };

@@ -280,7 +280,8 @@ async fn does_not_resend_a_message_after_a_5xx() {
 #[tokio::test]
 async fn answers_504_when_the_endpoint_does_not_answer_in_time() {
     let harness = Harness::start(|options| {
-        options.set("timeouts.try", "300ms").set("timeouts.request", "600ms");
+        // Long enough for a busy machine to send the call.
+        options.set("timeouts.try", "3s").set("timeouts.request", "4s");
     })
     .await;
     harness.endpoint("east").server.faults().set(Fault::always(FaultKind::Hang));

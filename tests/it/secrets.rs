@@ -5,7 +5,7 @@ use std::time::Duration;
 use signalr_gateway::sandbox::{APP_CLIENT_ID, CredentialChoice, Fault, FaultKind, GatewayConfig, TENANT_B, TENANT_C};
 
 use crate::support::{
-    ALL_OPERATIONS, BROADCAST_BODY, BROADCAST_PATH, Caller, HarnessBuilder, Process, RawConnection, Response,
+    ALL_OPERATIONS, BROADCAST_BODY, BROADCAST_PATH, Caller, HarnessBuilder, Process, Program, RawConnection, Response,
     broadcast_request, request, run_in, wait_until,
 };
 
@@ -156,9 +156,7 @@ async fn shows_no_secret_in_any_output() {
         let environment = environment(&builder);
         let environment: Vec<(&str, &str)> = environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
         let filter = "logging.filter=trace,azure_identity=trace,azure_core=trace,typespec_client_core=trace";
-        let arguments =
-            ["run", "--config", files.config.to_str().unwrap(), "--set", filter, "--set", "shutdown.delay=0s"];
-        let process = Process::start(&arguments, &environment, folder).await;
+        let process = Program::gateway(&files.config, &[filter]).environment(&environment).start(folder).await;
         let canaries = canaries(&builder, folder);
         let mut outputs = Vec::new();
         // Rewriting the files makes the gateway read them at once.
@@ -207,7 +205,7 @@ async fn shows_no_secret_in_any_output() {
 async fn check_shows_no_secret() {
     let builder = HarnessBuilder::start().await;
     let config = GatewayConfig::default().with_credential("east", CredentialChoice::AccessKey);
-    let files = builder.sandbox.write_files(builder.folder.path(), &config).unwrap();
+    let files = builder.write_files(&config);
     let canaries = canaries(&builder, builder.folder.path());
     let config = files.config.to_str().unwrap();
     for arguments in [

@@ -5,14 +5,14 @@ use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use signalr_gateway::sandbox::GatewayConfig;
 
 use crate::support::{
-    BROADCAST_BODY, Caller, HarnessBuilder, Process, TEST_TIMEOUT, broadcast_request, request, wait_until,
+    BROADCAST_BODY, Caller, HarnessBuilder, Process, Program, TEST_TIMEOUT, broadcast_request, request, wait_until,
 };
 
 /// The socket of a service manager that receives messages.
@@ -29,7 +29,10 @@ impl Manager {
     fn next(&self, wanted: &str) -> Vec<String> {
         loop {
             let mut buffer = [0; 4096];
-            let length = self.0.recv(&mut buffer).unwrap_or_else(|err| panic!("no {wanted}: {err}"));
+            let length = match self.0.recv(&mut buffer) {
+                Err(err) if err.kind() == io::ErrorKind::Interrupted => continue,
+                received => received.unwrap_or_else(|err| panic!("no {wanted}: {err}")),
+            };
             let message: Vec<String> =
                 std::str::from_utf8(&buffer[..length]).unwrap().lines().map(str::to_owned).collect();
             if message.iter().any(|line| line.starts_with(wanted)) {
@@ -40,9 +43,8 @@ impl Manager {
 }
 
 /// Writes the configuration of a gateway in front of a sandbox. Returns its path.
-fn configuration(builder: &HarnessBuilder) -> String {
-    let files = builder.sandbox.write_files(builder.folder.path(), &GatewayConfig::default()).unwrap();
-    files.config.to_str().unwrap().to_owned()
+fn configuration(builder: &HarnessBuilder) -> PathBuf {
+    builder.write_files(&GatewayConfig::default()).config
 }
 
 async fn broadcast(process: &Process) {
@@ -63,7 +65,7 @@ async fn reports_ready_reloading_alive_and_stopping() {
     for (variable, address) in sockets {
         let manager = Manager::bind(&address);
         let environment = [("NOTIFY_SOCKET", variable.as_str()), ("WATCHDOG_USEC", "400000")];
-        let process = Process::start_as_service(&[], &environment, &["run", "--config", &config], folder).await;
+        let process = Program::as_service(&[], &config, &[]).environment(&environment).start(folder).await;
         let ready = manager.next("READY=1");
         assert!(ready[1].starts_with(&format!("STATUS=serving default at {}", process.listener())), "{ready:?}");
         for _ in 0..3 {
@@ -98,7 +100,7 @@ async fn watchdog_of_another_process_is_ignored() {
     let path = folder.join("notify.sock");
     let manager = Manager::bind(&SocketAddr::from_pathname(&path).unwrap());
     let environment = [("NOTIFY_SOCKET", path.to_str().unwrap()), ("WATCHDOG_USEC", "20000"), ("WATCHDOG_PID", "1")];
-    let process = Process::start_as_service(&[], &environment, &["run", "--config", &config], folder).await;
+    let process = Program::as_service(&[], &config, &[]).environment(&environment).start(folder).await;
     manager.next("READY=1");
     process.terminate().await;
     assert_eq!(manager.next("")[0], "STOPPING=1", "a message was sent in between");
@@ -121,8 +123,8 @@ impl Inherited {
 
     async fn start(&self) -> Process {
         let config = configuration(&self.builder);
-        let arguments = ["run", "--config", &config, "--set", "shutdown.delay=0s", "--set", "process.workers=2"];
-        Process::start_as_service(&self.sockets, &[], &arguments, self.builder.folder.path()).await
+        let program = Program::as_service(&self.sockets, &config, &["process.workers=2"]);
+        program.start(self.builder.folder.path()).await
     }
 }
 
@@ -200,7 +202,7 @@ async fn inherited_sockets_belong_to_listeners_by_name_or_address_and_others_are
     let listener = format!("[listeners.local]\nbind = \"unix:{}\"\n", path.display());
     std::fs::write(&config, format!("{text}\n{listener}")).unwrap();
     let sockets = [("unknown", OwnedFd::from(local)), ("nobody", OwnedFd::from(unused))];
-    let process = Process::start_as_service(&sockets, &[], &["run", "--config", &config], folder).await;
+    let process = Program::as_service(&sockets, &config, &[]).start(folder).await;
     process.wait_until_credentials_are("ready").await;
     Caller::connect_unix(&path).await.send(broadcast_request(), BROADCAST_BODY).await.assert_status(202);
     let log = process.log();
@@ -210,10 +212,7 @@ async fn inherited_sockets_belong_to_listeners_by_name_or_address_and_others_are
     // A listener that is removed and added again gets the socket again, whose path stays.
     std::fs::write(&config, &text).unwrap();
     process.hang_up().await;
-    let listeners = async || {
-        let status = Caller::connect(process.admin()).await.call("GET", "/status").await.json();
-        status["listeners"].as_array().unwrap().len()
-    };
+    let listeners = async || process.status().await["listeners"].as_array().unwrap().len();
     wait_until("the listener is removed", async || (listeners().await == 1).then_some(())).await;
     assert!(path.exists());
     std::fs::write(&config, format!("{text}\n{listener}")).unwrap();
@@ -230,12 +229,8 @@ async fn descriptor_that_does_not_listen_is_reported() {
     let builder = HarnessBuilder::start().await;
     let config = configuration(&builder);
     let datagram = UnixDatagram::unbound().unwrap();
-    let script = "exec 3<&0 0</dev/null; export LISTEN_FDS=1 LISTEN_PID=$$ LISTEN_FDNAMES=default; exec \"$@\"";
-    let mut command = tokio::process::Command::new("/bin/sh");
-    command.args(["-c", script, "service", env!("CARGO_BIN_EXE_signalr-gateway"), "run", "--config", &config]);
-    let output = command.stdin(OwnedFd::from(datagram)).kill_on_drop(true).output();
-    let output = tokio::time::timeout(Duration::from_secs(20), output).await.unwrap().unwrap();
-    let text = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(2), "{text}");
-    assert!(text.contains("descriptor 3 (`default`) from the service manager is no listening"), "{text}");
+    let finished = Program::as_service(&[("default", OwnedFd::from(datagram))], &config, &[]).run().await;
+    assert_eq!(finished.code, Some(2), "{finished:?}");
+    let expected = "descriptor 3 (`default`) from the service manager is no listening";
+    assert!(finished.stderr.contains(expected), "{finished:?}");
 }

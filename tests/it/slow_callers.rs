@@ -2,7 +2,7 @@
 //! other calls nor shutdown.
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use signalr_gateway::sandbox::{Fault, FaultKind};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -90,24 +90,26 @@ async fn http2_caller_that_grants_no_window_does_not_hold_its_permits() {
 
 #[tokio::test]
 async fn http2_caller_that_reads_single_bytes_is_reset() {
-    let harness = harness(1000, "400ms").await;
+    let harness = harness(1000, "2s").await;
     let mut caller = silent_http2(harness.listener("default")).await;
-    let began = Instant::now();
     let (mut bytes, mut is_reset) = (0, false);
-    while !is_reset {
-        caller.write(&frame(WINDOW_UPDATE, 0, 1, &1_u32.to_be_bytes())).await;
-        let pause = tokio::time::sleep(Duration::from_millis(20));
-        tokio::pin!(pause);
-        loop {
-            let next = tokio::select! {
-                next = caller.next() => next.unwrap(),
-                () = &mut pause => break,
-            };
-            is_reset |= (next.kind, next.stream) == (RST_STREAM, 1);
-            bytes += if next.kind == DATA { next.payload.len() } else { 0 };
+    with_timeout("the stream's reset", async {
+        while !is_reset {
+            caller.write(&frame(WINDOW_UPDATE, 0, 1, &1_u32.to_be_bytes())).await;
+            let pause = tokio::time::sleep(Duration::from_millis(20));
+            tokio::pin!(pause);
+            loop {
+                let next = tokio::select! {
+                    next = caller.next() => next.unwrap(),
+                    () = &mut pause => break,
+                };
+                is_reset |= (next.kind, next.stream) == (RST_STREAM, 1);
+                bytes += if next.kind == DATA { next.payload.len() } else { 0 };
+            }
         }
-    }
-    assert!((1..1000).contains(&bytes) && began.elapsed() < Duration::from_secs(10), "{bytes}");
+    })
+    .await;
+    assert!((1..1000).contains(&bytes), "{bytes}");
     wait_until_permits_are_free(&harness).await;
 }
 
@@ -181,9 +183,8 @@ async fn callers_that_do_not_read_do_not_delay_shutdown() {
     let mut third = Frames::connect(address, &[(INITIAL_WINDOW_SIZE, 0)]).await;
     third.write(&headers(1, END_STREAM, &pseudo("GET", CHECK))).await;
     assert_eq!(third.outcome(1).await, Some(Outcome::Response));
-    let began = Instant::now();
+    // It fails if a call has to be cut off.
     harness.shutdown().await.unwrap();
-    assert!(began.elapsed() < Duration::from_secs(9), "{:?}", began.elapsed());
     drop((first, second));
 }
 
@@ -205,7 +206,6 @@ async fn callers_that_do_not_finish_a_request_do_not_delay_shutdown() {
     let mut fourth = Frames::connect(address, &[]).await;
     let fields = [pseudo("PUT", "/api/v1/hubs/chat/groups/g/users/ann"), vec![("content-length", "0")]].concat();
     fourth.write(&headers(1, 0, &fields)).await;
-    let began = Instant::now();
+    // It fails if a call has to be cut off.
     harness.shutdown().await.unwrap();
-    assert!(began.elapsed() < Duration::from_secs(9), "{:?}", began.elapsed());
 }

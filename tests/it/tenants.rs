@@ -88,11 +88,11 @@ impl Fleet {
              [listeners.default]\nbind = \"127.0.0.1:0\"\n[admin]\nbind = \"127.0.0.1:0\"\n\
              [credentials.saas]\nclient_id = \"{GROUP_APP}\"\n{proof}\ncloud = \"custom\"\nauthority = \"{entra}\"\nca_file = \"ca.pem\"\n\
              [[routes]]\nname = \"tenants\"\nmatch = {{ hub = \"{{endpoint}}_*\" }}\n\
-             [shutdown]\ndelay = \"0s\"\n[logging]\naccess = \"failures\"\n{more}"
+             [timeouts]\nrequest = \"100s\"\ntry = \"100s\"\n[logging]\naccess = \"failures\"\n{more}"
         );
         let config = self.folder.path().join("gateway.toml");
         std::fs::write(&config, text).unwrap();
-        Process::start(&["run", "--config", config.to_str().unwrap()], &[], self.folder.path()).await
+        Process::start_gateway(&config, &[]).await
     }
 
     /// Returns the calls that an endpoint received, without health probes.

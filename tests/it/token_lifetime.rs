@@ -1,13 +1,16 @@
 //! The lifetime of tokens: a valid token is used until it expires, no expired token is sent, and a token that the
 //! endpoint rejects is replaced once.
 
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use signalr_gateway::sandbox::{Entry, Fault, FaultKind, GatewayConfig, Sandbox, TENANT_B};
 
-use crate::support::{BROADCAST_BODY, BROADCAST_PATH, Caller, Harness, HarnessBuilder, Process, request, wait_until};
+use crate::support::{
+    BROADCAST_BODY, BROADCAST_PATH, Caller, Harness, HarnessBuilder, Process, Program, request, wait_until,
+    with_timeout,
+};
 
 /// A route with one endpoint, so that no failover hides a failure.
 const EAST_ONLY: &str = "[[routes]]\nname = \"only\"\nendpoints = [\"east\"]\n";
@@ -76,7 +79,7 @@ async fn failing_refresh_keeps_the_token_and_is_reported() {
 #[tokio::test]
 async fn expired_token_is_never_sent_and_service_recovers_with_entra() {
     let builder = HarnessBuilder::start().await;
-    set_token_lifetime(&builder.sandbox, 3);
+    set_token_lifetime(&builder.sandbox, 5);
     let harness = harness_with_only_east(builder).await;
     harness.sandbox.entra().faults().refuse().await;
     let mut caller = harness.caller().await;
@@ -109,22 +112,23 @@ async fn expired_token_is_never_sent_and_service_recovers_with_entra() {
 #[tokio::test]
 async fn refreshes_short_lived_tokens_in_time_under_load() {
     let builder = HarnessBuilder::start().await;
-    set_token_lifetime(&builder.sandbox, 3);
+    set_token_lifetime(&builder.sandbox, 8);
     let harness = harness_with_only_east(builder).await;
-    let began = Instant::now();
-    let mut callers = Vec::new();
-    for _ in 0..4 {
+    let before = harness.sandbox.entra().journal().received();
+    let is_refreshed = || harness.sandbox.entra().journal().received() > before;
+    let callers = (0..4).map(async |_| {
         let mut caller = harness.caller().await;
-        callers.push(async move {
-            let mut sent = 0;
-            while began.elapsed() < Duration::from_millis(4500) {
-                caller.post(BROADCAST_PATH, "application/json", BROADCAST_BODY).await.assert_status(202);
-                sent += 1;
-            }
-            sent
-        });
-    }
-    let sent: usize = futures_util::future::join_all(callers).await.into_iter().sum();
+        let (mut sent, mut after) = (0, 0);
+        // Some calls after the refresh as well.
+        while after < 100 {
+            caller.post(BROADCAST_PATH, "application/json", BROADCAST_BODY).await.assert_status(202);
+            sent += 1;
+            after += usize::from(is_refreshed());
+        }
+        sent
+    });
+    let callers = with_timeout("a refresh", futures_util::future::join_all(callers));
+    let sent: usize = callers.await.into_iter().sum();
     let arrivals = harness.arrivals("east");
     assert_eq!(arrivals.len(), sent);
     assert_none_expired(&arrivals);
@@ -237,8 +241,7 @@ async fn does_not_use_a_token_that_is_already_expired() {
 #[tokio::test]
 async fn outage_of_entra_for_all_replicas_leaves_those_that_were_ready_in_service() {
     let builder = HarnessBuilder::start().await;
-    let files = builder.sandbox.write_files(builder.folder.path(), &GatewayConfig::default()).unwrap();
-    let arguments = ["run", "--config", files.config.to_str().unwrap()];
+    let files = builder.write_files(&GatewayConfig::default());
     let folder = |name: &str| {
         let folder = builder.folder.path().join(name);
         std::fs::create_dir(&folder).unwrap();
@@ -246,13 +249,13 @@ async fn outage_of_entra_for_all_replicas_leaves_those_that_were_ready_in_servic
     };
     let readiness =
         async |replica: &Process| Caller::connect(replica.admin()).await.call("GET", "/readyz").await.status.as_u16();
-    let before = Process::start(&arguments, &[], &folder("before")).await;
+    let before = Program::gateway(&files.config, &[]).start(&folder("before")).await;
     before.wait_until_credentials_are("ready").await;
 
     builder.sandbox.entra().faults().refuse().await;
-    let meanwhile = Process::start(&arguments, &[], &folder("meanwhile")).await;
+    let meanwhile = Program::gateway(&files.config, &[]).start(&folder("meanwhile")).await;
     wait_until("its token request has failed", async || {
-        let status = Caller::connect(meanwhile.admin()).await.call("GET", "/status").await.json();
+        let status = meanwhile.status().await;
         status["credentials"][0]["last_error"].as_str().map(str::to_owned)
     })
     .await;

@@ -34,11 +34,9 @@ async fn logs_cause_and_remedy_of_a_failed_token_request_once_per_change() {
     let builder = HarnessBuilder::start().await;
     let (correct, later) = (builder.sandbox.client_secret(), SystemTime::now() + Duration::from_secs(3600));
     let config = GatewayConfig { more: EAST_ONLY.to_owned(), ..GatewayConfig::default() };
-    let files = builder.sandbox.write_files(builder.folder.path(), &config).unwrap();
+    let files = builder.write_files(&config);
     secret(&builder.sandbox, |secret| secret.value = SecretText::new("another"));
-    let arguments = ["run", "--config", files.config.to_str().unwrap(), "--set", "shutdown.delay=0s"];
-    let process = Process::start(&arguments, &[], builder.folder.path()).await;
-    let status = async || Caller::connect(process.admin()).await.call("GET", "/status").await.json();
+    let process = Process::start_gateway(&files.config, &[]).await;
     // A file that changes is used at once.
     let try_again = async |content: &str| {
         let before = token_requests(&builder.sandbox);
@@ -60,7 +58,7 @@ async fn logs_cause_and_remedy_of_a_failed_token_request_once_per_change() {
     });
     try_again(correct.expose()).await;
     wait_until("the other cause was logged", async || (lines(&process).len() == 2).then_some(())).await;
-    let credential = status().await["credentials"][0].clone();
+    let credential = process.status().await["credentials"][0].clone();
     assert_eq!(credential["state"], "unavailable", "{credential}");
     let error = credential["last_error"].as_str().unwrap();
     assert!(error.contains("AADSTS7000222: the client secret has expired; create a new secret"), "{error}");
@@ -72,7 +70,11 @@ async fn logs_cause_and_remedy_of_a_failed_token_request_once_per_change() {
     secret(&builder.sandbox, |secret| secret.expires = later);
     try_again(correct.expose()).await;
     wait_until("the token in use was logged", async || (lines(&process).len() == 3).then_some(())).await;
-    assert_eq!(status().await["credentials"][0]["last_error"], Value::Null, "the resolved error is still shown");
+    assert_eq!(
+        process.status().await["credentials"][0]["last_error"],
+        Value::Null,
+        "the resolved error is still shown"
+    );
 
     let lines = lines(&process);
     let levels: Vec<&str> = lines.iter().map(|line| line["level"].as_str().unwrap()).collect();

@@ -98,7 +98,11 @@ async fn send(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, head
 
 /// Asserts that callers behind the proxy are told apart, by routes and by rates, whatever headers they make up.
 /// Their burst is [`BURST`].
-pub(super) async fn assert_callers_are_told_apart(harness: &Harness, proxy: SocketAddr, made_up: &[(&str, &str)]) {
+pub(super) async fn assert_callers_have_their_own_routes_and_rates(
+    harness: &Harness,
+    proxy: SocketAddr,
+    made_up: &[(&str, &str)],
+) {
     let mut accepted = Vec::new();
     // The second caller calls when the first has exceeded its rate.
     for source in [NEAR, FAR] {
@@ -138,7 +142,7 @@ async fn haproxy_names_callers_by_both_versions_of_the_proxy_protocol() {
         let backend = format!("server gateway {} {version}", harness.listener("protocol"));
         let (proxy, _folder) = haproxy("tcp", &backend).await;
         let made_up = [("x-forwarded-for", NEAR), ("forwarded", "for=127.0.0.7")];
-        assert_callers_are_told_apart(&harness, proxy.address(), &made_up).await;
+        assert_callers_have_their_own_routes_and_rates(&harness, proxy.address(), &made_up).await;
         let refused = harness.metrics().await.sum("proxy_protocol_refused_total", &[]);
         assert!(refused < 0.5, "{version}: {refused} refused");
         harness.shutdown().await.unwrap();
@@ -156,7 +160,7 @@ async fn haproxy_names_callers_by_x_forwarded_for_and_by_forwarded() {
         let backend = format!("{backend}server gateway {}", harness.listener("headers"));
         let (proxy, _folder) = haproxy("http", &backend).await;
         let made_up = [("x-forwarded-for", NEAR), ("forwarded", "for=127.0.0.7")];
-        assert_callers_are_told_apart(&harness, proxy.address(), &made_up).await;
+        assert_callers_have_their_own_routes_and_rates(&harness, proxy.address(), &made_up).await;
         harness.shutdown().await.unwrap();
     }
 }

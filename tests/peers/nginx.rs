@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use tempfile::TempDir;
 
-use super::haproxy::{BURST, assert_callers_are_told_apart, call_from};
+use super::haproxy::{BURST, assert_callers_have_their_own_routes_and_rates, call_from};
 use super::server::{Server, folder, free_address};
 use super::support::Harness;
 
@@ -51,14 +51,14 @@ async fn gateway(more: &str) -> Harness {
 }
 
 #[tokio::test]
-async fn callers_behind_an_ingress_are_told_apart_whatever_they_send() {
+async fn callers_behind_an_ingress_have_their_own_routes_and_rates_whatever_they_send() {
     // An ingress either appends to the caller's header or replaces it.
     for header in ["$proxy_add_x_forwarded_for", "$remote_addr"] {
         let harness = gateway(&format!("client_rate = {{ per_second = 1, burst = {BURST} }}\n")).await;
         let directives = format!("proxy_set_header X-Forwarded-For {header}; proxy_set_header Forwarded \"\";");
         let (proxy, _folder) = nginx(&[harness.listener("ingress")], &directives).await;
         let made_up = [("x-forwarded-for", "127.0.0.7, nonsense"), ("forwarded", "for=127.0.0.7")];
-        assert_callers_are_told_apart(&harness, proxy.address(), &made_up).await;
+        assert_callers_have_their_own_routes_and_rates(&harness, proxy.address(), &made_up).await;
         harness.shutdown().await.unwrap();
     }
 }

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use super::nginx::nginx;
 use super::server::free_address;
-use super::support::{BROADCAST_BODY, Caller, HarnessBuilder, Process, broadcast_request, with_timeout};
+use super::support::{BROADCAST_BODY, Caller, HarnessBuilder, Process, Program, broadcast_request, with_timeout};
 
 /// A replica with an address of its own.
 struct Replica {
@@ -34,20 +34,8 @@ impl Replica {
         let bind = format!("listeners.default.bind={}", self.address);
         let folder = folder.join(self.address.port().to_string());
         std::fs::create_dir_all(&folder).unwrap();
-        let arguments = [
-            "run",
-            "--config",
-            config,
-            "--set",
-            &bind,
-            "--set",
-            "shutdown.delay=1s",
-            "--set",
-            "process.workers=2",
-            "--set",
-            "timeouts.connection_age=1s",
-        ];
-        let process = Process::start(&arguments, &[], &folder).await;
+        let settings = [&bind, "shutdown.delay=1s", "process.workers=2", "timeouts.connection_age=1s"];
+        let process = Program::gateway(Path::new(config), &settings).start(&folder).await;
         process.wait_until_credentials_are("ready").await;
         self.process = Some(process);
     }
@@ -56,7 +44,7 @@ impl Replica {
 #[tokio::test]
 async fn restart_of_one_replica_after_the_other_loses_no_call() {
     let builder = HarnessBuilder::start().await;
-    let files = builder.sandbox.write_files(builder.folder.path(), &GatewayConfig::default()).unwrap();
+    let files = builder.write_files(&GatewayConfig::default());
     let (config, addresses) = (files.config.to_str().unwrap(), [free_address(), free_address()]);
     let mut replicas = Vec::new();
     for address in addresses {

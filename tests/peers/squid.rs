@@ -105,7 +105,7 @@ async fn refusals_of_squid_are_reported() {
 }
 
 #[tokio::test]
-async fn calls_are_not_delivered_once_squid_has_died() {
+async fn calls_are_not_delivered_once_squid_has_stopped() {
     let mut squid = Squid::start("").await;
     let (harness, _) = check_calls(&squid.url, None).await;
     squid.server.kill();

@@ -24,7 +24,7 @@ impl Tinyproxy {
 }
 
 #[tokio::test]
-async fn calls_and_token_requests_go_through_tinyproxy_until_it_dies() {
+async fn calls_and_token_requests_go_through_tinyproxy_until_it_stops() {
     let mut proxy = Tinyproxy::start(&format!("BasicAuth {USER} {PASSWORD}")).await;
     let (harness, _) = check_calls(&proxy.url, None).await;
     proxy.server.kill();

@@ -57,12 +57,11 @@ async fn random_reloads_under_load_never_send_a_call_to_another_tenant() {
     print(&format!("replay: CHAOS_SEED={seed} CHAOS_SECONDS={} cargo test --test it chaos", duration.as_secs()));
     let mut rng = Rng::with_seed(seed);
     let builder = HarnessBuilder::start().await;
-    let files = builder.sandbox.write_files(builder.folder.path(), &GatewayConfig::default()).unwrap();
+    let files = builder.write_files(&GatewayConfig::default());
     let socket = builder.folder.path().join("internal.sock");
     let base = builder.sandbox.gateway_config(&GatewayConfig::default());
     std::fs::write(&files.config, configuration(&base, &socket, &mut rng)).unwrap();
-    let arguments = ["run", "--config", files.config.to_str().unwrap(), "--set", "shutdown.delay=0s"];
-    let process = Process::start(&arguments, &[], builder.folder.path()).await;
+    let process = Process::start_gateway(&files.config, &[]).await;
     process.wait_until_credentials_are("ready").await;
 
     let is_over = Arc::new(AtomicBool::new(false));

@@ -12,7 +12,9 @@ use signalr_gateway::serve::BoundAddress;
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
-use super::{BROADCAST_BODY, BROADCAST_PATH, Caller, RawConnection, Response, Samples, wait_until, with_timeout};
+use super::{
+    BROADCAST_BODY, BROADCAST_PATH, Caller, Process, RawConnection, Response, Samples, wait_until, with_timeout,
+};
 
 /// A sandbox whose gateway is not started yet, for tests that change the sandbox first.
 pub(crate) struct HarnessBuilder {
@@ -71,6 +73,19 @@ impl HarnessBuilder {
         Self { sandbox: Sandbox::start(settings).await.unwrap(), folder: tempfile::tempdir().unwrap() }
     }
 
+    /// Writes the files of a gateway in front of the sandbox.
+    pub(crate) fn write_files(&self, config: &GatewayConfig) -> Files {
+        self.sandbox.write_files(self.folder.path(), config).unwrap()
+    }
+
+    /// Starts the real binary in front of the sandbox, and waits until it has its tokens. `settings` are given with `--set`.
+    pub(crate) async fn start_process(&self, settings: &[&str]) -> Process {
+        let files = self.write_files(&GatewayConfig::default());
+        let process = Process::start_gateway(&files.config, settings).await;
+        process.wait_until_credentials_are("ready").await;
+        process
+    }
+
     /// Starts a gateway in front of the sandbox.
     pub(crate) async fn start_gateway(self, change: impl FnOnce(&mut GatewayOptions)) -> Harness {
         let mut options = GatewayOptions {
@@ -79,7 +94,8 @@ impl HarnessBuilder {
             wait_until_ready: true,
             set: Vec::new(),
         };
-        options.set("shutdown.delay", "0s").set("shutdown.timeout", "10s").set("process.workers", "2");
+        // No call is cut off at the end of a test because the machine is busy.
+        options.set("shutdown.delay", "0s").set("shutdown.timeout", "60s").set("process.workers", "2");
         change(&mut options);
         let Self { sandbox, folder } = self;
         let files = sandbox.write_files(folder.path(), &options.config).unwrap();

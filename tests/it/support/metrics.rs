@@ -26,6 +26,13 @@ impl Samples {
         matching.map(|(_, value)| value).sum()
     }
 
+    /// Asserts that the series of a metric with these labels sum up to a number.
+    #[track_caller]
+    pub(crate) fn assert_sum(&self, name: &str, labels: &[(&str, &str)], expected: u32) {
+        let found = self.sum(name, labels);
+        assert!((found - f64::from(expected)).abs() < 1e-9, "{name} {labels:?} is {found}, not {expected}");
+    }
+
     /// Returns the number of series.
     pub(crate) fn count(&self) -> usize {
         self.0.len()

@@ -1,6 +1,5 @@
 //! The real binary as a child process. Everything it writes to stderr is kept.
 
-use std::fs::File;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -25,142 +24,122 @@ pub(crate) struct ProgramOutput {
     pub(crate) stderr: String,
 }
 
-/// Runs the binary to its end with an empty environment.
-pub(crate) async fn run(arguments: &[&str]) -> ProgramOutput {
-    run_in(&[], arguments).await
+/// A start of the binary, with an empty environment, and nothing on stdin.
+pub(crate) struct Program {
+    command: Command,
+    input: Option<String>,
+    stderr: Option<Stdio>,
 }
 
-/// Runs the binary to its end with only these variables.
-pub(crate) async fn run_in(environment: &[(&str, &str)], arguments: &[&str]) -> ProgramOutput {
-    let mut command = command(arguments);
-    command.envs(environment.iter().copied());
-    let output = with_timeout("the program's end", command.output()).await.unwrap();
-    ProgramOutput {
-        code: output.status.code(),
-        stdout: String::from_utf8(output.stdout).unwrap(),
-        stderr: String::from_utf8(output.stderr).unwrap(),
-    }
-}
-
-/// Runs the binary to its end without variables, with a text on stdin.
-pub(crate) async fn run_with_stdin(text: &str, arguments: &[&str]) -> ProgramOutput {
-    let mut child =
-        command(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    stdin.write_all(text.as_bytes()).await.unwrap();
-    drop(stdin);
-    let output = with_timeout("the program's end", child.wait_with_output()).await.unwrap();
-    ProgramOutput {
-        code: output.status.code(),
-        stdout: String::from_utf8(output.stdout).unwrap(),
-        stderr: String::from_utf8(output.stderr).unwrap(),
-    }
-}
-
-fn command(arguments: &[&str]) -> Command {
-    prepare(Command::new(BINARY), arguments)
-}
-
-/// Returns a command that runs the binary with a limit of open files.
-fn limited_command(open_files: u32, arguments: &[&str]) -> Command {
-    let mut command = Command::new("/bin/sh");
-    command.args(["-c", r#"ulimit -n "$0" && exec "$@""#, &open_files.to_string(), BINARY]);
-    prepare(command, arguments)
-}
-
-/// Returns a command that runs the binary with files of at most so many blocks of 512 bytes. A write beyond that fails, as on a full
-/// disk.
-fn command_with_small_files(blocks: u32, arguments: &[&str]) -> Command {
-    let mut command = Command::new("/bin/sh");
-    let script = r#"trap "" XFSZ && ulimit -f "$0" && exec "$@""#;
-    command.args(["-c", script, &blocks.to_string(), BINARY]);
-    prepare(command, arguments)
-}
-
-fn prepare(mut command: Command, arguments: &[&str]) -> Command {
-    command.args(arguments).stdin(Stdio::null()).kill_on_drop(true).env_clear().env("COLUMNS", "100");
-    command
-}
-
-/// A running gateway, killed on drop.
-pub(crate) struct Process {
-    child: Child,
-    /// The content of its ready file.
-    pub(crate) ready: Value,
-    stderr: Arc<Mutex<String>>,
-    reader: JoinHandle<()>,
-}
-
-impl Process {
-    /// Starts the binary and waits until it serves.
-    pub(crate) async fn start(arguments: &[&str], environment: &[(&str, &str)], folder: &Path) -> Self {
-        Self::spawn(command(arguments), environment, folder, Stdio::piped()).await
+impl Program {
+    pub(crate) fn new(arguments: &[&str]) -> Self {
+        Self::of(Command::new(BINARY), arguments)
     }
 
-    /// Starts like [`Process::start`], with a limit of open files.
-    pub(crate) async fn start_limited(open_files: u32, arguments: &[&str], folder: &Path) -> Self {
-        Self::spawn(limited_command(open_files, arguments), &[], folder, Stdio::piped()).await
+    /// Starts a gateway whose shutdown has no delay. `settings` are given with `--set`.
+    pub(crate) fn gateway(config: &Path, settings: &[&str]) -> Self {
+        Self::new(&[]).gateway_arguments(config, settings)
     }
 
-    /// Starts like [`Process::start`], with the given stderr, which is not kept.
-    pub(crate) async fn start_into(stderr: impl Into<Stdio>, arguments: &[&str], folder: &Path) -> Self {
-        Self::spawn(command(arguments), &[], folder, stderr.into()).await
+    /// Starts a gateway with a limit of open files, and two workers, which have some open.
+    pub(crate) fn with_open_files(limit: u32, config: &Path) -> Self {
+        Self::limited(r#"ulimit -n "$0" && exec "$@""#, limit, config)
     }
 
-    /// Starts like [`Process::start_into`], on a file that cannot grow beyond so many blocks of 512 bytes.
-    pub(crate) async fn start_into_small(blocks: u32, stderr: File, arguments: &[&str], folder: &Path) -> Self {
-        Self::spawn(command_with_small_files(blocks, arguments), &[], folder, stderr.into()).await
+    /// Starts a gateway whose files are at most so many blocks of 512 bytes. A write beyond that fails, as on a full disk.
+    pub(crate) fn with_small_files(blocks: u32, config: &Path) -> Self {
+        Self::limited(r#"trap "" XFSZ && ulimit -f "$0" && exec "$@""#, blocks, config)
     }
 
-    /// Returns the verdict of its status page: the state and the lines.
-    pub(crate) async fn verdict(&self) -> (String, Vec<String>) {
-        let status = Caller::connect(self.admin()).await.call("GET", "/status").await.json();
-        let lines = status["verdict"]["lines"].as_array().unwrap().iter();
-        let lines = lines.map(|line| line.as_str().unwrap().to_owned()).collect();
-        (status["verdict"]["state"].as_str().unwrap().to_owned(), lines)
+    fn limited(script: &str, limit: u32, config: &Path) -> Self {
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", script, &limit.to_string(), BINARY]);
+        Self::of(shell, &[]).gateway_arguments(config, &["process.workers=2"])
     }
 
-    /// Starts the program as a service manager does: with these listening sockets, and with variables of the protocol. Each
-    /// socket has a name.
-    pub(crate) async fn start_as_service(
-        sockets: &[(&str, OwnedFd)],
-        environment: &[(&str, &str)],
-        arguments: &[&str],
-        folder: &Path,
-    ) -> Self {
+    /// Starts a gateway as a service manager does: with these sockets, each of which has a name.
+    pub(crate) fn as_service(sockets: &[(&str, OwnedFd)], config: &Path, settings: &[&str]) -> Self {
         // The shell moves the sockets to the descriptors that the protocol has, and knows the id of the process.
-        let mut command = Command::new("/bin/sh");
         let script = match sockets.len() {
             0 => "exec \"$@\"",
             1 => "exec 3<&0 0</dev/null; export LISTEN_FDS=1 LISTEN_PID=$$; exec \"$@\"",
             2 => "exec 3<&0 4<&1 0</dev/null 1>/dev/null; export LISTEN_FDS=2 LISTEN_PID=$$; exec \"$@\"",
             more => panic!("{more} sockets"),
         };
-        command.args(["-c", script, "service", BINARY]);
-        let mut command = prepare(command, arguments);
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", script, "service", BINARY]);
+        let mut program = Self::of(shell, &[]).gateway_arguments(config, settings);
         let names: Vec<&str> = sockets.iter().map(|(name, _)| *name).collect();
-        command.env("LISTEN_FDNAMES", names.join(":"));
+        program.command.env("LISTEN_FDNAMES", names.join(":"));
         let mut sockets = sockets.iter().map(|(_, socket)| Stdio::from(socket.try_clone().unwrap()));
-        command.stdin(sockets.next().unwrap_or_else(Stdio::null));
-        let stdout = sockets.next().unwrap_or_else(Stdio::null);
-        Self::spawn_with(command, environment, folder, stdout, Stdio::piped()).await
+        program.command.stdin(sockets.next().unwrap_or_else(Stdio::null));
+        program.command.stdout(sockets.next().unwrap_or_else(Stdio::null));
+        program
     }
 
-    async fn spawn(command: Command, environment: &[(&str, &str)], folder: &Path, into: Stdio) -> Self {
-        Self::spawn_with(command, environment, folder, Stdio::null(), into).await
+    fn of(mut command: Command, arguments: &[&str]) -> Self {
+        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null());
+        command.kill_on_drop(true).env_clear().env("COLUMNS", "100");
+        Self { command, input: None, stderr: None }
     }
 
-    async fn spawn_with(
-        mut command: Command,
-        environment: &[(&str, &str)],
-        folder: &Path,
-        stdout: Stdio,
-        into: Stdio,
-    ) -> Self {
+    fn gateway_arguments(mut self, config: &Path, settings: &[&str]) -> Self {
+        self.command.arg("run").arg("--config").arg(config).args(["--set", "shutdown.delay=0s"]);
+        for setting in settings {
+            self.command.args(["--set", setting]);
+        }
+        self
+    }
+
+    /// Adds variables to its environment.
+    pub(crate) fn environment(mut self, variables: &[(&str, &str)]) -> Self {
+        self.command.envs(variables.iter().copied());
+        self
+    }
+
+    /// Opens a pipe to its stdin.
+    pub(crate) fn piped_stdin(mut self) -> Self {
+        self.command.stdin(Stdio::piped());
+        self
+    }
+
+    /// Writes a text to its stdin.
+    pub(crate) fn input(mut self, text: &str) -> Self {
+        self.input = Some(text.to_owned());
+        self.piped_stdin()
+    }
+
+    /// Sets its stderr, which is then not kept.
+    pub(crate) fn stderr(mut self, stderr: impl Into<Stdio>) -> Self {
+        self.stderr = Some(stderr.into());
+        self
+    }
+
+    /// Runs it to its end.
+    pub(crate) async fn run(self) -> ProgramOutput {
+        let Self { mut command, input, stderr } = self;
+        let child = command.stdout(Stdio::piped()).stderr(stderr.unwrap_or_else(Stdio::piped)).spawn();
+        let mut child = child.unwrap();
+        // The command holds copies of the descriptors.
+        drop(command);
+        if let (Some(text), Some(mut stdin)) = (input, child.stdin.take()) {
+            let _may_end_without_reading = stdin.write_all(text.as_bytes()).await;
+        }
+        let output = with_timeout("the program's end", child.wait_with_output()).await.unwrap();
+        ProgramOutput {
+            code: output.status.code(),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
+    /// Starts it and waits until it serves. `folder` is for its ready file.
+    pub(crate) async fn start(self, folder: &Path) -> Process {
+        let Self { mut command, input: _, stderr } = self;
         let ready_file = folder.join("ready.json");
         let _may_not_exist = std::fs::remove_file(&ready_file);
-        command.arg("--ready-file").arg(&ready_file).envs(environment.iter().copied());
-        let mut child = command.stdout(stdout).stderr(into).spawn().unwrap();
+        command.arg("--ready-file").arg(&ready_file).stderr(stderr.unwrap_or_else(Stdio::piped));
+        let mut child = command.spawn().unwrap();
         // The command holds a copy of `stderr`, which would keep a pipe open.
         drop(command);
         let stderr = Arc::new(Mutex::new(String::new()));
@@ -175,7 +154,43 @@ impl Process {
             std::fs::read(&ready_file).ok().map(|json| serde_json::from_slice(&json).unwrap())
         });
         let ready = ready.await;
-        Self { child, ready, stderr, reader }
+        Process { child, ready, stderr, reader }
+    }
+}
+
+/// Runs the binary to its end with an empty environment.
+pub(crate) async fn run(arguments: &[&str]) -> ProgramOutput {
+    Program::new(arguments).run().await
+}
+
+/// Runs the binary to its end with only these variables.
+pub(crate) async fn run_in(environment: &[(&str, &str)], arguments: &[&str]) -> ProgramOutput {
+    Program::new(arguments).environment(environment).run().await
+}
+
+/// Runs the binary to its end without variables, with a text on stdin.
+pub(crate) async fn run_with_stdin(text: &str, arguments: &[&str]) -> ProgramOutput {
+    Program::new(arguments).input(text).run().await
+}
+
+/// A running gateway, killed on drop.
+pub(crate) struct Process {
+    child: Child,
+    /// The content of its ready file.
+    pub(crate) ready: Value,
+    stderr: Arc<Mutex<String>>,
+    reader: JoinHandle<()>,
+}
+
+impl Process {
+    /// Starts the binary with only these variables and waits until it serves. `folder` is for its ready file.
+    pub(crate) async fn start(arguments: &[&str], environment: &[(&str, &str)], folder: &Path) -> Self {
+        Program::new(arguments).environment(environment).start(folder).await
+    }
+
+    /// Starts a gateway, as [`Program::gateway`] does, and waits until it serves. Its ready file is beside its configuration.
+    pub(crate) async fn start_gateway(config: &Path, settings: &[&str]) -> Self {
+        Program::gateway(config, settings).start(config.parent().unwrap()).await
     }
 
     /// Returns the process id.
@@ -197,10 +212,26 @@ impl Process {
         self.ready["admin"].as_str().unwrap().parse().unwrap()
     }
 
+    /// Returns `/status`.
+    pub(crate) async fn status(&self) -> Value {
+        Caller::connect(self.admin()).await.call("GET", "/status").await.json()
+    }
+
+    /// Returns the verdict of its status page: the state and the lines.
+    pub(crate) async fn verdict(&self) -> (String, Vec<String>) {
+        let status = self.status().await;
+        let lines = status["verdict"]["lines"].as_array().unwrap().iter();
+        let lines = lines.map(|line| line.as_str().unwrap().to_owned()).collect();
+        (status["verdict"]["state"].as_str().unwrap().to_owned(), lines)
+    }
+
     pub(crate) async fn wait_until_credentials_are(&self, state: &str) {
         wait_until(&format!("all credentials are {state}"), async || {
-            let status = Caller::connect(self.admin()).await.call("GET", "/status").await.json();
-            status["credentials"].as_array()?.iter().all(|credential| credential["state"] == state).then_some(())
+            self.status().await["credentials"]
+                .as_array()?
+                .iter()
+                .all(|credential| credential["state"] == state)
+                .then_some(())
         })
         .await;
     }
@@ -216,6 +247,22 @@ impl Process {
     /// Returns what it wrote to stderr so far.
     pub(crate) fn log(&self) -> String {
         self.stderr.lock().unwrap().clone()
+    }
+
+    /// Waits until the log has these words.
+    pub(crate) async fn wait_for_log(&self, words: &str) {
+        self.wait_for_log_after(0, words).await;
+    }
+
+    /// Waits until the log has these words after this many bytes.
+    pub(crate) async fn wait_for_log_after(&self, since: usize, words: &str) {
+        wait_until(&format!("the log says {words:?}"), async || self.log()[since..].contains(words).then_some(()))
+            .await;
+    }
+
+    /// Closes the pipe to its stdin.
+    pub(crate) fn close_stdin(&mut self) {
+        drop(self.child.stdin.take());
     }
 
     /// Allows or forbids opening further files. Open files stay open.

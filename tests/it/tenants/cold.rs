@@ -2,43 +2,50 @@
 
 use super::*;
 
+const TENANTS: usize = 500;
+
+/// The limit of token requests at once.
+const AT_ONCE: usize = 8;
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_thousand_cold_callers_cause_few_token_requests_at_once_and_no_failure() {
-    const TENANTS: usize = 1000;
-    const AT_ONCE: usize = 8;
+async fn hundreds_of_cold_callers_cause_few_token_requests_at_once_and_no_failure() {
     let fleet = Fleet::start(TENANTS, "").await;
-    let gateway = fleet.start_gateway(&delay_tokens(&fleet, AT_ONCE)).await;
-    call_all(&gateway, TENANTS).await;
-    let peak = fleet.sandbox.entra().peak_requests();
+    let gateway = fleet.start_gateway(&delay_tokens(&fleet)).await;
+    call_all(&gateway).await;
+    assert_at_once(&fleet, &gateway).await;
+    let total = fleet.sandbox.entra().journal().entries().len();
     // At the start, the credential may be tried with up to three tenants.
-    assert!(peak <= AT_ONCE, "{peak} token requests at once");
-    let total = fleet.sandbox.entra().journal().received();
-    assert!((1000..=1003).contains(&total), "{total} token requests");
+    assert!((TENANTS..=TENANTS + 3).contains(&total), "{total} token requests");
     assert_eq!(fleet.assert_own_tokens(), TENANTS);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_thousand_cold_tenants_of_a_federated_app_cause_one_request_to_the_metadata_service() {
-    const TENANTS: usize = 1000;
-    const AT_ONCE: usize = 8;
+async fn hundreds_of_cold_tenants_of_a_federated_app_cause_one_request_to_the_metadata_service() {
     let fleet = Fleet::start(TENANTS, "").await;
-    let gateway = fleet.start_federated_gateway(&delay_tokens(&fleet, AT_ONCE)).await;
-    call_all(&gateway, TENANTS).await;
+    let gateway = fleet.start_federated_gateway(&delay_tokens(&fleet)).await;
+    call_all(&gateway).await;
     assert_eq!(fleet.sandbox.imds().journal().received(), 1);
-    let peak = fleet.sandbox.entra().peak_requests();
-    assert!(peak <= AT_ONCE, "{peak} token requests at once");
+    assert_at_once(&fleet, &gateway).await;
     assert_eq!(fleet.assert_own_tokens(), TENANTS);
 }
 
-/// Delays token requests, which would hardly overlap otherwise. Returns the configuration by which this many run at once.
-fn delay_tokens(fleet: &Fleet, at_once: usize) -> String {
+/// Delays token requests, which would hardly overlap otherwise. Returns the configuration by which [`AT_ONCE`] run at once.
+fn delay_tokens(fleet: &Fleet) -> String {
     fleet.sandbox.entra().faults().set(Fault::always(FaultKind::Delay { delay_ms: 5 }));
-    format!("[tokens]\nmax_requests = {at_once}\n[limits]\nqueue = 1000\nqueue_time = \"20s\"\n")
+    format!("[tokens]\nmax_requests = {AT_ONCE}\n")
+}
+
+/// Asserts that there were never more than [`AT_ONCE`] token requests. A busy machine may delay some for longer than they count.
+async fn assert_at_once(fleet: &Fleet, gateway: &Process) {
+    let peak = fleet.sandbox.entra().peak_requests();
+    let slow = gateway.metrics().await.sum("token_requests_slow_total", &[]);
+    let most = AT_ONCE + format!("{slow}").parse::<usize>().unwrap();
+    assert!(peak <= most, "{peak} token requests at once, of which {slow} were slow");
 }
 
 /// Calls every tenant once, all at the same time.
-async fn call_all(gateway: &Process, tenants: usize) {
-    for (name, response) in broadcast_to_all(gateway, names(1..=tenants)).await {
+async fn call_all(gateway: &Process) {
+    for (name, response) in broadcast_to_all(gateway, names(1..=TENANTS)).await {
         assert_eq!(response.status, 202, "{name}: {response:?}");
     }
 }

@@ -33,7 +33,7 @@ async fn a_tenant_whose_app_is_not_provisioned_harms_no_other() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_throttled_tenant_harms_no_other() {
-    let fleet = Fleet::start(300, "throttled = [7]\nretry_after = \"60s\"\n").await;
+    let fleet = Fleet::start(300, "throttled = [7]\nretry_after = \"5m\"\n").await;
     let gateway = fleet.start_gateway("").await;
     let mut insistent = Caller::connect(gateway.listener()).await;
     broadcast(&mut insistent, "t7").await.assert_gateway_error(503, "token_unavailable");
