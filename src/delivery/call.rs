@@ -130,7 +130,8 @@ impl CallState {
     pub(super) fn begin_attempt(&self, upstream: &Upstream) {
         self.attempts.set(self.attempts.get() + 1);
         if let Some(trace) = &self.trace {
-            trace.begin_attempt(upstream.name(), upstream.endpoint().host());
+            let endpoint = upstream.endpoint();
+            trace.begin_attempt(upstream.name(), endpoint.host(), endpoint.origin().starts_with("https:"));
         }
     }
 

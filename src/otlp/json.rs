@@ -9,11 +9,9 @@ use serde::{Serialize, Serializer};
 
 use crate::trace::{Attribute, Span, SpanKind, SpanStatus, Value};
 
-/// The flags of a span: whether it is known if its parent is remote, and whether it is.
+/// The flags of a span besides those of its trace: whether it is known if its parent is remote, and whether it is.
 const HAS_IS_REMOTE: u32 = 0x100;
 const IS_REMOTE: u32 = 0x200;
-/// The trace flag of a recorded trace.
-const SAMPLED: u32 = 0x01;
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -114,7 +112,7 @@ impl<'a> SpanJson<'a> {
             span_id: span.id.to_string(),
             parent_span_id: span.parent.map(|parent| parent.to_string()),
             trace_state: span.state.as_deref(),
-            flags: SAMPLED | HAS_IS_REMOTE | if span.has_remote_parent { IS_REMOTE } else { 0 },
+            flags: u32::from(span.flags) | HAS_IS_REMOTE | if span.has_remote_parent { IS_REMOTE } else { 0 },
             name: &span.name,
             kind: match span.kind {
                 SpanKind::Server => 2,

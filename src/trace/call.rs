@@ -34,6 +34,8 @@ struct Attempt {
     id: SpanId,
     endpoint: Rc<str>,
     host: HeaderValue,
+    /// Whether the endpoint is called over TLS.
+    is_tls: bool,
     /// The number of earlier attempts at the same endpoint.
     resends: u64,
     began: Instant,
@@ -88,8 +90,8 @@ impl CallTrace {
         self.position.trace
     }
 
-    /// Begins an attempt at an endpoint. `host` is the endpoint's `Host`.
-    pub fn begin_attempt(&self, endpoint: &Rc<str>, host: &HeaderValue) {
+    /// Begins an attempt at an endpoint with this `Host`, over TLS or not.
+    pub fn begin_attempt(&self, endpoint: &Rc<str>, host: &HeaderValue, is_tls: bool) {
         let mut attempts = self.attempts.borrow_mut();
         if attempts.len() >= MAX_ATTEMPTS {
             return;
@@ -99,6 +101,7 @@ impl CallTrace {
             id: SpanId::random(),
             endpoint: Rc::clone(endpoint),
             host: host.clone(),
+            is_tls,
             resends: earlier as u64,
             began: Instant::now(),
             ended: None,
@@ -146,6 +149,7 @@ impl CallTrace {
         spans.push(Span {
             trace: position.trace,
             id: position.span,
+            flags: position.flags(),
             parent,
             has_remote_parent: parent.is_some(),
             state,
@@ -176,9 +180,10 @@ impl Attempt {
         ];
         if let Ok(host) = self.host.to_str() {
             let port = host.rsplit_once(':').and_then(|(name, port)| Some((name, port.parse::<u16>().ok()?)));
-            let (name, port) = port.map_or((host, None), |(name, port)| (name, Some(port)));
+            let (name, port) = port.unwrap_or((host, if self.is_tls { 443 } else { 80 }));
+            let name = name.trim_start_matches('[').trim_end_matches(']');
             attributes.push(("server.address", name.to_owned().into()));
-            attributes.extend(port.map(|port| ("server.port", port.into())));
+            attributes.push(("server.port", port.into()));
         }
         if self.resends > 0 {
             attributes.push(("http.request.resend_count", self.resends.into()));
@@ -197,6 +202,7 @@ impl Attempt {
         Span {
             trace: call.trace,
             id: self.id,
+            flags: call.flags(),
             parent: Some(call.span),
             has_remote_parent: false,
             state,
@@ -261,14 +267,14 @@ mod tests {
         let (east, west): (Rc<str>, Rc<str>) = ("east".into(), "west".into());
         let host = HeaderValue::from_static("east.example:8443");
         let header = |endpoint| TraceParent::parse(&trace.header(endpoint).unwrap()).unwrap();
-        trace.begin_attempt(&east, &host);
+        trace.begin_attempt(&east, &host, true);
         let first = header("east");
-        trace.begin_attempt(&west, &HeaderValue::from_static("west.example"));
+        trace.begin_attempt(&west, &HeaderValue::from_static("west.example"), true);
         assert_eq!((header("east"), first.trace), (first, caller.trace));
         assert_ne!(header("west").span, first.span);
         trace.set_reason("east", "connect_timeout");
         trace.end_attempt("east", Instant::now(), EndedAttempt { status: None, error: Some("endpoint_unavailable") });
-        trace.begin_attempt(&east, &host);
+        trace.begin_attempt(&east, &host, true);
         trace.end_attempt("east", Instant::now(), EndedAttempt { status: Some(503), error: None });
         assert!(trace.replaces(&TRACE_PARENT) && !trace.replaces(&TRACE_STATE));
         trace.end(ended("POST"));
@@ -288,7 +294,7 @@ mod tests {
         assert_eq!(value(first_east, "server.address"), Some("east.example".into()));
         assert_eq!(value(first_east, "server.port"), Some(Value::Number(8443)));
         assert_eq!(value(west, "error.type"), Some("cancelled".into()));
-        assert_eq!(value(west, "server.port"), None);
+        assert_eq!(value(west, "server.port"), Some(Value::Number(443)));
         assert_eq!(value(second_east, "http.request.resend_count"), Some(Value::Number(1)));
         assert_eq!(value(second_east, "http.response.status_code"), Some(Value::Number(503)));
         assert_eq!(second_east.status, SpanStatus::Error("".into()));
@@ -299,7 +305,7 @@ mod tests {
         let queue = queue();
         let trace = CallTrace::root(&queue, TraceId::with_low(7));
         for number in 0..=MAX_ATTEMPTS {
-            trace.begin_attempt(&format!("e{number}").into(), &HeaderValue::from_static("h"));
+            trace.begin_attempt(&format!("e{number}").into(), &HeaderValue::from_static("h"), false);
         }
         let header = trace.header(&format!("e{MAX_ATTEMPTS}")).unwrap();
         assert!(trace.replaces(&TRACE_STATE), "it belongs to no valid parent");

@@ -70,6 +70,11 @@ impl TraceParent {
         self.flags & SAMPLED != 0
     }
 
+    /// Returns the flags of the trace.
+    pub(super) fn flags(self) -> u8 {
+        self.flags
+    }
+
     /// Returns the position of a span in a recorded trace that begins with it.
     pub(super) fn first(trace: TraceId, span: SpanId) -> Self {
         Self { trace, span, flags: SAMPLED | RANDOM }

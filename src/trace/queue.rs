@@ -125,6 +125,7 @@ mod tests {
         Span {
             trace: TraceId::with_low(1),
             id: SpanId::random(),
+            flags: 1,
             parent: None,
             has_remote_parent: false,
             state: None,

@@ -13,6 +13,8 @@ pub struct Span {
     pub trace: TraceId,
     /// Its id.
     pub id: SpanId,
+    /// The flags of its trace, as in a `traceparent`.
+    pub flags: u8,
     /// The span that caused it.
     pub parent: Option<SpanId>,
     /// Whether that span is another process's.

