@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use super::entries::{ListenerView, StoreView};
 use super::time::{clock, now, seconds};
+use super::traces::TracesView;
 use crate::metrics::{LostLine, RecentLoss};
 use crate::runbook::{Condition, Section};
 
@@ -103,6 +104,15 @@ impl Concern {
         );
         let effect = "callers beyond that wait to be accepted";
         limit.is_low().then(|| Self::of(fact, effect, Condition::OpenFiles))
+    }
+
+    pub(super) fn of_traces(traces: Option<&TracesView>) -> Option<Self> {
+        let traces = traces.filter(|traces| traces.state == "failing")?;
+        let since = traces.since.map(|since| format!(" since {}", clock(since, now()))).unwrap_or_default();
+        let problem = traces.problem.as_deref().map(|problem| format!(": {}", shortened(problem)));
+        let fact = format!("traces cannot be exported{since}{}", problem.unwrap_or_default());
+        let effect = "calls are served as before, and spans are lost";
+        Some(Self { fact, effect: Some(effect.to_owned()), action: traces.fix.map(str::to_owned) })
     }
 
     /// Returns the concern about lines that the log has lost in the last minutes.

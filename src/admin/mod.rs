@@ -28,6 +28,7 @@ mod quantile;
 mod query;
 mod status;
 mod time;
+mod traces;
 mod verdict;
 mod write_timeout;
 
@@ -71,6 +72,7 @@ pub use failure::{FailureView, RemediationView};
 use figures::Figures;
 use query::Query;
 pub use status::{Counts, LabelCounts, PageView, Status, View};
+pub use traces::TracesView;
 pub use verdict::VerdictView;
 use write_timeout::WriteTimeout;
 

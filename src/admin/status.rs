@@ -16,12 +16,14 @@ use super::entries::{
 use super::figures::Recent;
 use super::query::{BROKEN, CREDENTIAL_STATES, ENDPOINT_STATES, Query};
 use super::time::seconds;
+use super::traces::TracesView;
 use super::verdict::{Situation, VerdictView};
 use crate::canary::CanaryStatuses;
 use crate::credential::{BearerSource, CredentialId, CredentialSettings, CredentialState, Readiness};
 use crate::endpoint::{DisabledEndpoint, Endpoint};
 use crate::idempotency::SharedStore;
 use crate::metrics::{LabelTable, Labels, LostLine};
+use crate::otlp::ExportMonitor;
 use crate::route::RouteSettings;
 use crate::serve::LiveTls;
 
@@ -60,6 +62,8 @@ pub struct View {
     pub idempotency_store: Option<Arc<SharedStore>>,
     /// The canaries of the endpoints that have one.
     pub canaries: CanaryStatuses,
+    /// The export of traces.
+    pub tracing: Option<Arc<ExportMonitor>>,
 }
 
 /// The content of `/status`.
@@ -103,6 +107,9 @@ pub struct Status {
     /// The idempotency store that replicas share, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub idempotency_store: Option<StoreView>,
+    /// The export of traces, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tracing: Option<TracesView>,
     /// The endpoints on the page, those with problems first.
     pub endpoints: Vec<EndpointStatus>,
     /// The endpoints on the page that are not in use (`enabled = false`).
@@ -239,9 +246,15 @@ impl View {
         let listeners: Vec<ListenerView> =
             self.listeners.iter().map(|(name, address)| self.listener(name, address)).collect();
         let idempotency_store: Option<StoreView> = self.idempotency_store.as_ref().map(|store| store.status().into());
+        let tracing = self.tracing.as_deref().map(TracesView::of);
         situation.counts = (self.endpoints.len(), self.credentials.len());
         situation.process((ready, draining), rejection, (&self.after_restart, self.restart_since));
-        situation.others((&listeners, self.connections), &self.refused_ca_files, idempotency_store.as_ref());
+        situation.others(
+            (&listeners, self.connections),
+            &self.refused_ca_files,
+            idempotency_store.as_ref(),
+            tracing.as_ref(),
+        );
         Status {
             verdict: situation.verdict(&self.routes),
             version: env!("CARGO_PKG_VERSION"),
@@ -265,6 +278,7 @@ impl View {
                 ("callers", LabelCounts::of(callers)),
             ]),
             idempotency_store,
+            tracing,
             endpoints: query
                 .page_of(&endpoints)
                 .map(|(_, state, endpoint, settings, source)| {

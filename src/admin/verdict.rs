@@ -10,6 +10,7 @@ use super::concerns::{Concern, ConnectionLimit, Rejection, shortened};
 use super::entries::{CredentialView, EndpointStatus, ListenerView, StoreView};
 use super::failure::FailureView;
 use super::time::{clock, now};
+use super::traces::TracesView;
 use crate::credential::{CredentialId, CredentialState};
 use crate::route::RouteSettings;
 
@@ -102,18 +103,20 @@ impl<'a> Situation<'a> {
         self.restart_since = restart_since;
     }
 
-    /// Adds what the listeners, the CA files, the idempotency store and the log need.
+    /// Adds what the listeners, the CA files, the idempotency store, the log and the export of traces need.
     pub(super) fn others(
         &mut self,
         (listeners, connections): (&[ListenerView], ConnectionLimit),
         ca_files: &[String],
         store: Option<&StoreView>,
+        traces: Option<&TracesView>,
     ) {
         self.others.extend(Concern::of_ca_files(ca_files));
         self.others.extend(Concern::of_store(store));
         self.others.extend(listeners.iter().filter_map(Concern::of_listener));
         self.others.extend(Concern::of_connections(connections));
         self.others.extend(Concern::of_lost_lines());
+        self.others.extend(Concern::of_traces(traces));
     }
 
     /// Returns the verdict. `routes` tell what broken endpoints mean for calls.

@@ -301,6 +301,7 @@ impl Live {
             labels: Arc::clone(&self.parts.labels),
             idempotency_store: self.parts.snapshot.shared_store().cloned(),
             canaries: self.canaries.statuses(),
+            tracing: self.exporter.monitor().cloned(),
         }
     }
 }

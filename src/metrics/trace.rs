@@ -9,6 +9,7 @@ use super::registry::MetricRegistry;
 pub struct TraceMetrics {
     exported: IntCounter,
     dropped: IntCounter,
+    failures: IntCounter,
 }
 
 impl TraceMetrics {
@@ -23,6 +24,10 @@ impl TraceMetrics {
                 "trace_spans_dropped_total",
                 "Spans that were not exported: the queue was full, or the trace collector did not accept them.",
             )?,
+            failures: registry.counter(
+                "trace_export_failures_total",
+                "Exports of spans that failed. Each is repeated, up to six times for the same spans.",
+            )?,
         })
     }
 
@@ -34,6 +39,16 @@ impl TraceMetrics {
     /// Counts spans that were dropped.
     pub fn dropped(&self, spans: usize) {
         self.dropped.inc_by(spans as u64);
+    }
+
+    /// Counts an export that failed.
+    pub fn export_failed(&self) {
+        self.failures.inc();
+    }
+
+    /// Returns the number of exports that failed.
+    pub fn failures(&self) -> u64 {
+        self.failures.get()
     }
 
     /// Returns the numbers of spans that were exported and dropped.

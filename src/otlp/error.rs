@@ -8,6 +8,9 @@ use crate::credential::NoResponse;
 use crate::files::SecretSourceError;
 use crate::tls::TrustError;
 
+/// What to do if the collector refuses spans for a reason of its own.
+pub(super) const SEE_ITS_LOG: &str = "see the log of the collector";
+
 /// Why spans could not be exported.
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
@@ -77,7 +80,7 @@ impl ExportError {
             Self::Refused { status: StatusCode::UNSUPPORTED_MEDIA_TYPE, .. } => {
                 "use a collector that accepts OTLP/HTTP with JSON, such as the OpenTelemetry Collector"
             }
-            Self::Refused { .. } => "see the log of the collector",
+            Self::Refused { .. } => SEE_ITS_LOG,
             Self::InvalidRequest(_) | Self::NoResponse(_) | Self::Stopping => {
                 "start the collector, or correct `tracing.endpoint` (OTLP over HTTP, usually port 4318)"
             }

@@ -1,16 +1,17 @@
 //! The task that exports spans, on the control runtime.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::collector::{Collector, Rejected};
-use super::error::ExportError;
+use super::error::{ExportError, SEE_ITS_LOG};
 use super::settings::OtlpSettings;
+use super::status::{Change, ExportMonitor};
 use crate::credential::{NoResponse, in_one_line};
 use crate::runbook::{Condition, Section};
 use crate::trace::{Batch, SpanQueue, Tracer};
@@ -26,6 +27,8 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const MAX_PAUSE: Duration = Duration::from_secs(60);
 /// How often the same spans are sent. Chosen: a minute of outage loses nothing that the queue can hold.
 const MAX_TRIES: u32 = 6;
+/// How long no span must have found the queue full before the next one that does is logged.
+const OVERFLOW_PAUSE: Duration = Duration::from_secs(10 * 60);
 /// How long the gateway waits for the last export when it stops.
 const LAST_EXPORT: Duration = Duration::from_secs(1);
 /// The section of the runbook about a collector that fails.
@@ -43,6 +46,7 @@ pub struct Exporter {
 #[derive(Debug)]
 struct Running {
     settings: OtlpSettings,
+    monitor: Arc<ExportMonitor>,
     task: JoinHandle<()>,
     /// Dropping it has the task export what waits, and end.
     stop: oneshot::Sender<()>,
@@ -59,6 +63,11 @@ impl Exporter {
         settings.map(|settings| Tracer::new(queue, settings.sample))
     }
 
+    /// Returns the status of the export, if there is one.
+    pub fn monitor(&self) -> Option<&Arc<ExportMonitor>> {
+        self.running.as_ref().map(|running| &running.monitor)
+    }
+
     /// Exports with these settings from now on, or not at all. Does nothing if they did not change.
     pub fn set(&mut self, settings: Option<&OtlpSettings>) {
         if self.running.as_ref().map(|running| &running.settings) == settings {
@@ -70,13 +79,15 @@ impl Exporter {
         self.queue.set_exported(settings.is_some());
         self.running = settings.map(|settings| {
             let (stop, stopped) = oneshot::channel();
+            let monitor = ExportMonitor::new(settings, self.queue.metrics());
             let task = Task {
                 queue: Arc::clone(&self.queue),
                 collector: Collector::new(settings.clone()),
+                monitor: Arc::clone(&monitor),
                 failures: 0,
-                has_failed: false,
+                overflowed: None,
             };
-            Running { settings: settings.clone(), task: self.control.spawn(task.run(stopped)), stop }
+            Running { settings: settings.clone(), monitor, task: self.control.spawn(task.run(stopped)), stop }
         });
     }
 
@@ -102,10 +113,11 @@ impl Drop for Exporter {
 struct Task {
     queue: Arc<SpanQueue>,
     collector: Collector,
+    monitor: Arc<ExportMonitor>,
     /// The number of failures since the last success.
     failures: u32,
-    /// Whether the last export failed, or was rejected in part.
-    has_failed: bool,
+    /// When spans last found the queue full while the collector accepted others.
+    overflowed: Option<Instant>,
 }
 
 impl Task {
@@ -121,9 +133,28 @@ impl Task {
                     return;
                 }
             }
+            self.report_overflow();
             if is_stopping {
                 return;
             }
+        }
+    }
+
+    /// Logs that spans found the queue full, unless the collector fails, which is logged already.
+    fn report_overflow(&mut self) {
+        let lost = self.queue.take_overflow();
+        if lost == 0 || self.failures > 0 {
+            return;
+        }
+        let now = Instant::now();
+        if self.overflowed.replace(now).is_none_or(|before| now.duration_since(before) > OVERFLOW_PAUSE) {
+            tracing::warn!(
+                collector = %self.collector.url(),
+                lost,
+                remedy = "lower `tracing.sample`, or give the collector more capacity",
+                runbook = %COLLECTOR,
+                "spans are lost: more are recorded than the trace collector takes; calls are not affected"
+            );
         }
     }
 
@@ -156,20 +187,26 @@ impl Task {
 
     fn succeeded(&mut self, rejected: &Rejected) {
         self.failures = 0;
-        let is_rejected = rejected.spans > 0;
-        if is_rejected && !self.has_failed {
-            tracing::warn!(
+        let outcome = match rejected.spans {
+            0 => Ok(()),
+            spans => {
+                Err((format!("the collector rejected {spans} spans; its message: {:?}", rejected.message), SEE_ITS_LOG))
+            }
+        };
+        match self.monitor.record(outcome, SystemTime::now()) {
+            Change::Failed => tracing::warn!(
                 collector = %self.collector.url(),
                 rejected = rejected.spans,
                 error = rejected.message,
-                remedy = COLLECTOR.remedy(),
+                remedy = SEE_ITS_LOG,
                 runbook = %COLLECTOR,
                 "the trace collector rejects spans; calls are not affected"
-            );
-        } else if self.has_failed && !is_rejected {
-            tracing::info!(collector = %self.collector.url(), "the trace collector accepts spans again");
+            ),
+            Change::Recovered => {
+                tracing::info!(collector = %self.collector.url(), "the trace collector accepts spans again");
+            }
+            Change::None => {}
         }
-        self.has_failed = is_rejected;
     }
 
     /// Logs the first failure. Returns the pause before the next export.
@@ -177,17 +214,19 @@ impl Task {
         let doubled = FIRST_PAUSE.saturating_mul(1 << self.failures.min(10));
         let pause = err.retry_after().unwrap_or(doubled).clamp(FIRST_PAUSE, MAX_PAUSE);
         self.failures = self.failures.saturating_add(1);
+        self.monitor.metrics().export_failed();
         let (collector, error) = (self.collector.url(), in_one_line(err));
-        if std::mem::replace(&mut self.has_failed, true) {
-            tracing::debug!(%collector, error, failures = self.failures, "spans could not be exported");
-        } else {
-            tracing::warn!(
+        match self.monitor.record(Err((error.clone(), err.remedy())), SystemTime::now()) {
+            Change::Failed => tracing::warn!(
                 %collector,
                 error,
                 remedy = err.remedy(),
                 runbook = %COLLECTOR,
                 "spans cannot be exported to the trace collector; calls are not affected"
-            );
+            ),
+            Change::None | Change::Recovered => {
+                tracing::debug!(%collector, error, failures = self.failures, "spans could not be exported");
+            }
         }
         // At least half of it, so that replicas do not come back at the same time.
         pause.mul_f64(0.5 + fastrand::f64() / 2.0)

@@ -14,7 +14,9 @@ mod error;
 mod exporter;
 mod json;
 mod settings;
+mod status;
 
 pub use error::ExportError;
 pub use exporter::Exporter;
 pub use settings::{OtlpSettings, SERVICE_NAME};
+pub use status::{ExportFailure, ExportMonitor, ExportStatus};

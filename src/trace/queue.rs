@@ -1,7 +1,7 @@
 //! The queue of spans that wait for export.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
@@ -20,6 +20,8 @@ pub struct SpanQueue {
     spans: Mutex<VecDeque<Span>>,
     is_exported: AtomicBool,
     has_batch: Notify,
+    /// The number of spans that found it full, since it was last asked.
+    overflow: AtomicUsize,
     metrics: TraceMetrics,
 }
 
@@ -37,6 +39,7 @@ impl SpanQueue {
             spans: Mutex::default(),
             is_exported: AtomicBool::new(false),
             has_batch: Notify::new(),
+            overflow: AtomicUsize::new(0),
             metrics: metrics.clone(),
         })
     }
@@ -60,6 +63,11 @@ impl SpanQueue {
         self.is_exported.load(Ordering::Relaxed)
     }
 
+    /// Returns the metrics of the export.
+    pub fn metrics(&self) -> &TraceMetrics {
+        &self.metrics
+    }
+
     /// Adds spans. Those for which there is no room are dropped.
     pub fn add(&self, mut added: Vec<Span>) {
         let mut spans = self.lock();
@@ -67,8 +75,11 @@ impl SpanQueue {
             return;
         }
         let room = MAX_SPANS.saturating_sub(spans.len());
-        self.metrics.dropped(added.len().saturating_sub(room));
-        added.truncate(room);
+        if let Some(lost) = added.len().checked_sub(room).filter(|lost| *lost > 0) {
+            self.metrics.dropped(lost);
+            self.overflow.fetch_add(lost, Ordering::Relaxed);
+            added.truncate(room);
+        }
         spans.extend(added);
         if spans.len() >= BATCH {
             self.has_batch.notify_one();
@@ -81,6 +92,11 @@ impl SpanQueue {
     /// Safe.
     pub async fn has_batch(&self) {
         self.has_batch.notified().await;
+    }
+
+    /// Returns how many spans found the queue full since the last call.
+    pub fn take_overflow(&self) -> usize {
+        self.overflow.swap(0, Ordering::Relaxed)
     }
 
     /// Takes the oldest spans, at most 512; `None` if there are none.
@@ -148,6 +164,7 @@ mod tests {
         (0..1024).for_each(|number| queue.add(vec![span(2 * number), span(2 * number + 1)]));
         queue.add(vec![span(2048), span(2049), span(2050)]);
         assert_eq!(metrics.counts(), (0, 3));
+        assert_eq!((queue.take_overflow(), queue.take_overflow()), (3, 0));
         let batch = queue.take().unwrap();
         assert_eq!((batch.spans().len(), &*batch.spans()[0].name), (512, "0"));
         batch.exported(12);

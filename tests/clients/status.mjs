@@ -1,4 +1,4 @@
-// The gateway's status page in Chromium: healthy, and broken in six ways. Each test runs a gateway of its own against one
+// The gateway's status page in Chromium: healthy, and with seven problems. Each test runs a gateway of its own against one
 // sandbox.
 
 import assert from "node:assert/strict";
@@ -201,6 +201,18 @@ test("change that needs a restart: the page lists the keys", async () => {
       await page.getByRole("region", { name: "Settings that wait for a restart" }).getByText("process.workers").waitFor();
     });
   }, withRoute);
+});
+
+test("trace collector down: calls go on, and the page says what was lost and what to do", async () => {
+  await withGateway("traces", async ({ admin, send, status }) => {
+    await send();
+    await until(async () => (await status()).tracing?.state === "failing");
+    await look("traces", admin, "Needs attention", /^Traces cannot be exported since /, async (page) => {
+      const traces = page.getByRole("region", { name: "Traces" });
+      await traces.getByText("http://127.0.0.1:1/v1/traces").first().waitFor();
+      await traces.getByText(/^Start the collector/).waitFor();
+    });
+  }, (text) => `${text}\n[tracing]\nendpoint = "http://127.0.0.1:1"\nsample = 1\n`);
 });
 
 const withRoute = (text) => (text.includes('pick = "all"') ? text : `${text}\n[[routes]]\nname = "everywhere"\nendpoints = ["east", "west"]\npick = "all"\n`);

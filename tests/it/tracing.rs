@@ -292,3 +292,53 @@ async fn spans_are_exported_again_once_the_collector_is_back_with_the_configured
     assert_eq!(exports[0].0["content-type"], "application/json");
     assert_eq!(exports[0].0["x-key"], "secret-1");
 }
+
+/// Waits until the export of traces has a state, and returns it with the verdict.
+async fn export_once(harness: &Harness, state: &str) -> (Value, Value) {
+    wait_until(&format!("the export is {state}"), async || {
+        let status = harness.admin("/status").await.json();
+        (status["tracing"]["state"] == state).then(|| (status["tracing"].clone(), status["verdict"].clone()))
+    })
+    .await
+}
+
+#[tokio::test]
+async fn status_says_where_spans_go_how_many_were_lost_and_why_an_export_fails() {
+    let collector = Collector::start().await;
+    *collector.status.lock().unwrap() = StatusCode::UNAUTHORIZED;
+    let harness = harness(&collector, "1", "").await;
+    harness.broadcast().await.assert_status(202);
+    let (failing, verdict) = export_once(&harness, "failing").await;
+    assert_eq!(failing["collector"], format!("http://{}/v1/traces", collector.address));
+    assert_eq!(
+        (&failing["sample"], &failing["problem"]),
+        (&1.0.into(), &"the collector responded 401 Unauthorized".into())
+    );
+    assert_eq!(failing["fix"], "correct the credentials in `tracing.headers`");
+    assert!(failing["failures"].as_u64() > Some(0) && failing["last_failure"].is_u64() && failing["since"].is_u64());
+    assert!(failing["last_success"].is_null(), "{failing}");
+    let lines: Vec<&str> = verdict["lines"].as_array().unwrap().iter().map(|line| line.as_str().unwrap()).collect();
+    let [fact, effect, action] = lines.as_slice() else { panic!("{verdict}") };
+    assert!(
+        fact.starts_with("traces cannot be exported since ") && fact.ends_with("responded 401 Unauthorized"),
+        "{fact}"
+    );
+    assert_eq!((*effect, &verdict["state"]), ("calls are served as before, and spans are lost", &"attention".into()));
+    assert_eq!(*action, "do this: correct the credentials in `tracing.headers`");
+    let page = harness.admin("/").await.text();
+    assert!(page.contains("<h2 id=\"traces-title\">Traces</h2>") && page.contains("responded 401"), "{page}");
+
+    *collector.status.lock().unwrap() = StatusCode::OK;
+    harness.broadcast().await.assert_status(202);
+    let (ok, verdict) = export_once(&harness, "ok").await;
+    assert!(ok["exported"].as_u64() >= Some(2) && ok["dropped"].as_u64() >= Some(2), "{ok}");
+    assert_eq!((&ok["problem"], &ok["fix"], &verdict["state"]), (&failing["problem"], &Value::Null, &"healthy".into()));
+    assert!(harness.metrics().await.sum("trace_export_failures_total", &[]) > 0.0);
+}
+
+#[tokio::test]
+async fn status_does_not_mention_traces_that_are_not_exported() {
+    let harness = Harness::start(|_| {}).await;
+    assert!(harness.admin("/status").await.json()["tracing"].is_null());
+    assert!(!harness.admin("/").await.text().contains("traces-title"));
+}

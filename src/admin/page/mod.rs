@@ -52,6 +52,7 @@ pub(super) fn render(status: &Status, query: &Query) -> String {
     entries::credentials(&mut html, status, now);
     tables::routes(&mut html, status);
     tables::listeners(&mut html, status, now);
+    sections::traces(&mut html, status, now);
     html.raw("</main>");
     sections::footer(&mut html, status);
     html.raw("<script>").raw(SCRIPT).raw("</script></body></html>\n");
@@ -103,6 +104,7 @@ mod tests {
             page: PageView { number: 1, of: 1, ..PageView::default() },
             metric_labels: BTreeMap::new(),
             idempotency_store: None,
+            tracing: None,
             endpoints: vec![],
             disabled_endpoints: vec![],
             credentials: vec![CredentialView {

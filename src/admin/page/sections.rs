@@ -56,7 +56,7 @@ fn sentence(line: &str) -> String {
     format!("{first}{}{end}", characters.as_str())
 }
 
-/// Writes what is wrong with the configuration and the idempotency store.
+/// Writes what is wrong with the configuration, and the states of the idempotency store and of the export of traces.
 pub(super) fn notices(html: &mut Html, status: &Status) {
     if let Some(problem) = &status.refused_reload {
         html.raw("<section aria-labelledby=\"rejected-title\"><h2 id=\"rejected-title\">Rejected configuration</h2>");
@@ -103,6 +103,36 @@ pub(super) fn notices(html: &mut Html, status: &Status) {
         }
         html.raw("</section>");
     }
+}
+
+/// Writes where traces are exported to, and with what result.
+pub(super) fn traces(html: &mut Html, status: &Status, now: u64) {
+    let Some(traces) = &status.tracing else { return };
+    let class = match traces.state {
+        "ok" => "good",
+        "failing" => "bad",
+        _ => "wait",
+    };
+    html.raw("<section aria-labelledby=\"traces-title\"><div class=\"titled\"><h2 id=\"traces-title\">Traces</h2>");
+    html.raw("<span class=\"pill ").raw(class).raw("\">").text(traces.state);
+    if let Some(since) = traces.since {
+        html.raw(" since ").text(clock(since, now));
+    }
+    html.raw("</span></div>").element("p class=\"muted small\"", &traces.collector);
+    html.raw("<dl class=\"facts\">");
+    html.fact("Share of the calls", percent(traces.sample));
+    html.fact("Spans exported", traces.exported.to_string());
+    html.fact("Spans lost", traces.dropped.to_string());
+    html.fact("Failed exports", traces.failures.to_string());
+    html.fact("Last export", traces.last_success.map_or_else(|| "–".to_owned(), |at| clock(at, now)));
+    html.raw("</dl>");
+    if let (Some(problem), Some(at)) = (&traces.problem, traces.last_failure) {
+        html.raw("<p>").prose(&sentence(&format!("last failure {}: {problem}", clock(at, now)))).raw("</p>");
+    }
+    if let Some(fix) = traces.fix {
+        html.raw("<p>").prose(&sentence(fix)).raw("</p>");
+    }
+    html.raw("</section>");
 }
 
 /// Writes the charts of all calls.
