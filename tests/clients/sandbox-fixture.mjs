@@ -23,7 +23,7 @@ export async function startSandbox({ program = process.env.SIGNALR_GATEWAY ?? "s
     child.once("close", (code, signal) => resolve(`it ended with ${signal ?? code}`));
   }).then((reason) => { end = reason; });
   const stop = async () => {
-    child.ref();
+    for (const handle of [child, child.stdin, child.stderr]) handle.ref();
     child.stdin.end();
     await ended;
     await rm(folder, { recursive: true, force: true });

@@ -3,6 +3,9 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { existsSync } from "node:fs";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import test from "node:test";
 import { startSandbox } from "./sandbox-fixture.mjs";
 import { until } from "./support.mjs";
@@ -33,6 +36,23 @@ test("a sandbox ends when the process that started it is killed", async () => {
   assert.equal(await responds(gateway), true);
   parent.kill("SIGKILL");
   await until(async () => !await responds(gateway));
+});
+
+test("a script that does nothing but stop its sandbox ends in order", async () => {
+  const folder = await mkdtemp(join(tmpdir(), "program-"));
+  try {
+    // Its log stays open for longer than it runs.
+    const program = join(folder, "signalr-gateway");
+    await writeFile(program, '#!/bin/sh\n"$SIGNALR_GATEWAY" "$@"\nsleep 0.5 <&- >&- &\n', { mode: 0o755 });
+    const script = `import { startSandbox } from "./sandbox-fixture.mjs";
+      const sandbox = await startSandbox({ program: process.argv[1] });
+      await sandbox.stop();`;
+    const options = { cwd: import.meta.dirname, stdio: ["ignore", "inherit", "inherit"] };
+    const child = spawn(process.execPath, ["--input-type=module", "--eval", script, program], options);
+    assert.equal(await new Promise((resolve) => { child.once("close", resolve); }), 0);
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
 });
 
 test("a sandbox that cannot start is an error with its log", async () => {
