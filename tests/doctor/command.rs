@@ -176,7 +176,7 @@ async fn doctor_ends_in_time_when_entra_and_a_file_hang() {
     assert_eq!(ran.code, Some(1), "{}", ran.stderr);
     assert!(ran.stdout.contains("credential east: broken at step 2 of 14: the proof on this host"), "{}", ran.stdout);
     assert!(ran.stdout.contains("credential west: broken at step 3 of 14: the connection to Entra"), "{}", ran.stdout);
-    assert!(took < Duration::from_secs(15), "{took:?}");
+    assert!(took < Duration::from_secs(60), "{took:?}");
 }
 
 #[tokio::test]

@@ -10,7 +10,8 @@ use crate::support::{BROADCAST_BODY, Caller, HarnessBuilder, Process, broadcast_
 /// Starts the real binary in front of a sandbox.
 async fn start(builder: &HarnessBuilder) -> (Process, Files) {
     let files = builder.write_files(&GatewayConfig::default());
-    let process = Process::start_gateway(&files.config, &[]).await;
+    // Only probes that a reload starts are seen.
+    let process = Process::start_gateway(&files.config, &["health.probe_interval=1h"]).await;
     process.wait_until_credentials_are("ready").await;
     (process, files)
 }
