@@ -250,3 +250,22 @@ impl TokenState {
         Ok(target)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn token_is_not_used_beyond_its_time_on_either_clock() {
+        let (now, clock, minute) = (Instant::now(), SystemTime::now(), Duration::from_secs(60));
+        for (until, is_valid, when) in [
+            ((now + minute, clock + minute), true, "in time"),
+            ((now + minute, clock - minute), false, "after the host was suspended"),
+            ((now, clock + minute), false, "after the wall clock was set back"),
+        ] {
+            let token_or_key = TokenOrKey::Bearer(Bearer::new("a.b.c").unwrap());
+            let token = CurrentToken { token_or_key, usable_until: Some(until), expires_at: None, obtained_at: clock };
+            assert_eq!((token.is_valid(), token.unusable_since().is_none()), (is_valid, is_valid), "{when}");
+        }
+    }
+}

@@ -226,6 +226,22 @@ async fn uses_a_corrected_file_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_changed_file_starts_the_back_off_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("secret");
+    std::fs::write(&path, "wrong").unwrap();
+    let files = WatchedFiles { paths: vec![path.clone()], hold_token: false };
+    let fixture = Fixture::with_files([WRONG_SECRET], files);
+    fixture.cell.acquire().await.unwrap_err();
+    sleep(HOUR).await;
+    let calls = fixture.calls();
+    std::fs::write(&path, "still wrong").unwrap();
+    // The changed file is tried at once, and again after the first wait, which is a minute. By now, five minutes would pass.
+    sleep(Duration::from_secs(80)).await;
+    assert_eq!(fixture.calls(), calls + 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn reads_a_token_file_again_only_when_it_changes() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("token");

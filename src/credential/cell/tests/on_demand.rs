@@ -37,6 +37,8 @@ async fn a_failing_token_on_demand_is_retried_only_while_callers_ask_for_it() {
     assert_eq!(fixture.calls(), calls);
     fixture.cell.acquire().await.unwrap_err();
     assert_eq!(fixture.calls(), calls + 1);
+    sleep(Duration::from_secs(75)).await;
+    assert_eq!(fixture.calls(), calls + 2, "the back-off did not begin anew");
 }
 
 #[tokio::test(start_paused = true)]
