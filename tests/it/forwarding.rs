@@ -367,13 +367,7 @@ async fn rewrites_links_of_the_endpoint_to_the_gateway() {
         ("/relative".to_owned(), "/relative".to_owned()),
         (format!("{east}.evil.example/"), format!("{east}.evil.example/")),
     ] {
-        let fault = FaultKind::Answer {
-            status: 308,
-            retry_after_secs: None,
-            headers: vec![("location".to_owned(), from_the_endpoint)],
-            content_type: None,
-            body: String::new(),
-        };
+        let fault = FaultKind::status(308).with_header("location", &from_the_endpoint);
         harness.endpoint("east").server.faults().set(Fault::times(1, fault));
         assert_eq!(harness.broadcast().await.assert_status(308).header("location"), Some(&*at_the_caller));
     }

@@ -89,14 +89,8 @@ async fn dead_credential_is_explained_with_its_effect_and_what_to_do() {
 async fn endpoint_that_refuses_the_token_is_broken_until_it_accepts_one() {
     let harness = harness().await;
     let west = harness.endpoint("west").server.faults();
-    let headers = vec![("www-authenticate".to_owned(), r#"Bearer error="invalid_token""#.to_owned())];
-    let refused = |status| FaultKind::Answer {
-        status,
-        retry_after_secs: None,
-        headers: headers.clone(),
-        content_type: None,
-        body: String::new(),
-    };
+    let challenge = r#"Bearer error="invalid_token""#;
+    let refused = |status| FaultKind::status(status).with_header("www-authenticate", challenge);
     for (status, step) in [(401, "configuration"), (403, "access")] {
         west.clear().await;
         west.set(Fault::always(refused(status)).on_path("/api/hubs"));
