@@ -58,7 +58,7 @@ impl FailureView {
         endpoint: &EndpointSettings,
     ) -> Self {
         let broken = diagnosis::explain_acquisition(failed, credential, endpoint);
-        let fact = broken.codes.iter().find_map(|code| remedy(*code)).map(|remedy| remedy.fact.to_owned());
+        let fact = remedy(&broken.codes).map(|remedy| remedy.fact.to_owned());
         Self {
             kind: failed.cause.reason().label(),
             runbook: Some(Section::Token(failed.cause.reason()).to_string()),
@@ -98,8 +98,8 @@ impl FailureView {
     }
 
     fn of(at: SystemTime, broken: BrokenStep) -> Self {
-        let known = broken.codes.iter().find_map(|code| remedy(*code));
-        let action = known.map(|Remedy { action, .. }| Remediation { note: (*action).to_owned(), command: None });
+        let action = remedy(&broken.codes)
+            .map(|Remedy { action, .. }| Remediation { note: (*action).to_owned(), command: None });
         let actions = action.into_iter().chain(broken.remediation);
         Self {
             at: seconds(at),

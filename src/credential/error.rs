@@ -169,7 +169,7 @@ impl CredentialError {
         else {
             return Actor::Operator;
         };
-        let step = response.codes.iter().find_map(|code| remedy(*code)).map(|remedy| remedy.step);
+        let step = remedy(&response.codes).map(|remedy| remedy.step);
         match (step, self.reason()) {
             (Some(step), _) if step.is_in_endpoint_tenant() => Actor::TenantAdministrator,
             (None, TokenErrorReason::UnknownApp | TokenErrorReason::Refused) => Actor::TenantAdministrator,
@@ -182,7 +182,7 @@ impl CredentialError {
         if self.class() == ErrorClass::Transient {
             return None;
         }
-        let is_about_tenant = self.codes().iter().find_map(|code| remedy(*code)).is_some_and(Remedy::is_about_tenant);
+        let is_about_tenant = remedy(self.codes()).is_some_and(Remedy::is_about_tenant);
         let is_tenants = is_about_tenant || self.who_acts() == Actor::TenantAdministrator;
         Some(if is_tenants { RefusedParty::Tenant } else { RefusedParty::App })
     }

@@ -159,9 +159,9 @@ const FEDERATION: &str = "https://learn.microsoft.com/entra/workload-id/workload
 const IDENTITY_FEDERATION: &str =
     "https://learn.microsoft.com/entra/workload-id/workload-identity-federation-config-app-trust-managed-identity";
 
-/// Returns the remedy of an AADSTS code.
-pub fn remedy(code: u32) -> Option<&'static Remedy> {
-    REMEDIES.iter().find(|remedy| remedy.codes.contains(&code))
+/// Returns the remedy of the first of these AADSTS codes that has one.
+pub fn remedy(codes: &[u32]) -> Option<&'static Remedy> {
+    codes.iter().find_map(|code| REMEDIES.iter().find(|remedy| remedy.codes.contains(code)))
 }
 
 /// The remedies of all known AADSTS codes.

@@ -235,9 +235,11 @@ impl fmt::Display for ResponseError {
         if let Some(error) = &self.error {
             write!(f, " {error}")?;
         }
-        let known = self.codes.iter().find_map(|code| remedy(*code).map(|remedy| (code, remedy)));
-        match (known, self.codes.first(), &self.description) {
-            (Some((code, remedy)), _, _) => write!(f, ": AADSTS{code}: {}; {}", remedy.fact, remedy.action)?,
+        match (remedy(&self.codes), self.codes.first(), &self.description) {
+            (Some(remedy), _, _) => {
+                let code = self.codes.iter().find(|code| remedy.codes.contains(code)).unwrap_or(&0);
+                write!(f, ": AADSTS{code}: {}; {}", remedy.fact, remedy.action)?;
+            }
             (None, Some(code), description) => {
                 write!(f, ": {}", description.as_deref().unwrap_or("no description"))?;
                 write!(f, "; see https://login.microsoftonline.com/error?code={code}")?;

@@ -72,7 +72,7 @@ fn of_no_response(kind: IdentityEndpointKind) -> SetupStep {
 }
 
 fn of_response(response: &ResponseError, kind: &CredentialKind) -> Cause {
-    let remedy = response.codes.iter().find_map(|code| remedy(*code));
+    let remedy = remedy(&response.codes);
     let known = remedy.map(|remedy| remedy.step);
     if let IdentityEndpointKind::Provider(_) = response.endpoint.kind {
         return SetupStep::Proof.into();

@@ -2,7 +2,7 @@
 //! tenant.
 
 use super::facts::Facts;
-use crate::credential::{Claims, Proof, remedy};
+use crate::credential::{Claims, Proof};
 use crate::diagnosis::acquisition::Failure;
 use crate::diagnosis::commands::{self, quoted_path};
 use crate::diagnosis::finding::Remediation;
@@ -69,9 +69,9 @@ pub(super) fn federation(failure: &Failure, facts: &Facts<'_>) -> Vec<Remediatio
         ];
     }
     if has(&[700_222, 700_226, 700_227, 700_229]) {
-        let action = failure.codes.iter().find_map(|code| remedy(*code)).map_or("", |remedy| remedy.action);
+        // The remedy of these codes says to use one.
         return vec![Remediation::command(
-            format!("{action}; its client id, for `assertion.client_id`"),
+            "list the managed identities, whose client ids are for `assertion.client_id`",
             "az identity list --query \"[].{name: name, client_id: clientId, principal_id: principalId}\" -o table",
         )];
     }
