@@ -18,11 +18,13 @@ use tokio::time::Instant;
 use super::acquire::{Acquire, Acquired, WatchedFiles};
 use super::assertion::{AssertionProvider, AssertionSource, SharedAssertions};
 use super::authority::Authority;
+use super::authority_settings::Cloud;
 use super::error::CredentialError;
+use super::proof_settings::Proof;
 use super::record::AcquisitionRecord;
 use super::response_error::ResponseError;
 use super::secret::read_secret;
-use super::settings::{AppSettings, Cloud, Proof};
+use super::settings::AppSettings;
 use super::transport::{Destination, IdentityClient, RecordingClient};
 use crate::files::{Secret, SecretSource};
 use crate::metrics::TokenStage;
@@ -216,7 +218,7 @@ fn token_url(settings: &AppSettings, tenant: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::credential::settings::AuthoritySettings;
+    use crate::credential::authority_settings::AuthoritySettings;
 
     #[test]
     fn assertion_is_for_the_token_endpoint_of_the_tenant() {

@@ -11,8 +11,8 @@ use azure_identity::{ManagedIdentityCredential, ManagedIdentityCredentialOptions
 use super::acquire::{Acquire, Acquired, WatchedFiles};
 use super::error::CredentialError;
 use super::lifetime::Lifetime;
+use super::proof_settings::{ManagedIdentity, ManagedIdentitySettings};
 use super::record::AcquisitionRecord;
-use super::settings::{ManagedIdentity, ManagedIdentitySettings};
 use super::transport::{Destination, IdentityClient, RecordingClient};
 use crate::files::Secret;
 use crate::metrics::TokenStage;

@@ -85,6 +85,7 @@ mod app;
 mod app_state;
 mod assertion;
 mod authority;
+mod authority_settings;
 mod azure_cli;
 mod bearer;
 mod cell;
@@ -100,6 +101,7 @@ mod lifetime;
 mod local_error;
 mod managed_identity;
 mod process;
+mod proof_settings;
 mod readiness;
 mod record;
 mod refresh;
@@ -123,6 +125,7 @@ use std::time::{Duration, SystemTime};
 
 pub use crate::files::{Secret, SecretSource};
 pub use acquirers::CredentialProblem;
+pub use authority_settings::{AuthoritySettings, Cloud};
 pub use bearer::{Actor, Bearer, Fingerprint, NotAToken, RequestUrl, TokenUnavailable};
 pub use error::{CredentialError, OtherRequestError};
 pub(crate) use error::{in_one_line, one_line};
@@ -132,15 +135,17 @@ pub(crate) use jwt::expiry as token_expiry;
 pub use local_error::CertificateError;
 pub use local_error::SecretError;
 pub use process::CommandError;
+pub use proof_settings::{
+    AssertionAlgorithm, AssertionSettings, CertificateSettings, ClientAuthentication, CommandSettings, ManagedIdentity,
+    ManagedIdentitySettings, OAuth2Settings, OAuth2Token, Proof,
+};
 pub use readiness::Readiness;
 pub use record::{AcquisitionStep, FailedAcquisition, NotAfter, StepOutcome};
 pub use remedy::{REMEDIES, Remedy, SetupStep, remedy};
 pub use response_error::{NoResponse, ResponseError, UnusableResponse};
 pub use schedule::ErrorClass;
 pub use settings::{
-    AppSettings, AssertionAlgorithm, AssertionSettings, AuthoritySettings, CertificateSettings, ClientAuthentication,
-    Cloud, CommandSettings, CredentialId, CredentialKind, CredentialName, CredentialSettings, Identity, KindFacts,
-    ManagedIdentity, ManagedIdentitySettings, OAuth2Settings, OAuth2Token, Proof, TokenSettings,
+    AppSettings, CredentialId, CredentialKind, CredentialName, CredentialSettings, Identity, KindFacts, TokenSettings,
 };
 pub(crate) use source::NoBearer;
 pub use source::{BearerSource, CredentialState, CredentialStatus};

@@ -21,8 +21,8 @@ use crate::credential::error::CredentialError;
 use crate::credential::jwt;
 use crate::credential::lifetime;
 use crate::credential::process::{CommandError, Program};
+use crate::credential::proof_settings::CommandSettings;
 use crate::credential::record::AcquisitionRecord;
-use crate::credential::settings::CommandSettings;
 use crate::files::Secret;
 use crate::metrics::TokenStage;
 

@@ -26,9 +26,9 @@ use azure_identity::ClientAssertion;
 pub(crate) use shared::{SharedAssertion, SharedAssertions};
 
 use super::error::CredentialError;
+use super::proof_settings::{AssertionSettings, CertificateSettings, Proof};
 use super::record::AcquisitionRecord;
 use super::secret::read_secret;
-use super::settings::{AssertionSettings, CertificateSettings, Proof};
 use super::transport::IdentityClient;
 use crate::files::{Secret, SecretSource};
 use crate::tls::Trust;
@@ -150,7 +150,7 @@ impl ClientAssertion for AssertionProvider {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::credential::settings::AssertionAlgorithm;
+    use crate::credential::proof_settings::AssertionAlgorithm;
 
     fn pipeline(access_token: SecretSource) -> AssertionSource {
         let service_connection = "connection".to_owned();

@@ -21,9 +21,9 @@ use super::provider::{self, ProviderRequest};
 use crate::credential::error::CredentialError;
 use crate::credential::identity_endpoint::IdentityProvider;
 use crate::credential::local_error::SecretError;
+use crate::credential::proof_settings::{ClientAuthentication, OAuth2Settings, OAuth2Token};
 use crate::credential::record::AcquisitionRecord;
 use crate::credential::secret::read_secret;
-use crate::credential::settings::{ClientAuthentication, OAuth2Settings, OAuth2Token};
 use crate::credential::transport::IdentityClient;
 use crate::files::Secret;
 

@@ -20,10 +20,10 @@ use super::federated;
 use super::fresh::FreshAssertion;
 use crate::credential::bearer::Fingerprint;
 use crate::credential::error::{CredentialError, OtherRequestError, Relation};
+use crate::credential::proof_settings::AssertionSettings;
 use crate::credential::record::AcquisitionRecord;
 use crate::credential::schedule;
 use crate::credential::secret::read_secret;
-use crate::credential::settings::AssertionSettings;
 use crate::credential::transport::IdentityClient;
 use crate::files::Secret;
 use crate::metrics::TokenStage;
@@ -187,7 +187,7 @@ impl Outcome {
 mod tests {
     use super::*;
     use crate::credential::lifetime::Lifetime;
-    use crate::credential::settings::{ManagedIdentity, ManagedIdentitySettings};
+    use crate::credential::proof_settings::{ManagedIdentity, ManagedIdentitySettings};
 
     fn obtained(lifetime: Duration) -> SharedAssertion {
         let identity = ManagedIdentitySettings { id: ManagedIdentity::System, imds_endpoint: None };

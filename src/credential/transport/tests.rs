@@ -12,13 +12,13 @@ use super::*;
 use crate::credential::acquire::{Acquire as _, Acquired};
 use crate::credential::assertion::SharedAssertions;
 use crate::credential::authority::Authorities;
+use crate::credential::authority_settings::{AuthoritySettings, Cloud};
 use crate::credential::entra::{App, Registration};
 use crate::credential::error::in_one_line;
 use crate::credential::managed_identity::HostIdentity;
+use crate::credential::proof_settings::{AssertionSettings, ManagedIdentity, ManagedIdentitySettings, Proof};
 use crate::credential::schedule::ErrorClass;
-use crate::credential::settings::{
-    AppSettings, AssertionSettings, AuthoritySettings, Cloud, ManagedIdentity, ManagedIdentitySettings, Proof,
-};
+use crate::credential::settings::AppSettings;
 use crate::files::SecretSource;
 use crate::metrics::{MetricRegistry, TokenMetrics};
 
