@@ -68,7 +68,7 @@
 //! serve             →  descriptors, files, metrics, runbook, write_batch
 //! delivery          →  route, endpoint, credential, signalr, serve, limits, idempotency, metrics, runbook, trace, write_batch
 //! proxy             →  delivery, tail, route, endpoint, credential, signalr, serve, limits, idempotency, metrics, runbook, trace, write_batch
-//! diagnosis         →  canary, endpoint, credential, egress, files, signalr, metrics, runbook, tls
+//! diagnosis         →  canary, endpoint, credential, egress, files, redact, signalr, metrics, runbook, tls
 //! admin             →  serve, tail, metrics, otlp, route, endpoint, credential, canary, idempotency, runbook, diagnosis
 //! gateway           →  all above
 //! setup             →  gateway, endpoint, credential, signalr, diagnosis

@@ -303,7 +303,8 @@ fn is_number_or_time(word: &str) -> bool {
     word.len() <= 32 && word.bytes().all(is_part) && (1..=7).contains(&groups.count())
 }
 
-fn is_guid(text: &str) -> bool {
+/// Returns whether a text is a GUID with hyphens, such as `11111111-2222-3333-4444-555555555555`.
+pub fn is_guid(text: &str) -> bool {
     let lengths = text.split('-').map(str::len);
     lengths.eq([8, 4, 4, 4, 12]) && text.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-')
 }

@@ -4,9 +4,10 @@
 //! ignore case and appear once; an unknown `AuthType` means an access key. The parser reports the parts that the SDK ignores
 //! silently, by key and never by value. It rejects a part that may be the end of a secret that contains a `;`.
 
-use super::identifier::{is_guid, is_tenant};
+use super::identifier::is_tenant;
 use super::lower::parse_host;
 use crate::credential::Secret;
+use crate::redact::is_guid;
 
 /// A parsed connection string.
 #[derive(Debug)]

@@ -2,15 +2,10 @@
 //!
 //! Configuration files and connection strings share these functions, so the output of `convert` is valid.
 
+use crate::redact::is_guid;
+
 /// The id that stands for one that only the gateway's host knows.
 pub(crate) const UNKNOWN_ID: &str = "00000000-0000-0000-0000-000000000000";
-
-/// Returns whether a text is a GUID with hyphens, such as `11111111-2222-3333-4444-555555555555`.
-pub(super) fn is_guid(text: &str) -> bool {
-    let groups: Vec<&str> = text.split('-').collect();
-    let lengths = groups.iter().map(|group| group.len());
-    lengths.eq([8, 4, 4, 4, 12]) && groups.concat().bytes().all(|byte| byte.is_ascii_hexdigit())
-}
 
 /// Returns whether a text names one tenant: by its GUID, or by one of its domains, which contain a dot.
 ///

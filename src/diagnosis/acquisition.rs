@@ -10,7 +10,7 @@ use http::StatusCode;
 use tokio::runtime::Handle;
 
 use super::cause::{self, Cause};
-use super::claims::{self, check_claims, is_guid};
+use super::claims::{self, check_claims};
 use super::connectivity::{Connectivity, FailedLayer, Layer, SERVER_TIMEOUT, Server};
 use super::finding::{Check, Verdict};
 use crate::credential::{
@@ -21,6 +21,7 @@ use crate::credential::{
 use crate::egress::EgressProxy;
 use crate::files::expires_soon;
 use crate::metrics::{TokenErrorReason, TokenMetrics, TokenStage};
+use crate::redact::is_guid;
 use crate::tls::Trust;
 
 /// How long an acquisition may take. Chosen: a request to Entra times out after ten seconds; the rest is enough to report which

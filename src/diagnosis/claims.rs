@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::finding::{Check, Verdict};
 pub(super) use crate::credential::token_expiry as expiry;
 use crate::credential::{Claims, CredentialSettings, one_line};
+use crate::redact::is_guid;
 
 /// The largest clock skew that is not reported. Chosen: far below the five minutes by which assertions are backdated.
 const NOTEWORTHY_SKEW: Duration = Duration::from_secs(60);
@@ -102,12 +103,6 @@ pub(super) fn noteworthy_skew(theirs: SystemTime, ours: SystemTime) -> Option<St
 
 fn whole_seconds(duration: Duration) -> humantime::FormattedDuration {
     humantime::format_duration(Duration::from_secs(duration.as_secs()))
-}
-
-/// Returns whether a text is a GUID.
-pub(super) fn is_guid(text: &str) -> bool {
-    let groups: Vec<usize> = text.split('-').map(str::len).collect();
-    groups == [8, 4, 4, 4, 12] && text.chars().all(|c| c == '-' || c.is_ascii_hexdigit())
 }
 
 #[cfg(test)]

@@ -46,6 +46,11 @@ pub enum SecretSourceError {
 }
 
 impl SecretSource {
+    /// Returns whether a text looks like the name of a variable. Another text in its place may be the secret itself.
+    pub fn is_variable_name(text: &str) -> bool {
+        text.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_')
+    }
+
     /// Reads the secret. Removes a byte order mark and trailing line breaks.
     ///
     /// # Errors

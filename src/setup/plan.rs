@@ -211,15 +211,15 @@ fn tenant_of(credential: &CredentialSettings) -> Option<&str> {
 
 /// Returns the name of the resource that has a host.
 fn name_of(host: &str) -> Option<String> {
-    let suffixes = [".service.signalr.net", ".signalr.azure.us", ".signalr.azure.cn"];
-    suffixes.into_iter().any(|suffix| host.ends_with(suffix)).then(|| host.split('.').next().unwrap_or(host).to_owned())
+    Cloud::of_resource(host).is_some().then(|| host.split('.').next().unwrap_or(host).to_owned())
 }
 
 /// Returns where a secret is. A text that is not the name of a variable may be the secret itself.
 fn shown(source: &SecretSource) -> String {
-    let is_name = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
     match source {
-        SecretSource::Env(name) if !name.bytes().all(is_name) => "configured environment variable".to_owned(),
+        SecretSource::Env(name) if !SecretSource::is_variable_name(name) => {
+            "configured environment variable".to_owned()
+        }
         SecretSource::Env(_) | SecretSource::File(_) => source.to_string(),
     }
 }
@@ -231,11 +231,7 @@ fn proof_of(proof: &Proof, authority: &AuthoritySettings) -> ProofPlan {
         Proof::Federated(assertion) => assertion,
     };
     let known = |text: &str| Value::Known(text.to_owned());
-    let default_audience = known(match authority.cloud {
-        Cloud::Public | Cloud::Custom { .. } => "api://AzureADTokenExchange",
-        Cloud::UsGovernment => "api://AzureADTokenExchangeUSGov",
-        Cloud::China => "api://AzureADTokenExchangeChina",
-    });
+    let default_audience = known(authority.cloud.exchange_audience());
     let claim = (Value::Unknown("claim iss of the assertion"), Value::Unknown("claim sub of the assertion"));
     let ((issuer, subject), audience) = match assertion {
         AssertionSettings::ManagedIdentity { identity, audience } => {

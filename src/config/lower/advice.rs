@@ -18,13 +18,6 @@ const OPT_IN: [(&str, OperationSet); 4] = [
     ("claims", OperationSet::CLAIMS),
 ];
 
-/// The suffixes of SignalR hosts, and their clouds as configured. Source: Azure's lists of endpoints of the national clouds.
-const CLOUD_SUFFIXES: [(&str, &str, Cloud); 3] = [
-    (".service.signalr.net", "public", Cloud::Public),
-    (".signalr.azure.us", "us_government", Cloud::UsGovernment),
-    (".signalr.azure.cn", "china", Cloud::China),
-];
-
 pub(super) fn warn(file: &ConfigFile, settings: &Settings, context: &mut Context<'_>) {
     exposed_listeners(settings, context);
     routes_without_execute(file, settings, context);
@@ -46,10 +39,10 @@ fn clouds_of_endpoints(settings: &Settings, context: &mut Context<'_>) {
         .collect();
     for endpoint in &settings.endpoints {
         let host = endpoint.origin.host.trim_end_matches('.');
-        let of_host = CLOUD_SUFFIXES.iter().find(|(suffix, ..)| host.ends_with(suffix));
-        let Some(((suffix, name, of_host), cloud)) = of_host.zip(clouds.get(&endpoint.credential)) else { continue };
-        if *cloud != of_host && !matches!(cloud, Cloud::Custom { .. }) {
-            let found = CLOUD_SUFFIXES.iter().find(|(.., known)| known == *cloud).map_or("", |(_, name, _)| *name);
+        let of_host = Cloud::of_resource(host);
+        let Some(((suffix, of_host), cloud)) = of_host.zip(clouds.get(&endpoint.credential)) else { continue };
+        if **cloud != of_host && !matches!(cloud, Cloud::Custom { .. }) {
+            let (name, found) = (name_of(&of_host), name_of(cloud));
             let credential = &endpoint.credential.name;
             let fact = format!(
                 "hosts under `{suffix}` are in the cloud `{name}`, but `credentials.{credential}` is in `{found}`, whose tokens \
@@ -58,6 +51,16 @@ fn clouds_of_endpoints(settings: &Settings, context: &mut Context<'_>) {
             let fix = format!("write cloud = \"{name}\" in [credentials.{credential}], or correct the host");
             context.warning(&key(&["endpoints", endpoint.name.as_str(), "url"]), fact, fix);
         }
+    }
+}
+
+/// Returns the value of `cloud`.
+fn name_of(cloud: &Cloud) -> &'static str {
+    match cloud {
+        Cloud::Public => "public",
+        Cloud::UsGovernment => "us_government",
+        Cloud::China => "china",
+        Cloud::Custom { .. } => "custom",
     }
 }
 

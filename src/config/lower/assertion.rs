@@ -12,12 +12,11 @@ use super::values::{self, PlainHttp};
 use crate::config::file::{
     AssertionFile, ClientAuthenticationFile, CloudFile, GcpFormatFile, OAuth2TokenFile, SecretFile,
 };
-use crate::config::identifier::is_guid;
 use crate::credential::{
-    AssertionSettings, ClientAuthentication, CommandSettings, ManagedIdentity, OAuth2Settings, OAuth2Token,
+    AssertionSettings, ClientAuthentication, Cloud, CommandSettings, ManagedIdentity, OAuth2Settings, OAuth2Token,
     SecretSource,
 };
-use crate::redact;
+use crate::redact::{self, is_guid};
 
 /// The origin of the metadata server. Every host of Google Cloud resolves its name.
 const GCP_METADATA: &str = "http://metadata.google.internal";
@@ -253,13 +252,12 @@ fn lower_audience(key: &Key, audience: Option<&str>, cloud: CloudFile, context: 
     audience.to_owned()
 }
 
-/// Returns the audience that Entra requires of an assertion.
-///
-/// Source: Microsoft's page on trusting a managed identity by an app registration, one audience for each cloud.
+/// Returns the audience that Entra requires of an assertion. Another authority has that of the public cloud.
 fn exchange_audience(cloud: CloudFile) -> &'static str {
-    match cloud {
-        CloudFile::Public | CloudFile::Custom => "api://AzureADTokenExchange",
-        CloudFile::UsGovernment => "api://AzureADTokenExchangeUSGov",
-        CloudFile::China => "api://AzureADTokenExchangeChina",
-    }
+    let cloud = match cloud {
+        CloudFile::Public | CloudFile::Custom => Cloud::Public,
+        CloudFile::UsGovernment => Cloud::UsGovernment,
+        CloudFile::China => Cloud::China,
+    };
+    cloud.exchange_audience()
 }

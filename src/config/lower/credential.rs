@@ -12,12 +12,13 @@ use super::identity::{managed_identity, secret_source, token_file};
 use super::tenant::{self, Lowered, Source, Tenant, lower_object_id, lower_tenant};
 use super::values::{self, PlainHttp};
 use crate::config::file::{AlgorithmFile, AppFile, CloudFile, ConfigFile, CredentialFile, OptionalAppFile};
-use crate::config::identifier::{UNKNOWN_ID, is_guid};
+use crate::config::identifier::UNKNOWN_ID;
 use crate::credential::{
     AppSettings, AssertionAlgorithm, AssertionSettings, AuthoritySettings, CertificateSettings, Cloud, CredentialKind,
     CredentialSettings, Proof,
 };
 use crate::egress::Egress;
+use crate::redact::is_guid;
 
 /// The scope of the SignalR data plane in all clouds. Source: `AadAccessKey.DefaultScope` of the .NET SDK.
 const DEFAULT_SCOPE: &str = "https://signalr.azure.com/.default";

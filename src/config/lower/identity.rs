@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use super::context::{Context, Key, below};
 use super::values::{self, PlainHttp, is_content};
 use crate::config::file::SecretFile;
-use crate::config::identifier::is_guid;
 use crate::credential::{ManagedIdentity, ManagedIdentitySettings, SecretSource};
+use crate::redact::is_guid;
 
 pub(super) fn managed_identity(
     at: &Key,
@@ -49,8 +49,7 @@ pub(super) fn secret_source(key: &Key, file: &SecretFile, context: &mut Context<
         (None, Some(name)) => {
             if context.environment.get(name).is_none_or(String::is_empty) {
                 // A text that is not the name of a variable may be the secret itself.
-                let is_name = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
-                let shown = if name.bytes().all(is_name) { name } else { "that `env` names" };
+                let shown = if SecretSource::is_variable_name(name) { name } else { "that `env` names" };
                 context.absent(
                     key,
                     format!("the environment variable {shown} is not set or empty"),

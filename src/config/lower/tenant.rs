@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use super::context::{Context, Key, below, key};
 use crate::config::file::ConfigFile;
-use crate::config::identifier::{UNKNOWN_ID, is_guid, is_tenant};
+use crate::config::identifier::{UNKNOWN_ID, is_tenant};
 use crate::credential::{AppSettings, CredentialId, CredentialKind, CredentialName, CredentialSettings};
+use crate::redact::is_guid;
 
 /// What endpoints say about the credentials that they use, by credential.
 pub(super) type Uses<'f> = HashMap<&'f str, Vec<Use<'f>>>;
