@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 use std::fmt::{self, Write};
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -19,7 +18,7 @@ use crate::egress::inspect_password;
 use crate::endpoint::{Endpoint, Proxies, TlsClients};
 use crate::gateway::Settings;
 use crate::metrics::{Label, Metrics};
-use crate::serve::{Bind, CertificateReport, check_certificate, check_certificate_alone};
+use crate::serve::{CertificateReport, check_certificate, check_certificate_alone};
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
@@ -181,11 +180,7 @@ fn tls_key(listener: &str) -> String {
 
 /// Checks the TLS files of the listeners. If this host lacks one of a listener's, checks the certificate alone.
 fn certificates(loaded: &Loaded) -> Vec<CertificateReport> {
-    let settings = &loaded.settings;
-    let listeners = settings.listeners.iter().map(|(listener, _)| (listener.name.as_str(), listener.tls.as_ref()));
-    let admin = settings.admin.iter().map(|admin| (admin::LISTENER_NAME, admin.tls.as_ref()));
-    let with_tls = listeners.chain(admin).filter_map(|(name, tls)| Some((name, tls?)));
-    let checked = with_tls.filter_map(|(name, tls)| {
+    let checked = loaded.settings.tls_listeners().filter_map(|(name, tls)| {
         let key = tls_key(name);
         if loaded.absent.contains(&format!("{key}.certificate")) {
             None
@@ -201,25 +196,20 @@ fn certificates(loaded: &Loaded) -> Vec<CertificateReport> {
 /// Returns warnings about listeners that other hosts can reach: what everybody who reaches them may do.
 fn open_listeners(settings: &Settings) -> Vec<FileReport> {
     let mut reports = Vec::new();
-    let is_local = |address: &SocketAddr| address.ip().to_canonical().is_loopback();
-    for (listener, admission) in &settings.listeners {
-        let Bind::Tcp(address) = listener.bind else { continue };
-        let is_open =
-            admission.clients.is_any() && !listener.requires_certificate() && admission.required_header.is_none();
-        if is_local(&address) || !is_open {
+    for (name, admission, address) in settings.open_listeners() {
+        if admission.required_header.is_some() {
             continue;
         }
         let fact = format!(
             "every host that reaches {address} may call the endpoints with the gateway's credentials; name the networks of the \
              callers in `clients`, require certificates with `tls.client_ca`, or let a firewall or network policy decide"
         );
-        reports.push(FileReport { key: format!("listeners.{}.bind", listener.name), fact });
+        reports.push(FileReport { key: format!("listeners.{name}.bind"), fact });
     }
-    if let Some(admin) = settings.admin.as_ref().filter(|admin| admin.tls.is_none() && !is_local(&admin.bind)) {
+    if let Some(address) = settings.open_admin() {
         let fact = format!(
-            "every host that reaches {} may read the names of endpoints, tenants and callers, without TLS; bind 127.0.0.1, add \
-             `admin.tls`, or let a firewall or network policy decide",
-            admin.bind
+            "every host that reaches {address} may read the names of endpoints, tenants and callers, without TLS; bind 127.0.0.1, add \
+             `admin.tls`, or let a firewall or network policy decide"
         );
         reports.push(FileReport { key: "admin.bind".to_owned(), fact });
     }

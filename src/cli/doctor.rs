@@ -14,14 +14,13 @@ use super::finding::{checks_to_text, head_line, summary, to_json};
 use super::options::ConfigOptions;
 use super::output::{Outcome, print, problems_to_json, usage};
 use super::runtime::block_on;
-use crate::admin;
 use crate::credential::in_one_line;
 use crate::diagnosis::{self, DELIVERY_HUB, Deliver, Examination, Progress, SharedCause, shared_causes};
 use crate::endpoint::{DisabledEndpoint, EndpointSettings};
 use crate::idempotency::{SharedStore, StoreCheck};
 use crate::metrics::Metrics;
 use crate::route::{Case, Pattern};
-use crate::serve::{CertificateReport, check_certificate, check_certificates};
+use crate::serve::{CertificateReport, check_certificate};
 
 /// The number of endpoints up to which each has its own report. Beyond it, there is one report for each cause.
 const REPORTED_ONE_BY_ONE: usize = 10;
@@ -50,7 +49,6 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
         Err(err) if options.json => return problems_to_json(&err),
         Err(err) => return Err(err.into()),
     };
-    let listeners = settings.listener_settings();
     retain(&mut settings.endpoints, &options.endpoints, &settings.disabled)?;
     let metrics = Metrics::new()?;
     let bar = progress_bar(settings.endpoints.len());
@@ -67,10 +65,8 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
     let check_store = async { OptionFuture::from(store.map(SharedStore::check)).await };
     let (examination, store) = block_on(Box::pin(async { tokio::join!(examination, check_store) }))?;
     bar.finish_and_clear();
-    let mut certificates = check_certificates(&listeners);
-    let admin = settings.admin.as_ref().and_then(|admin| admin.tls.as_ref());
-    certificates.extend(admin.map(|tls| check_certificate(admin::LISTENER_NAME, tls)));
-    let certificates: Vec<_> = certificates.into_iter().map(ListenerFinding::new).collect();
+    let certificates = settings.tls_listeners().map(|(name, tls)| check_certificate(name, tls));
+    let certificates: Vec<_> = certificates.map(ListenerFinding::new).collect();
     let has_passed = examination.not_reached.is_empty()
         && examination.findings.iter().all(|finding| finding.broken.is_none())
         && certificates.iter().all(|listener| listener.problem.is_none())

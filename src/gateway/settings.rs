@@ -1,11 +1,12 @@
 //! The settings that a gateway is built from: those of every part, and those of its logs.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use aws_lc_rs::digest;
 
 use super::log_filter::LogFilter;
-use crate::admin::AdminSettings;
+use crate::admin::{self, AdminSettings};
 use crate::credential::{CredentialSettings, TokenSettings};
 use crate::egress::EgressProxy;
 use crate::endpoint::{DisabledEndpoint, EndpointSettings};
@@ -14,7 +15,7 @@ use crate::metrics::Labels;
 use crate::otlp::OtlpSettings;
 use crate::proxy::{AdmissionSettings, ProxySettings};
 use crate::route::{CallerSettings, RouteSettings};
-use crate::serve::{ListenerSettings, ServeSettings};
+use crate::serve::{Bind, ListenerSettings, ListenerTlsSettings, ServeSettings};
 
 /// The settings of a whole gateway, with every default applied.
 #[derive(Clone, Debug, PartialEq)]
@@ -57,6 +58,29 @@ impl Settings {
         self.listeners.iter().map(|(listener, _)| listener.clone()).collect()
     }
 
+    /// Returns the names and settings of the listeners with TLS, that of the admin listener last.
+    pub fn tls_listeners(&self) -> impl Iterator<Item = (&str, &ListenerTlsSettings)> {
+        let listeners = self.listeners.iter().map(|(listener, _)| (listener.name.as_str(), listener.tls.as_ref()));
+        let admin = self.admin.iter().map(|admin| (admin::LISTENER_NAME, admin.tls.as_ref()));
+        listeners.chain(admin).filter_map(|(name, tls)| Some((name, tls?)))
+    }
+
+    /// Returns the listeners that other hosts reach and whose callers need no certificate and no certain address, with their
+    /// addresses.
+    pub fn open_listeners(&self) -> impl Iterator<Item = (&str, &AdmissionSettings, SocketAddr)> {
+        self.listeners.iter().filter_map(|(listener, admission)| {
+            let Bind::Tcp(address) = listener.bind else { return None };
+            let is_open = is_remote(&address) && admission.clients.is_any() && !listener.requires_certificate();
+            is_open.then_some((listener.name.as_str(), admission, address))
+        })
+    }
+
+    /// Returns the address of the admin listener, if other hosts reach it and it has no TLS.
+    pub fn open_admin(&self) -> Option<SocketAddr> {
+        let admin = self.admin.as_ref().filter(|admin| admin.tls.is_none())?;
+        Some(admin.bind).filter(is_remote)
+    }
+
     /// Returns the proxies of the endpoints and credentials, each once.
     pub fn proxies(&self) -> Vec<&Arc<EgressProxy>> {
         let of_endpoints = self.endpoints.iter().filter_map(|endpoint| endpoint.proxy.as_ref());
@@ -89,6 +113,11 @@ impl Settings {
             listeners: self.listeners.iter().map(|(listener, _)| listener.name.clone()).collect(),
         }
     }
+}
+
+/// Returns whether other hosts may reach an address.
+fn is_remote(address: &SocketAddr) -> bool {
+    !address.ip().to_canonical().is_loopback()
 }
 
 /// Returns the first eight hex digits of the SHA-256 of a text.

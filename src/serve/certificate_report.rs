@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use super::bind::BindError;
 use super::certificate::ListenerTls;
-use super::settings::{ListenerSettings, ListenerTlsSettings};
+use super::settings::ListenerTlsSettings;
 use super::tls_files;
 
 /// What is wrong with the TLS files of a listener.
@@ -18,12 +18,6 @@ pub struct CertificateReport {
     pub problem: Option<String>,
     /// What needs attention.
     pub warnings: Vec<String>,
-}
-
-/// Reads only the files of the listeners' TLS. Returns a report for each listener that has TLS.
-pub fn check_certificates(listeners: &[ListenerSettings]) -> Vec<CertificateReport> {
-    let with_tls = listeners.iter().filter_map(|listener| Some((&listener.name, listener.tls.as_ref()?)));
-    with_tls.map(|(name, settings)| check_certificate(name, settings)).collect()
 }
 
 /// Reads only the certificate of one listener: its key or its CAs are on another host.

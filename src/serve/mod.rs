@@ -45,7 +45,7 @@ pub use body::{CallerBody, CallerBodyError};
 pub use browser::{SEC_FETCH_SITE, is_allowed_host, is_valid_host, page_header};
 pub use caller_address::{CallerAddress, TrustedProxies};
 pub use certificate::ListenerTls;
-pub use certificate_report::{CertificateReport, check_certificate, check_certificate_alone, check_certificates};
+pub use certificate_report::{CertificateReport, check_certificate, check_certificate_alone};
 pub use client_verifier::ClientTrust;
 pub use handler::{Handler, Peer};
 pub use http1::HeadError;

@@ -7,7 +7,6 @@ use super::context::{Context, key};
 use crate::config::file::{ConfigFile, OneOrMany, RouteFile};
 use crate::credential::{Cloud, CredentialId, CredentialKind};
 use crate::gateway::Settings;
-use crate::serve::Bind;
 use crate::signalr::{Operation, OperationSet};
 
 /// The sets of operations that a listener allows only if its `operations` name them.
@@ -66,12 +65,7 @@ fn name_of(cloud: &Cloud) -> &'static str {
 
 /// Warns about listeners that other hosts can reach and that allow opt-in operations to every caller.
 fn exposed_listeners(settings: &Settings, context: &mut Context<'_>) {
-    for (listener, admission) in &settings.listeners {
-        let Bind::Tcp(address) = listener.bind else { continue };
-        let is_open = admission.clients.is_any() && !listener.requires_certificate();
-        if address.ip().to_canonical().is_loopback() || !is_open {
-            continue;
-        }
+    for (name, admission, address) in settings.open_listeners() {
         let allows = |set: OperationSet| set.iter().any(|operation| admission.operations.contains(operation));
         let sets: Vec<&str> = OPT_IN.iter().filter(|(_, set)| allows(*set)).map(|(name, _)| *name).collect();
         if !sets.is_empty() {
@@ -79,7 +73,7 @@ fn exposed_listeners(settings: &Settings, context: &mut Context<'_>) {
             let fix = "name the networks of its callers in `clients`, or allow them on a listener of their own at \
                        127.0.0.1 or a Unix socket"
                 .to_owned();
-            context.warning(&key(&["listeners", &listener.name, "operations"]), fact, fix);
+            context.warning(&key(&["listeners", name, "operations"]), fact, fix);
         }
     }
 }
