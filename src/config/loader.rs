@@ -114,7 +114,7 @@ impl Loader {
         is_requested: bool,
         wait: &mut dyn FnMut(),
     ) -> Option<Result<Loaded, ConfigError>> {
-        let text = match self.sources.read_again() {
+        let text = match self.read_again(is_requested) {
             Ok(text) => text,
             // A file is missing for a moment while it is being replaced.
             Err(_) if !is_requested => return None,
@@ -133,7 +133,7 @@ impl Loader {
         let mut looked = (text, scan);
         for _ in 0..MAX_LOOKS {
             wait();
-            let Ok(text) = self.sources.read_again() else { continue };
+            let Ok(text) = self.read_again(is_requested) else { continue };
             let now = (text, self.scan(&self.seen.patterns));
             if now == looked {
                 break;
@@ -142,6 +142,15 @@ impl Loader {
         }
         // Loads the text that was compared. The file may have changed since; then the next call loads it.
         Some(self.load_text(looked.0))
+    }
+
+    /// Reads the main file again. Stdin was read once: unless a reload is requested, its text is the same, and included files may
+    /// have changed.
+    fn read_again(&self, is_requested: bool) -> Result<Option<String>, ConfigError> {
+        if !is_requested && self.sources.is_stdin() {
+            return Ok(self.seen.text.clone());
+        }
+        self.sources.read_again()
     }
 
     fn scan(&self, patterns: &[FilePattern]) -> Scan {

@@ -1,7 +1,7 @@
 //! The problems of a configuration. Each names the key, the fact, the origin of the value and what to do.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A problem of a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,6 +14,11 @@ pub struct Problem {
     pub origin: Option<Origin>,
     /// What to do.
     pub fix: String,
+}
+
+/// Returns whether the path of a configuration file stands for stdin.
+pub(super) fn is_stdin(path: &Path) -> bool {
+    path.as_os_str() == "-"
 }
 
 /// The origin of a value.
@@ -32,7 +37,8 @@ pub enum Origin {
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::File(path, Some(line)) if path.as_os_str() == "-" => write!(f, "stdin:{line}"),
+            Self::File(path, Some(line)) if is_stdin(path) => write!(f, "stdin:{line}"),
+            Self::File(path, None) if is_stdin(path) => f.write_str("stdin"),
             Self::File(path, Some(line)) => write!(f, "{}:{line}", path.display()),
             Self::File(path, None) => write!(f, "{}", path.display()),
             Self::Variable(name) => write!(f, "environment variable {name}"),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use toml_edit::{Table, TableLike};
 
 use super::merged::Override;
-use super::problem::{ConfigError, Origin, Problem};
+use super::problem::{ConfigError, Origin, Problem, is_stdin};
 use crate::files::{self, FileError, Stamp};
 
 /// The prefix of the environment variables that set configuration keys.
@@ -66,6 +66,11 @@ impl Sources {
             overrides.add(&segments, Override { key: key.clone(), value: value.clone(), variable: None }, file, names);
         }
         overrides
+    }
+
+    /// Returns whether the file is stdin.
+    pub(super) fn is_stdin(&self) -> bool {
+        self.file.as_deref().is_some_and(is_stdin)
     }
 
     /// Reads the file for the first time, if there is one. Waits for the writer if it is a pipe or stdin.
@@ -131,14 +136,9 @@ impl Overrides {
     }
 }
 
-/// Returns whether a path stands for stdin.
-pub(super) fn is_stdin(path: &Path) -> bool {
-    path.as_os_str() == "-"
-}
-
 /// Returns the problem of a configuration file that cannot be read.
 fn unreadable(path: &Path, err: FileError) -> ConfigError {
-    let shown = path.display();
+    let shown = Origin::File(path.to_owned(), None);
     let fix = "give the path of a TOML file with --config";
     match err {
         FileError::Unreadable { source, .. } => {

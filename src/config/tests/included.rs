@@ -175,6 +175,23 @@ fn reload(loader: &mut Loader) -> Option<Result<Loaded, ConfigError>> {
 }
 
 #[test]
+fn included_files_of_a_configuration_from_stdin_are_noticed_and_messages_call_it_stdin() {
+    let dir = folder_with("", &[]);
+    // Relative paths would be relative to the working directory.
+    let main = minimal().replace("\"secret\"", &format!("\"{}/secret\"", dir.path().display()));
+    let text = format!("include = [\"{}/tenants.d/*.toml\"]\n{main}", dir.path().display());
+    let mut loader = Loader::new(Sources { file: Some("-".into()), ..sources(dir.path(), &[]) });
+    loader.load_text(Some(text)).unwrap();
+    assert!(reload(&mut loader).is_none());
+    std::fs::write(dir.path().join("tenants.d/one.toml"), endpoint("one")).unwrap();
+    assert_eq!(names(&reload(&mut loader).unwrap().unwrap()).0, ["east", "one"]);
+    assert!(reload(&mut loader).is_none());
+    let requested = loader.reload(true).unwrap().unwrap_err().to_string();
+    assert!(requested.contains("came from stdin"), "{requested}");
+    assert_eq!(Origin::File("-".into(), None).to_string(), "stdin");
+}
+
+#[test]
 fn a_reload_notices_files_that_are_added_changed_and_removed() {
     let dir = folder_with(&minimal(), &[("one.toml", &endpoint("one"))]);
     let file = |name: &str| dir.path().join("tenants.d").join(name);
