@@ -63,9 +63,9 @@ impl FailureView {
             kind: failed.cause.reason().label(),
             runbook: Some(Section::Token(failed.cause.reason()).to_string()),
             // A problem of this host has no code of Entra, and says itself what is wrong.
-            fact: fact.unwrap_or_else(|| match failed.cause.reason() {
-                TokenErrorReason::Local => failed.cause.to_string(),
-                _ => broken.step.title().to_owned() + " fails",
+            fact: fact.unwrap_or_else(|| {
+                let is_local = failed.cause.reason() == TokenErrorReason::Local;
+                if is_local { failed.cause.to_string() } else { broken.step.title().to_owned() + " fails" }
             }),
             error: in_one_line(&*failed.cause),
             ..Self::of(failed.at, broken)

@@ -65,7 +65,9 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
             .collect();
         let warning_to_json = |warning: &Problem| {
             let mut json = problem_to_json(warning);
-            json["absent"] = loaded.absent.contains(&warning.key).into();
+            if let Some(json) = json.as_object_mut() {
+                json.insert("absent".to_owned(), loaded.absent.contains(&warning.key).into());
+            }
             json
         };
         let warnings: Vec<_> =
