@@ -194,13 +194,19 @@ impl View {
                 let since = endpoint_since(endpoint, state, &***source);
                 situation.add_broken_endpoint(endpoint.name().as_str(), state, since, entry);
             }
+            let canary = self.canaries.get(endpoint.name()).and_then(|canary| canary.get().last);
+            let failure = canary.and_then(|round| round.outcome.err());
+            let severity = if is_broken { 0 } else { 2 - usize::from(failure.is_some()) };
+            if let Some(failure) = failure {
+                situation.add_failing_canary(endpoint.name().as_str(), failure);
+            }
             let CredentialId { name, tenant } = id;
             let names = [endpoint.name().as_str(), name.as_str()].into_iter().chain(tenant.as_deref());
             if query.has_state(state, is_broken) && query.has_name(names) {
-                endpoints.push((!is_broken, state, endpoint, *settings, *source));
+                endpoints.push((severity, state, endpoint, *settings, *source));
             }
         }
-        endpoints.sort_by_key(|(is_fine, ..)| *is_fine);
+        endpoints.sort_by_key(|(severity, ..)| *severity);
 
         let mut disabled = Vec::new();
         for endpoint in &self.disabled {

@@ -11,6 +11,7 @@ use super::entries::{CredentialView, EndpointStatus, ListenerView, StoreView};
 use super::failure::FailureView;
 use super::time::{clock, now};
 use super::traces::TracesView;
+use crate::canary::CanaryFailure;
 use crate::credential::{CredentialId, CredentialState};
 use crate::route::RouteSettings;
 
@@ -48,6 +49,9 @@ pub(super) struct Situation<'a> {
     first_unavailable: Option<CredentialView>,
     stale: Vec<&'a CredentialId>,
     first_stale: Option<CredentialView>,
+    /// The names of endpoints whose canary fails, and why the first one does.
+    failing_canaries: Vec<&'a str>,
+    first_canary: Option<CanaryFailure>,
     /// What else needs an operator.
     others: Vec<Concern>,
 }
@@ -67,6 +71,12 @@ impl<'a> Situation<'a> {
             self.own_faults += 1;
             self.first_endpoint.get_or_insert_with(entry);
         }
+    }
+
+    /// Adds an endpoint whose canary fails.
+    pub(super) fn add_failing_canary(&mut self, name: &'a str, failure: CanaryFailure) {
+        self.failing_canaries.push(name);
+        self.first_canary.get_or_insert(failure);
     }
 
     /// Adds a credential.
@@ -130,6 +140,7 @@ impl<'a> Situation<'a> {
             return VerdictView { state: "broken", lines: self.broken(endpoints, credentials, routes) };
         }
         let mut concerns: Vec<Concern> = self.of_stale(credentials).into_iter().collect();
+        concerns.extend(self.of_canaries());
         concerns.extend(self.rejection.map(Concern::of_rejection));
         concerns.extend(self.others);
         if !self.after_restart.is_empty() {
@@ -167,6 +178,19 @@ impl<'a> Situation<'a> {
                 .expires
                 .map(|expires| format!("calls succeed until {}, when the token expires", clock(expires, now()))),
             action: first_action(&names, stale.last_failure.as_ref()),
+        })
+    }
+
+    /// Returns the concern about canaries that fail.
+    fn of_canaries(&self) -> Option<Concern> {
+        let CanaryFailure { problem, remedy, .. } = self.first_canary.as_ref()?;
+        let count = self.failing_canaries.len();
+        let names = names(self.failing_canaries.iter().map(|name| (*name).to_owned()), count);
+        let s = if count == 1 { "" } else { "s" };
+        Some(Concern {
+            fact: format!("canary messages of endpoint{s} {names} do not arrive ({})", shortened(problem)),
+            effect: Some("messages of calls may not arrive either, though calls succeed".to_owned()),
+            action: Some((*remedy).to_owned()),
         })
     }
 

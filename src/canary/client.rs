@@ -214,6 +214,10 @@ impl Client {
                 }
                 Some(Ok(Message::Binary(_) | Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => 0,
                 None | Some(Err(Error::ConnectionClosed | Error::AlreadyClosed)) => return closed(None),
+                Some(Err(err @ (Error::Protocol(_) | Error::Capacity(_) | Error::Utf8(_)))) => {
+                    let problem = crate::credential::in_one_line(&err);
+                    return Err(DeliveryError::Unusable { stage, problem });
+                }
                 Some(Err(err)) => return closed(Some(crate::credential::in_one_line(&err))),
             };
             if pending > MAX_MESSAGE {

@@ -280,13 +280,16 @@ impl Error for OtherRequestError {
     }
 }
 
-/// Formats an error and its sources in one line.
+/// Formats an error and its sources in one line. Omits a source that the text ends with already.
 pub(crate) fn in_one_line(error: &(dyn Error + 'static)) -> String {
     let mut line = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        line.push_str(": ");
-        line.push_str(&error.to_string());
+        let text = error.to_string();
+        if !line.ends_with(&text) {
+            line.push_str(": ");
+            line.push_str(&text);
+        }
         cause = error.source();
     }
     one_line(&line)
@@ -310,6 +313,19 @@ pub(crate) fn one_line(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_source_that_its_error_has_in_its_text_is_not_repeated() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("the file cannot be read: {0}")]
+        struct WithSource(#[source] std::io::Error);
+        #[derive(Debug, thiserror::Error)]
+        #[error("no token")]
+        struct Outer(#[source] WithSource);
+
+        let error = Outer(WithSource(std::io::Error::other("disk is gone")));
+        assert_eq!(in_one_line(&error), "no token: the file cannot be read: disk is gone");
+    }
 
     #[test]
     fn command_that_may_succeed_next_time_is_retried_soon() {

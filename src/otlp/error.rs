@@ -80,7 +80,13 @@ impl ExportError {
             Self::Refused { status: StatusCode::UNSUPPORTED_MEDIA_TYPE, .. } => {
                 "use a collector that accepts OTLP/HTTP with JSON, such as the OpenTelemetry Collector"
             }
+            Self::Refused { status, .. } if status.is_redirection() => {
+                "set `tracing.endpoint` to the URL that the collector's address redirects to"
+            }
             Self::Refused { .. } => SEE_ITS_LOG,
+            Self::NoResponse(NoResponse::Connect(_)) => {
+                "start the collector, or correct `tracing.endpoint` (OTLP over HTTP, usually port 4318) or `tracing.ca_file`"
+            }
             Self::InvalidRequest(_) | Self::NoResponse(_) | Self::Stopping => {
                 "start the collector, or correct `tracing.endpoint` (OTLP over HTTP, usually port 4318)"
             }

@@ -50,9 +50,18 @@ async fn a_canary_tells_when_messages_stop_arriving_and_when_they_arrive_again()
     assert!(failing["stage"] == "send" && failing["problem"].as_str().unwrap().contains("503"), "{failing}");
     assert!(process.metrics().await.sum("canary_success", &labels) < 0.5);
     process.wait_for_log("the canary fails").await;
+    let status = process.status().await;
+    let verdict = &status["verdict"];
+    assert!(verdict["state"] == "attention", "{verdict}");
+    assert!(
+        verdict["lines"][0].as_str().unwrap().contains("canary messages of endpoint east do not arrive"),
+        "{verdict}"
+    );
     east.server.faults().clear().await;
     wait_for(&process, "ok").await;
     process.wait_for_log("the canary's messages arrive again").await;
+    let status = process.status().await;
+    assert!(!status["verdict"].to_string().contains("canary"), "{status}");
     assert_eq!(clients(east), 1, "it has connected again");
 
     std::fs::write(&files.config, without).unwrap();
