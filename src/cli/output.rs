@@ -35,7 +35,7 @@ pub(super) fn usage(err: impl Into<anyhow::Error>) -> anyhow::Error {
 
 /// Prints data to stdout. A closed pipe (`| head`) is not an error.
 pub(super) fn print(text: fmt::Arguments<'_>) -> anyhow::Result<Outcome> {
-    match writeln!(std::io::stdout().lock(), "{text}") {
+    match writeln!(std::io::stdout().lock(), "{}", with_visible_controls(&text.to_string())) {
         Err(err) if err.kind() != std::io::ErrorKind::BrokenPipe => Err(err).context("cannot write to stdout"),
         Ok(()) | Err(_) => Ok(Outcome::Success),
     }
@@ -43,10 +43,24 @@ pub(super) fn print(text: fmt::Arguments<'_>) -> anyhow::Result<Outcome> {
 
 /// Prints a message to stderr. Waits for the reader of a full pipe for at most a second.
 pub(super) fn eprint(text: fmt::Arguments<'_>) {
-    let text = text.to_string();
+    let text = with_visible_controls(&text.to_string());
     logging::run_with_timeout(logging::FLUSH_TIMEOUT, move || {
         let _cannot_be_reported = writeln!(std::io::stderr().lock(), "{text}");
     });
+}
+
+/// Escapes control characters other than line breaks and tabs, as in `\u{1b}`: text from configurations, files and answers must
+/// not control a terminal.
+fn with_visible_controls(text: &str) -> String {
+    let mut visible = String::with_capacity(text.len());
+    for one in text.chars() {
+        match one {
+            '\n' | '\t' => visible.push(one),
+            _ if one.is_control() => visible.extend(one.escape_default()),
+            _ => visible.push(one),
+        }
+    }
+    visible
 }
 
 /// Prints the problems of a configuration as JSON, and returns the error that ends the command.
@@ -64,4 +78,14 @@ pub(super) fn problem_to_json(problem: &Problem) -> serde_json::Value {
         "origin": problem.origin.as_ref().map(ToString::to_string),
         "hint": problem.fix,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn output_cannot_control_a_terminal() {
+        assert_eq!(with_visible_controls("a\tb\u{1b}[31m\u{9b}1m\rc é\n"), "a\tb\\u{1b}[31m\\u{9b}1m\\rc é\n");
+    }
 }

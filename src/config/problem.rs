@@ -1,5 +1,6 @@
 //! The problems of a configuration. Each names the key, the fact, the origin of the value and what to do.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -51,14 +52,19 @@ impl fmt::Display for Origin {
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.key.is_empty() {
-            write!(f, "{}: ", self.key)?;
+            write!(f, "{}: ", one_line(&self.key))?;
         }
-        f.write_str(&self.fact)?;
+        f.write_str(&one_line(&self.fact))?;
         if let Some(origin) = &self.origin {
             write!(f, " ({origin})")?;
         }
         write!(f, "\n  hint: {}", self.fix)
     }
+}
+
+/// Escapes line breaks, so that a name or value cannot look like another problem.
+fn one_line(text: &str) -> Cow<'_, str> {
+    if text.contains(['\n', '\r']) { text.replace('\n', "\\n").replace('\r', "\\r").into() } else { text.into() }
 }
 
 /// Every problem of a configuration, at least one.
@@ -106,6 +112,17 @@ pub(super) fn closest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_with_a_line_break_stays_in_the_line_of_its_problem() {
+        let problem = Problem {
+            key: "endpoints.a\nb".to_owned(),
+            fact: "`a\nb` is not a name".to_owned(),
+            origin: None,
+            fix: "rename it".to_owned(),
+        };
+        assert_eq!(problem.to_string(), "endpoints.a\\nb: `a\\nb` is not a name\n  hint: rename it");
+    }
 
     #[test]
     fn suggests_close_words_and_no_distant_ones() {
