@@ -1,11 +1,13 @@
 //! How a command reaches the admin listener of a running gateway.
 
+use std::error::Error;
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
-use rustls::ClientConfig;
+use rustls::{AlertDescription, CertificateError, ClientConfig};
 use rustls_pki_types::ServerName;
 
 use crate::tls::{Trust, client_config_with, client_config_with_certificate, roots};
@@ -49,5 +51,40 @@ impl AdminOptions {
             None => ServerName::IpAddress(self.admin.ip().into()),
         };
         Ok(Some((config, name)))
+    }
+
+    /// Returns the error of a connection that failed, with the options that it calls for.
+    pub(super) fn unreachable(&self, err: &anyhow::Error) -> anyhow::Error {
+        let advice = err.chain().find_map(tls_error).map_or("", advice);
+        anyhow::anyhow!("no gateway answers at {}: {err:#}{advice}", self.admin)
+    }
+
+    /// Returns the error of an answer that is not HTTP.
+    pub(super) fn not_http(&self) -> anyhow::Error {
+        let advice = if self.ca.is_none() { "; if its admin listener has `tls`, give --ca" } else { "" };
+        anyhow::anyhow!("the answer of {} is not HTTP{advice}", self.admin)
+    }
+}
+
+/// Returns the error of TLS that an error wraps.
+fn tls_error<'a>(err: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
+    let wrapped = err.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+    err.downcast_ref().or_else(|| wrapped?.downcast_ref())
+}
+
+/// Returns the option that an error of TLS calls for.
+const fn advice(err: &rustls::Error) -> &'static str {
+    use rustls::Error::{AlertReceived, InvalidCertificate};
+    if matches!(err, AlertReceived(AlertDescription::CertificateRequired)) {
+        "; give --certificate and --key"
+    } else if matches!(err, InvalidCertificate(CertificateError::UnknownIssuer)) {
+        "; give --ca the CA of its certificate"
+    } else if matches!(
+        err,
+        InvalidCertificate(CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. })
+    ) {
+        "; give --name a name in its certificate"
+    } else {
+        ""
     }
 }

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use clap::Args;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use rustls_pki_types::ServerName;
@@ -25,7 +25,10 @@ pub(super) struct Options {
 pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
     let address = options.admin.address();
     let tls = options.admin.tls().map_err(usage)?;
-    let response = request(address, tls).with_context(|| format!("no gateway answers at {address}"))?;
+    let response = request(address, tls).map_err(|err| options.admin.unreachable(&err))?;
+    if !response.starts_with("HTTP/") {
+        return Err(options.admin.not_http());
+    }
     let status = response.lines().next().unwrap_or_default();
     if status.contains(" 200 ") {
         Ok(Outcome::Success)

@@ -69,7 +69,8 @@ async fn tail(options: &Options) -> anyhow::Result<Outcome> {
         Some((config, name)) => {
             let secured = TlsConnector::from(Arc::new(config)).connect(name, stream);
             let secured = tokio::time::timeout(TIMEOUT, secured).await.with_context(no_answer)?;
-            read(options, secured.with_context(no_answer)?).await
+            let secured = secured.map_err(|err| options.admin.unreachable(&err.into()))?;
+            read(options, secured).await
         }
     }
 }
@@ -86,7 +87,10 @@ async fn read(
         .header(HOST, address.to_string())
         .body(Empty::<Bytes>::new())?;
     let response = tokio::time::timeout(TIMEOUT, sender.send_request(request)).await;
-    let response = response.with_context(|| format!("no gateway answers at {address}"))??;
+    let response = response.with_context(|| format!("no gateway answers at {address}"))?;
+    let response = response.map_err(|err| {
+        if err.is_parse() { options.admin.not_http() } else { options.admin.unreachable(&err.into()) }
+    })?;
     let (head, mut body) = response.into_parts();
     if head.status != StatusCode::OK {
         return Err(refusal(head.status, body).await);

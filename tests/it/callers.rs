@@ -355,8 +355,18 @@ async fn admin_listener_with_a_client_ca_answers_probes_alone_to_clients_without
     let ca = pki.ca();
     let health = ["health", "--admin", &address, "--ca", ca.to_str().unwrap()];
     assert_eq!(run(&health).await.code, Some(0));
-    assert_eq!(run(&health[..3]).await.code, Some(1), "plain HTTP");
-    assert_eq!(run(&[&health[..], &["--name", "other.example"]].concat()).await.code, Some(1));
+    let without_ca = &[&health[..3], &["tail", "--admin", &address]];
+    for plain in without_ca {
+        let outcome = run(plain).await;
+        assert_eq!(outcome.code, Some(1), "plain HTTP");
+        assert!(outcome.stderr.contains("not HTTP; if its admin listener has `tls`, give --ca"), "{}", outcome.stderr);
+    }
+    for command in ["health", "tail"] {
+        let other = [&[command], &health[1..], &["--name", "other.example"]].concat();
+        let outcome = run(&other).await;
+        assert_eq!(outcome.code, Some(1));
+        assert!(outcome.stderr.contains("give --name a name in its certificate"), "{}", outcome.stderr);
+    }
 }
 
 #[tokio::test]
@@ -376,7 +386,9 @@ async fn health_presents_a_certificate_to_an_admin_listener_that_requires_one() 
     let with_own = ["--certificate", certificate.to_str().unwrap(), "--key", key.to_str().unwrap()];
     let outcome = run(&[&health[..], &with_own].concat()).await;
     assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
-    assert_eq!(run(&health).await.code, Some(1));
+    let refused = run(&health).await;
+    assert_eq!(refused.code, Some(1));
+    assert!(refused.stderr.contains("give --certificate and --key"), "{}", refused.stderr);
 }
 
 #[tokio::test]
