@@ -17,6 +17,7 @@
 //! needs a certificate, and with `client_auth = "optional"` these two need none. The listener runs on the control runtime, so
 //! it and the workers do not delay each other.
 
+mod access;
 mod calls;
 mod canary;
 mod concerns;
@@ -26,6 +27,7 @@ mod figures;
 mod page;
 mod quantile;
 mod query;
+mod response;
 mod status;
 mod time;
 mod traces;
@@ -42,10 +44,10 @@ use std::time::{Duration, SystemTime};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
 use http::header::{
-    ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, ORIGIN, REFERRER_POLICY,
-    X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+    ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+    X_FRAME_OPTIONS,
 };
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -63,6 +65,7 @@ use tower_http::compression::predicate::{DefaultPredicate, NotForContentType, Pr
 use tower_http::set_header::SetResponseHeaderLayer;
 use tower_http::timeout::TimeoutLayer;
 
+use access::{Access, refuse};
 pub use calls::{CallsView, PointView, TimesView, TrafficView};
 pub use canary::CanaryView;
 pub use concerns::ConnectionLimit;
@@ -71,6 +74,7 @@ pub use entries::{CredentialView, DisabledView, EndpointStatus, ListenerView, Pr
 pub use failure::{FailureView, RemediationView};
 use figures::Figures;
 use query::Query;
+use response::{response, text};
 pub use status::{Counts, LabelCounts, PageView, Status, View};
 pub use traces::TracesView;
 pub use verdict::VerdictView;
@@ -78,7 +82,7 @@ use write_timeout::WriteTimeout;
 
 use crate::metrics::{Exposition, Metrics};
 use crate::runbook::{Condition, Section};
-use crate::serve::{ListenerTls, ListenerTlsSettings, LiveTls, is_allowed_host, page_header, report_failed_handshake};
+use crate::serve::{ListenerTls, ListenerTlsSettings, LiveTls, report_failed_handshake};
 use crate::tail::{Filter, Lines, MAX_READERS, Tail};
 
 /// The name of the admin listener in logs, metrics and reports. No configured listener can have it.
@@ -271,7 +275,7 @@ impl Admin {
     }
 
     async fn respond<B>(&self, request: &Request<B>, access: Access) -> Response<AnyBody> {
-        if let Some(refusal) = self.refuse(request, access) {
+        if let Some(refusal) = refuse(request, access, &self.allowed_hosts) {
             return refusal.map(BodyExt::boxed_unsync);
         }
         if request.uri().path() == "/tail" {
@@ -295,24 +299,6 @@ impl Admin {
         response
     }
 
-    /// Returns the response to a request that is not served.
-    fn refuse<B>(&self, request: &Request<B>, access: Access) -> Option<Response<Full<Bytes>>> {
-        if access == Access::Probes && !is_probe(request) {
-            let line =
-                "this needs a client certificate; without one the admin listener answers only /livez and /readyz\n";
-            return Some(text(StatusCode::FORBIDDEN, line));
-        }
-        if let Err(rejection) = self.admit(request) {
-            return Some(*rejection);
-        }
-        if request.method() != Method::GET && request.method() != Method::HEAD {
-            let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "the admin listener only accepts GET and HEAD\n");
-            response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-            return Some(response);
-        }
-        None
-    }
-
     async fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
         match request.uri().path() {
             "/livez" => text(StatusCode::OK, "ok\n"),
@@ -323,35 +309,6 @@ impl Admin {
                 Err(problem) => text(StatusCode::BAD_REQUEST, &format!("{problem}\n")),
             },
             _ => text(StatusCode::NOT_FOUND, "not found; try /, /status, /metrics, /tail, /livez or /readyz\n"),
-        }
-    }
-
-    /// Rejects requests of browser pages and for hosts that are not allowed.
-    fn admit<B>(&self, request: &Request<B>) -> Result<(), Box<Response<Full<Bytes>>>> {
-        let reject = |status, line: &str| Err(Box::new(text(status, line)));
-        if let Some(header) = page_header(request.headers()).filter(|_| !is_followed_link(request.headers())) {
-            return reject(
-                StatusCode::FORBIDDEN,
-                &format!("requests from browser pages ({header}) are not accepted; open the address directly\n"),
-            );
-        }
-        if is_probe(request) {
-            return Ok(());
-        }
-        let mut hosts = request.headers().get_all(HOST).iter();
-        let named = match (request.uri().authority(), hosts.next(), hosts.next()) {
-            (_, _, Some(_)) | (None, None, None) => None,
-            // The host in the request line takes precedence (RFC 9112 section 3.2.2).
-            (Some(authority), _, None) => Some(authority.as_str()),
-            (None, Some(host), None) => host.to_str().ok(),
-        };
-        match named {
-            None => reject(StatusCode::BAD_REQUEST, "the request has no Host header or more than one\n"),
-            Some(host) if is_allowed_host(host, &self.allowed_hosts) => Ok(()),
-            Some(_) => reject(
-                StatusCode::FORBIDDEN,
-                "this Host is not allowed; use the IP address of the admin listener, or add the name to `admin.allowed_hosts`\n",
-            ),
         }
     }
 
@@ -406,20 +363,6 @@ impl Admin {
     }
 }
 
-/// What the client of a connection may see.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Access {
-    /// Everything.
-    Full,
-    /// Only whether the gateway lives and is ready: it has no certificate, and the listener asks for one.
-    Probes,
-}
-
-/// Returns whether a request is for what is not confidential.
-fn is_probe<B>(request: &Request<B>) -> bool {
-    matches!(request.uri().path(), "/livez" | "/readyz")
-}
-
 /// Waits until a connection must end because its client was verified by other CAs or revocation lists than those in force.
 async fn is_outdated(live: &LiveTls, at_handshake: &Arc<ListenerTls>) {
     while !live.has_other_trust(at_handshake) {
@@ -444,25 +387,4 @@ fn close_oldest(oldest_first: &mut VecDeque<AbortHandle>) {
             oldest.abort();
         }
     }
-}
-
-/// Returns whether the request is a navigation from a link on another page of this host, such as the sandbox's. That page
-/// cannot read the response.
-fn is_followed_link(headers: &HeaderMap) -> bool {
-    let is = |name: &str, value: &str| headers.get(name).is_some_and(|found| found == value);
-    !headers.contains_key(ORIGIN)
-        && is("sec-fetch-site", "same-site")
-        && is("sec-fetch-mode", "navigate")
-        && is("sec-fetch-dest", "document")
-}
-
-fn text(status: StatusCode, line: &str) -> Response<Full<Bytes>> {
-    response(status, "text/plain; charset=utf-8", line.to_owned())
-}
-
-fn response(status: StatusCode, media_type: &'static str, content: impl Into<Bytes>) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(content.into()));
-    *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
-    response
 }
