@@ -2,6 +2,7 @@
 //! debug output may contain any part of a secret.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -11,8 +12,10 @@ use http::{HeaderMap, StatusCode};
 use proptest::prelude::*;
 use tokio::runtime::Runtime;
 
+use super::acquire::Acquire;
 use super::assertion::AssertionSource;
 use super::leaks::Leaks;
+use super::record::AcquisitionRecord;
 use super::response::{IdentityResponse, parse_error};
 use super::*;
 use crate::config::from_connection_strings;

@@ -12,6 +12,7 @@
 //!                                                       └─ secret · certificate · token of another identity
 //! ```
 //!
+//! * `credentials.rs`: all credentials of a gateway, and `report.rs`: what commands learn about one.
 //! * `cell.rs`: the token in service and its callers; `state.rs`: what the cell shares with the refresh task in `refresh.rs`;
 //!   `schedule.rs`: when to refresh and retry.
 //! * `acquirers.rs`: builds the acquirer of each kind; `app.rs`: the tenants of an app that are tried at start.
@@ -89,6 +90,7 @@ mod authority_settings;
 mod azure_cli;
 mod bearer;
 mod cell;
+mod credentials;
 mod egress_connector;
 mod entra;
 mod error;
@@ -106,6 +108,7 @@ mod readiness;
 mod record;
 mod refresh;
 mod remedy;
+mod report;
 mod response;
 mod response_error;
 mod schedule;
@@ -117,16 +120,11 @@ mod token_file;
 mod transport;
 mod waiting_callers;
 
-use std::cell::LazyCell;
-use std::collections::{BTreeSet, HashMap, HashSet};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
-
 pub use crate::files::{Secret, SecretSource};
 pub use acquirers::CredentialProblem;
 pub use authority_settings::{AuthoritySettings, Cloud};
 pub use bearer::{Actor, Bearer, Fingerprint, NotAToken, RequestUrl, TokenUnavailable};
+pub use credentials::{CredentialBuildError, Credentials};
 pub use error::{CredentialError, OtherRequestError};
 pub(crate) use error::{in_one_line, one_line};
 pub use identity_endpoint::{IdentityEndpoint, IdentityEndpointKind, IdentityProvider};
@@ -142,6 +140,7 @@ pub use proof_settings::{
 pub use readiness::Readiness;
 pub use record::{AcquisitionStep, FailedAcquisition, NotAfter, StepOutcome};
 pub use remedy::{REMEDIES, Remedy, SetupStep, remedy};
+pub use report::{AcquisitionReport, Authorization, Inspection, SigningKey};
 pub use response_error::{NoResponse, ResponseError, UnusableResponse};
 pub use schedule::ErrorClass;
 pub use settings::{
@@ -150,356 +149,6 @@ pub use settings::{
 pub(crate) use source::NoBearer;
 pub use source::{BearerSource, CredentialState, CredentialStatus};
 pub(crate) use transport::IdentityClient;
-
-use acquire::{Acquire, TokenOrKey};
-use acquirers::{Clients, Shared, acquirer};
-use app::{App, AppKey, try_in_turn};
-use app_state::{AppState, Demand};
-use cell::TokenCell;
-use record::AcquisitionRecord;
-use refresh::Refresher;
-use state::{Progress, TokenState};
-use tokio::sync::watch;
-use tokio::task::JoinSet;
-
-use crate::metrics::{ProofExpiries, TokenMetrics, TokenTimes};
-
-/// All credentials of a gateway. Dropping it stops their refresh tasks; the tokens in service can be used until they expire.
-#[derive(Debug)]
-pub struct Credentials {
-    shared: Arc<Shared>,
-    sources: HashMap<CredentialId, Arc<Source>>,
-    apps: Vec<App>,
-    /// Why CA files that were read before cannot be used now.
-    refused_cas: BTreeSet<String>,
-    /// The CA files of the credentials that these are about: they are read again each time, like changed ones.
-    refused_ca_files: HashSet<PathBuf>,
-    /// Shared with the configurations before and after this one.
-    demand: Arc<Demand>,
-    control: tokio::runtime::Handle,
-    /// The tasks that try the tenants of apps without a token. Dropping it stops them.
-    tries: Mutex<JoinSet<()>>,
-}
-
-/// A cell, its acquirer and the credentials that share it. Dropping it stops the refresh task.
-#[derive(Debug)]
-struct Source {
-    kind: CredentialKind,
-    /// The credentials that share the cell.
-    ids: Vec<CredentialId>,
-    app: Arc<AppState>,
-    /// Whether the token life that this one replaces was in use.
-    was_in_use: bool,
-    cell: Arc<TokenCell>,
-    acquirer: Arc<dyn Acquire>,
-}
-
-impl Drop for Source {
-    fn drop(&mut self) {
-        self.cell.stop();
-    }
-}
-
-impl Credentials {
-    /// Builds the credentials. Reads CA files, but no secrets, and does no network I/O. Credentials that differ only in their name
-    /// share one cell.
-    ///
-    /// `control` is the runtime of the refresh tasks, with time and I/O enabled.
-    ///
-    /// # Errors
-    /// [`CredentialBuildError`] names every credential that cannot be built.
-    pub fn build(
-        settings: &[CredentialSettings],
-        metrics: &TokenMetrics,
-        control: &tokio::runtime::Handle,
-    ) -> Result<Self, CredentialBuildError> {
-        let empty = Self {
-            shared: Arc::new(Shared::new(metrics)),
-            sources: HashMap::new(),
-            apps: Vec::new(),
-            refused_cas: BTreeSet::new(),
-            refused_ca_files: HashSet::new(),
-            demand: Arc::default(),
-            control: control.clone(),
-            tries: Mutex::default(),
-        };
-        empty.rebuild(settings, &HashSet::new(), metrics, control)
-    }
-
-    /// Builds credentials like [`Credentials::build`], and reuses the cells of unchanged ones. Changes no metric. If only the
-    /// proof of a credential changed (another secret, or a certificate in its place), the new cell starts with the current
-    /// token until it has acquired its own.
-    ///
-    /// A credential is also built anew if it trusts one of the CA files `changed_cas`. If that cannot be used now, an unchanged
-    /// credential keeps the CAs that were read before.
-    ///
-    /// # Errors
-    /// Like [`Credentials::build`]. `self` is unchanged.
-    pub fn rebuild(
-        &self,
-        settings: &[CredentialSettings],
-        changed_cas: &HashSet<PathBuf>,
-        metrics: &TokenMetrics,
-        control: &tokio::runtime::Handle,
-    ) -> Result<Self, CredentialBuildError> {
-        let mut distinct: Vec<(&CredentialKind, Vec<CredentialId>)> = Vec::with_capacity(settings.len());
-        let mut positions = HashMap::with_capacity(settings.len());
-        for credential in settings {
-            let position = *positions.entry(&credential.kind).or_insert(distinct.len());
-            match distinct.get_mut(position) {
-                Some((_, ids)) => ids.push(credential.id.clone()),
-                None => distinct.push((&credential.kind, vec![credential.id.clone()])),
-            }
-        }
-        let predecessors = LazyCell::new(|| self.by_identity());
-        let mut clients = Clients::default();
-        let known: HashMap<AppKey<'_>, &Arc<AppState>> =
-            self.sources.values().map(|source| (AppKey::of(&source.kind), &source.app)).collect();
-        let (mut apps, mut positions) = (Vec::<App>::new(), HashMap::new());
-        let (mut sources, mut problems) = (HashMap::with_capacity(settings.len()), Vec::new());
-        let (mut refused_keys, mut refused_cas, mut refused_ca_files) =
-            (HashSet::new(), BTreeSet::new(), HashSet::new());
-        let is_read_again = |path: &Path| changed_cas.contains(path) || self.refused_ca_files.contains(path);
-        for (kind, ids) in distinct {
-            let key = AppKey::of(kind);
-            let position = *positions.entry(key).or_insert_with(|| {
-                let state = known
-                    .get(&key)
-                    .map_or_else(|| Arc::new(AppState::new(Arc::clone(&self.demand))), |state| Arc::clone(state));
-                apps.push(App { state, cells: Vec::new(), names: BTreeSet::new() });
-                apps.len() - 1
-            });
-            let Some(app) = apps.get_mut(position) else { continue };
-            for CredentialId { name, .. } in &ids {
-                if !app.names.contains(name) {
-                    app.names.insert(name.clone());
-                }
-            }
-            let same = ids.first().and_then(|id| self.sources.get(id));
-            let same = same.filter(|source| source.kind == *kind && source.ids == ids);
-            let keeps_cas = refused_keys.contains(&key) || !kind.ca_files().any(is_read_again);
-            if let Some(same) = same.filter(|_| keeps_cas) {
-                app.cells.push(Arc::clone(&same.cell));
-                sources.extend(ids.into_iter().map(|id| (id, Arc::clone(same))));
-                continue;
-            }
-            let predecessor = kind.facts().identity.and_then(|identity| predecessors.get(&identity));
-            let predecessor = predecessor.filter(|predecessor| predecessor.cell.is_running());
-            let state = predecessor.map(|predecessor| TokenState::with_token_of(predecessor.cell.state()));
-            let (state, (publish, progress)) =
-                (Arc::new(state.unwrap_or_default()), watch::channel(Progress::default()));
-            let acquirer = match acquirer(kind, &mut clients, &self.shared, &state) {
-                Ok(acquirer) => acquirer,
-                Err(problem) => {
-                    if let Some(same) = same {
-                        // The tenants of an app have the same CA files.
-                        refused_keys.insert(key);
-                        refused_cas.insert(in_one_line(&problem));
-                        refused_ca_files.extend(kind.ca_files().map(Path::to_owned));
-                        app.cells.push(Arc::clone(&same.cell));
-                        sources.extend(ids.into_iter().map(|id| (id, Arc::clone(same))));
-                    } else {
-                        problems.push((ids, problem));
-                    }
-                    continue;
-                }
-            };
-            let (acquire, app_state) = (Arc::clone(&acquirer), Arc::clone(&app.state));
-            let refresher = Refresher::new(
-                Arc::clone(&state),
-                publish,
-                acquire,
-                ids.clone(),
-                app_state,
-                metrics.clone(),
-                &self.shared.file_checks,
-            );
-            let cell = TokenCell::new(state, progress, refresher, Arc::clone(&app.state), control.clone());
-            let source = Arc::new(Source {
-                kind: kind.clone(),
-                ids: ids.clone(),
-                app: Arc::clone(&app.state),
-                was_in_use: predecessor.is_some(),
-                cell: Arc::new(cell),
-                acquirer,
-            });
-            app.cells.push(Arc::clone(&source.cell));
-            sources.extend(ids.into_iter().map(|id| (id, Arc::clone(&source))));
-        }
-        if !problems.is_empty() {
-            return Err(CredentialBuildError { problems });
-        }
-        Ok(Self {
-            shared: Arc::clone(&self.shared),
-            sources,
-            apps,
-            refused_cas,
-            refused_ca_files,
-            demand: Arc::clone(&self.demand),
-            control: control.clone(),
-            tries: Mutex::default(),
-        })
-    }
-
-    /// Returns why CA files that were read before cannot be used now. Credentials keep the CAs that were read before.
-    pub fn refused_cas(&self) -> &BTreeSet<String> {
-        &self.refused_cas
-    }
-
-    /// Returns the sources by the identity in their tokens.
-    fn by_identity(&self) -> HashMap<Identity<'_>, &Source> {
-        let sources = self.sources.values();
-        sources.filter_map(|source| Some((source.kind.facts().identity?, &**source))).collect()
-    }
-
-    /// Checks the secrets, keys, certificates and token files of a credential. Sends nothing and runs no program. Returns
-    /// `None` if there is no such credential.
-    pub async fn inspect(&self, id: &CredentialId) -> Option<Inspection> {
-        let source = self.sources.get(id)?;
-        let record = AcquisitionRecord::default();
-        let problem = source.acquirer.inspect(&record).await.err();
-        Some(Inspection { problem, warnings: record.take_warnings() })
-    }
-
-    /// Puts the settings in force and starts acquisitions: of every credential, or with tokens on demand of those that were in use
-    /// and of one tenant of each app, which shows whether the app's own credential works.
-    pub fn start(&self, settings: &TokenSettings) {
-        self.shared.authorities.set_max_requests(settings.max_requests);
-        let changed = self.demand.set(settings.release_after);
-        for source in self.sources.values() {
-            if settings.release_after.is_none() || source.was_in_use {
-                source.cell.start();
-            }
-            if changed {
-                // Running tasks then wait for what the new settings say.
-                source.cell.state().wake.notify_one();
-            }
-        }
-        if settings.release_after.is_some() {
-            let mut tries = JoinSet::new();
-            for app in self.apps.iter().filter(|app| !app.state.obtained()) {
-                tries.spawn_on(try_in_turn(Arc::clone(&app.state), app.cells.clone()), &self.control);
-            }
-            *self.tries.lock().unwrap_or_else(PoisonError::into_inner) = tries;
-        }
-    }
-
-    /// Returns the sources whose first acquisition has started and not ended.
-    pub fn starting(&self) -> Vec<Arc<dyn BearerSource>> {
-        let cells = self.sources.values().map(|source| &source.cell);
-        let starting = cells.filter(|cell| cell.current_state() == CredentialState::Starting);
-        starting.map(|cell| Arc::<TokenCell>::clone(cell) as Arc<dyn BearerSource>).collect()
-    }
-
-    /// Returns the tokens that make the gateway ready.
-    pub fn readiness(&self) -> Readiness {
-        Readiness::new(Arc::clone(&self.demand), self.apps.iter().map(|app| Arc::clone(&app.state)).collect())
-    }
-
-    /// Calls `visit` with the name of each credential whose token is in use, once for each of its tenants, and with the times when
-    /// the token was obtained and when it expires, if there is one.
-    pub fn tokens_in_use(&self, visit: &mut dyn FnMut(&str, Option<TokenTimes>)) {
-        for (id, source) in self.sources.iter().filter(|(_, source)| source.cell.is_running()) {
-            visit(id.name.as_str(), source.cell.state().dates());
-        }
-    }
-
-    /// Calls `visit` with the name of each credential whose certificate or assertion file was read, and with when they expire.
-    pub fn proof_expiries(&self, visit: &mut dyn FnMut(&str, ProofExpiries)) {
-        for app in &self.apps {
-            let expiries = app.state.expiries();
-            if expiries != ProofExpiries::default() {
-                app.names.iter().for_each(|name| visit(name.as_str(), expiries));
-            }
-        }
-    }
-
-    /// Returns the bearer source of a credential.
-    pub fn get(&self, id: &CredentialId) -> Option<Arc<dyn BearerSource>> {
-        let source = self.sources.get(id)?;
-        Some(Arc::<TokenCell>::clone(&source.cell))
-    }
-
-    /// Makes one acquisition and reports its steps. Does not put the token in service. Returns `None` if there is no such
-    /// credential. The runtime must have time and I/O enabled.
-    ///
-    /// After `timeout`, it is cancelled and the steps so far are returned.
-    ///
-    /// # Cancel safety
-    /// Safe: cancels a running request.
-    pub async fn acquire_once(&self, id: &CredentialId, timeout: Duration) -> Option<AcquisitionReport> {
-        let source = self.sources.get(id)?;
-        let _waiting = source.cell.state().waiting_callers.enter();
-        let record = AcquisitionRecord::default();
-        let outcome = tokio::time::timeout(timeout, source.acquirer.acquire(&record)).await;
-        let outcome = outcome.unwrap_or(Err(CredentialError::Deadline(timeout)));
-        let outcome = outcome.map(|acquired| match acquired.token_or_key {
-            TokenOrKey::Bearer(bearer) => Authorization::Bearer(bearer),
-            TokenOrKey::AccessKey(key) => Authorization::Key(SigningKey(key)),
-        });
-        Some(AcquisitionReport { warnings: record.take_warnings(), steps: record.take_steps(), outcome })
-    }
-}
-
-/// The result of [`Credentials::inspect`].
-#[derive(Debug)]
-pub struct Inspection {
-    /// The error, if the credential cannot be used.
-    pub problem: Option<CredentialError>,
-    /// Warnings that do not prevent its use.
-    pub warnings: Vec<String>,
-}
-
-/// The result of [`Credentials::acquire_once`].
-#[derive(Debug)]
-pub struct AcquisitionReport {
-    /// The steps, in the order in which they ended. Retries repeat steps.
-    pub steps: Vec<AcquisitionStep>,
-    /// Warnings about the files that were read.
-    pub warnings: Vec<String>,
-    /// What was obtained, or the error.
-    pub outcome: Result<Authorization, CredentialError>,
-}
-
-/// What authorizes requests.
-#[derive(Clone, Debug)]
-pub enum Authorization {
-    /// A token.
-    Bearer(Bearer),
-    /// An access key, which signs each request.
-    Key(SigningKey),
-}
-
-/// An access key.
-#[derive(Clone, Debug)]
-pub struct SigningKey(access_key::AccessKey);
-
-impl SigningKey {
-    /// Signs a token for a request; `None` if it cannot be sent in a header.
-    pub fn sign(&self, url: RequestUrl<'_>) -> Option<Bearer> {
-        self.0.sign(url, SystemTime::now())
-    }
-}
-
-/// The error when credentials cannot be built.
-#[derive(Debug)]
-pub struct CredentialBuildError {
-    /// Each problem with the credentials that have it. Never empty.
-    pub problems: Vec<(Vec<CredentialId>, CredentialProblem)>,
-}
-
-impl std::fmt::Display for CredentialBuildError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        for (index, (ids, problem)) in self.problems.iter().enumerate() {
-            let names: Vec<String> = ids.iter().map(CredentialId::to_string).collect();
-            let separator = if index == 0 { "" } else { "; " };
-            write!(f, "{separator}credentials.{}: {}", names.join(", credentials."), error::in_one_line(problem))?;
-        }
-        Ok(())
-    }
-}
-
-impl std::error::Error for CredentialBuildError {}
 
 #[cfg(test)]
 mod canary_tests;

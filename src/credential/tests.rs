@@ -1,6 +1,7 @@
 //! Credentials that are built from settings and read files in a temporary folder.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use prometheus::{Encoder as _, TextEncoder};
@@ -9,7 +10,7 @@ use tokio::runtime::Handle;
 use tokio::time::sleep;
 
 use super::*;
-use crate::metrics::MetricRegistry;
+use crate::metrics::{MetricRegistry, TokenMetrics};
 
 const URL: RequestUrl<'_> = RequestUrl { origin: "https://east", path: "/api" };
 
