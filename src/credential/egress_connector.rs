@@ -15,12 +15,11 @@ use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
-use tokio_util::either::Either;
 use tower::Service;
 
-use crate::egress::{Authorization, Egress, EgressProxy, ProxyError, ProxyLayer, Target};
+use crate::egress::{Authorization, Carrier, Egress, EgressProxy, ProxyError, Target, TunnelDeadline, open_over};
 use crate::tls::{self, Trust, TrustError};
 
 /// The timeout of TLS with the proxy and of its answer. Chosen: a proxy resolves the name and connects within a second; half of the
@@ -53,7 +52,7 @@ pub(super) struct ProxiedError {
 }
 
 /// A byte stream to an identity endpoint or through a tunnel.
-pub(super) struct EgressStream(TokioIo<Either<TcpStream, Box<TlsStream<TcpStream>>>>);
+pub(super) struct EgressStream(TokioIo<Carrier<TcpStream>>);
 
 impl EgressConnector {
     /// Creates a connector. Reads the CA file of the proxy.
@@ -86,21 +85,12 @@ impl Proxy {
             text if text.starts_with("dns error") => ProxyError::Dns(err.into()),
             _ => ProxyError::Tcp(io::Error::other(err)),
         })?;
-        let stream = stream.into_inner();
-        let opened = async {
-            let mut stream = match &self.tls {
-                None => Either::Left(stream),
-                Some(tls) => {
-                    let name = ServerName::try_from(self.settings.host.clone());
-                    let name = name.map_err(|err| ProxyError::Tls(io::Error::other(err)))?;
-                    Either::Right(Box::new(tls.connect(name, stream).await.map_err(ProxyError::Tls)?))
-                }
-            };
-            self.authorization.open_tunnel(&mut stream, target).await?;
-            Ok(EgressStream(TokioIo::new(stream)))
-        };
-        let late = ProxyError::Timeout { layer: ProxyLayer::Answer, within: TUNNEL_TIMEOUT };
-        tokio::time::timeout(TUNNEL_TIMEOUT, opened).await.unwrap_or(Err(late))
+        let deadline = TunnelDeadline { at: Instant::now() + TUNNEL_TIMEOUT, within: TUNNEL_TIMEOUT };
+        let name = self.tls.is_some().then(|| ServerName::try_from(self.settings.host.clone())).transpose();
+        let name = name.map_err(|err| ProxyError::Tls(io::Error::other(err)))?;
+        let tls = self.tls.as_ref().zip(name.as_ref());
+        let carrier = open_over(stream.into_inner(), tls, &self.authorization, target, deadline).await?;
+        Ok(EgressStream(TokioIo::new(carrier)))
     }
 }
 
@@ -127,7 +117,7 @@ impl Service<Uri> for EgressConnector {
         }
         Box::pin(async move {
             let stream = tcp.call(uri).await?;
-            Ok(EgressStream(TokioIo::new(Either::Left(stream.into_inner()))))
+            Ok(EgressStream(TokioIo::new(Carrier::Left(stream.into_inner()))))
         })
     }
 }

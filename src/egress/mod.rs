@@ -8,6 +8,7 @@
 
 mod acceptance;
 mod authorization;
+mod carrier;
 mod error;
 mod no_proxy;
 mod settings;
@@ -15,6 +16,7 @@ mod tunnel;
 mod url;
 
 pub use authorization::{Authorization, inspect_password};
+pub use carrier::{Carrier, TunnelDeadline, open_over};
 pub use error::{ProxyError, ProxyLayer, Refusal, RefusalKind, TunnelError};
 pub use no_proxy::{InvalidException, NoProxy};
 pub use settings::{Egress, EgressProxy, ProxyCredentials};

@@ -15,10 +15,10 @@ use super::lookup::Lookup;
 use super::proxied::{Proxies, Proxy};
 use super::race;
 use super::settings::{EndpointSettings, HttpVersion, Origin};
-use super::socket::{Carrier, Socket};
+use super::socket::Socket;
 use super::tls_clients::{TlsClient, TlsClients};
 use crate::descriptors;
-use crate::egress::Target;
+use crate::egress::{Carrier, Target};
 use crate::tls::Trust;
 
 /// The parts that connections to one endpoint are opened with.

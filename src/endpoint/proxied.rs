@@ -13,11 +13,10 @@ use tokio::time::{Instant, timeout_at};
 use super::error::{ConnectError, EndpointError};
 use super::lookup::Lookup;
 use super::race;
-use super::settings::{EndpointName, HttpVersion};
-use super::socket::Carrier;
+use super::settings::EndpointName;
 use super::tls_clients::{TlsClient, TlsClients};
 use crate::descriptors;
-use crate::egress::{Authorization, EgressProxy, ProxyError, ProxyLayer, Target};
+use crate::egress::{Authorization, Carrier, EgressProxy, ProxyError, ProxyLayer, Target, TunnelDeadline, open_over};
 use crate::tls::Trust;
 
 /// The proxies of the endpoints of one configuration.
@@ -97,26 +96,16 @@ impl Proxy {
         let resolved = self.lookup.resolve(resolve_timeout).await;
         let resolved = resolved.map_err(|err| failed(resolution_error(err, resolve_timeout)))?;
         let deadline = Instant::now() + timeout;
-        let late = |layer| failed(ProxyError::Timeout { layer, within: timeout });
         let tcp = match timeout_at(deadline, race::connect(resolved)).await {
             Ok(connected) => connected.and_then(descriptors::ensure_outside_reserve),
-            Err(_elapsed) => return Err(late(ProxyLayer::Connection)),
-        };
-        let tcp = wrap(tcp.map_err(|err| failed(ProxyError::Tcp(err)))?);
-        let mut carrier = match &self.tls {
-            None => Carrier::Left(tcp),
-            Some((client, name)) => {
-                let secured = client.handshake(HttpVersion::Http1, name.clone(), tcp);
-                let secured = timeout_at(deadline, secured).await;
-                let secured = secured.map_err(|_elapsed| late(ProxyLayer::Tls))?;
-                Carrier::Right(Box::new(secured.map_err(|err| failed(handshake_error(err)))?))
+            Err(_elapsed) => {
+                return Err(failed(ProxyError::Timeout { layer: ProxyLayer::Connection, within: timeout }));
             }
         };
-        let ask = self.authorization.open_tunnel(&mut carrier, target);
-        match timeout_at(deadline, ask).await {
-            Ok(opened) => opened.map_err(|err| failed(err.into()))?,
-            Err(_elapsed) => return Err(late(ProxyLayer::Answer)),
-        }
+        let tcp = wrap(tcp.map_err(|err| failed(ProxyError::Tcp(err)))?);
+        let tls = self.tls.as_ref().map(|(client, name)| (client.http1(), name));
+        let until = TunnelDeadline { at: deadline, within: timeout };
+        let carrier = open_over(tcp, tls, &self.authorization, target, until).await.map_err(failed)?;
         Ok((carrier, deadline))
     }
 }
@@ -133,9 +122,4 @@ fn resolution_error(err: ConnectError, timeout: Duration) -> ProxyError {
         return ProxyError::Dns(source);
     }
     ProxyError::Timeout { layer: ProxyLayer::Name, within: timeout }
-}
-
-/// Converts the error of a TLS handshake with a proxy.
-fn handshake_error(err: ConnectError) -> ProxyError {
-    ProxyError::Tls(if let ConnectError::Tls(source) = err { source } else { std::io::Error::other(err) })
 }

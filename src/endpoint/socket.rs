@@ -4,13 +4,11 @@ use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
 
+use crate::egress::Carrier;
 use crate::write_batch::Batched;
 
 /// A byte stream to an endpoint, plain or over TLS. TLS is boxed because it is ten times as large.
 pub(super) type Socket<S> = Either<Carrier<S>, Box<TlsStream<Carrier<S>>>>;
-
-/// A byte stream to the endpoint's host, or to a proxy that has opened a tunnel to it. It uses TLS if the proxy itself does.
-pub(super) type Carrier<S> = Either<S, Box<TlsStream<S>>>;
 
 /// Returns the number of bytes that the socket has accepted; `None` while some are in the write batch.
 pub(super) fn written(socket: &Socket<Batched<TcpStream>>) -> Option<u64> {

@@ -111,6 +111,11 @@ impl TlsClient {
         Ok(Self { trust, roots, http1, http2 })
     }
 
+    /// Returns what opens connections for HTTP/1.1.
+    pub(super) fn http1(&self) -> &TlsConnector {
+        &self.http1
+    }
+
     pub(super) async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
         version: HttpVersion,

@@ -15,9 +15,10 @@ use http_body_util::Full;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::super::socket::{Carrier, Socket};
+use super::super::socket::Socket;
 use super::error::Cause;
 use super::{Connection, HeaderVisitor, Http1Error, RequestHead};
+use crate::egress::Carrier;
 use crate::write_batch::{Batched, WriteBatch};
 
 /// The end of a request without a body.
