@@ -111,8 +111,11 @@ impl Concern {
         let since = traces.since.map(|since| format!(" since {}", clock(since, now()))).unwrap_or_default();
         let problem = traces.problem.as_deref().map(|problem| format!(": {}", shortened(problem)));
         let fact = format!("traces cannot be exported{since}{}", problem.unwrap_or_default());
-        let effect = "calls are served as before, and spans are lost";
-        Some(Self { fact, effect: Some(effect.to_owned()), action: traces.fix.map(str::to_owned) })
+        let effect = match traces.dropped {
+            0 => "calls are served as before, and spans wait".to_owned(),
+            lost => format!("calls are served as before; spans lost so far: {lost}"),
+        };
+        Some(Self { fact, effect: Some(effect), action: traces.fix.map(str::to_owned) })
     }
 
     /// Returns the concern about lines that the log has lost in the last minutes.

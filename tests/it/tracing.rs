@@ -323,7 +323,8 @@ async fn status_says_where_spans_go_how_many_were_lost_and_why_an_export_fails()
         fact.starts_with("traces cannot be exported since ") && fact.ends_with("responded 401 Unauthorized"),
         "{fact}"
     );
-    assert_eq!((*effect, &verdict["state"]), ("calls are served as before, and spans are lost", &"attention".into()));
+    assert!(effect.starts_with("calls are served as before") && effect.contains("spans"), "{effect}");
+    assert_eq!(verdict["state"], "attention");
     assert_eq!(*action, "do this: correct the credentials in `tracing.headers`");
     let page = harness.admin("/").await.text();
     assert!(page.contains("<h2 id=\"traces-title\">Traces</h2>") && page.contains("responded 401"), "{page}");
