@@ -75,7 +75,7 @@ impl Concern {
 
     pub(super) fn of_restart(keys: &[&str], since: Option<SystemTime>) -> Self {
         let since = since.map(|since| format!(" since {}", clock(seconds(since), now()))).unwrap_or_default();
-        let fact = format!("settings wait for a restart: {}{since}", keys.join(", "));
+        let fact = format!("settings wait for a restart{since}: {}", keys.join(", "));
         Self::of(fact, "all other settings of the new configuration are in force", Condition::RestartNeeded)
     }
 

@@ -197,7 +197,7 @@ test("change that needs a restart: the page lists the keys", async () => {
     await inState(status, "healthy");
     write(`${withRoute(text)}\n[process]\nworkers = 3\n`);
     await inState(status, "attention");
-    await look("restart-only", admin, "Needs attention", /^Settings wait for a restart: process\.workers/, async (page) => {
+    await look("restart-only", admin, "Needs attention", /^Settings wait for a restart since .*: process\.workers/, async (page) => {
       await page.getByRole("region", { name: "Settings that wait for a restart" }).getByText("process.workers").waitFor();
     });
   }, withRoute);

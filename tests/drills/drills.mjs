@@ -69,11 +69,11 @@ certificate = "${file}"
 `;
 };
 
-// Runs a command whose log is a file on a file system of 64 KiB.
+// Runs a command whose log is a file on a file system of 1 MiB.
 const LOG_FOLDER = "/run";
 const onSmallDisk = (command) => [
   "unshare", "--map-root-user", "--mount", "sh", "-c",
-  `mount -t tmpfs -o size=64k log ${LOG_FOLDER} && exec "$0" "$@" 2>>${LOG_FOLDER}/log`, ...command,
+  `mount -t tmpfs -o size=1m log ${LOG_FOLDER} && exec "$0" "$@" 2>>${LOG_FOLDER}/log`, ...command,
 ];
 const onDisk = (gateway, name) => `/proc/${gateway.process.pid}/root${LOG_FOLDER}/${name}`;
 
@@ -173,7 +173,7 @@ export const DRILLS = [
     title: "restart-only change",
     break: (gateway) => gateway.write(`${gateway.text}\n[process]\nworkers = 3\n`),
     log: /only after a restart/,
-    verdict: /restart: process\.workers/,
+    verdict: /restart since .*: process\.workers/,
     // SignalrGatewayRestartPending waits for six hours.
     alerts: [],
   },
@@ -193,7 +193,7 @@ export const DRILLS = [
     wrap: onSmallDisk,
     break: async (gateway) => {
       const filler = onDisk(gateway, "filler");
-      try { writeFileSync(filler, Buffer.alloc(1 << 20)); } catch (error) { if (error.code !== "ENOSPC") throw error; }
+      try { writeFileSync(filler, Buffer.alloc(2 << 20)); } catch (error) { if (error.code !== "ENOSPC") throw error; }
     },
     // Space is back: a line says what was lost.
     end: async (gateway) => {
