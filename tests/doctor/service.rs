@@ -29,7 +29,7 @@ pub(super) const ROWS: &[Row] = {
             Choice::ClientSecret,
             |setup| setup.sandbox.entra().faults().set(Fault::always(FaultKind::Reset)),
             Step::IdentityEndpoint,
-            "only Entra may answer",
+            "allow this host to reach the authority",
         ),
         row(
             "a proxy answers instead of Entra",
