@@ -177,7 +177,9 @@ async fn swapped_links_of_a_kubernetes_volume_are_one_change() {
     wait_until("the new certificate is served", async || try_secured(address, volume.path()).await.ok()).await;
 
     // A problem is logged once, and its end.
-    std::fs::write(volume.path().join("..data/listener.key"), "no key").unwrap();
+    std::fs::write(volume.path().join("..data/part"), "no key").unwrap();
+    // At once: an empty key would be another problem.
+    std::fs::rename(volume.path().join("..data/part"), volume.path().join("..data/listener.key")).unwrap();
     let refused = async || gateway.process.metrics().await.sum("listener_tls_files_refused", &[]);
     wait_until("the key is refused", async || (refused().await > 0.5).then_some(())).await;
     add("..2026_03");

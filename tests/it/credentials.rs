@@ -323,7 +323,7 @@ async fn calls_with_a_hanging_credential_fail_and_others_succeed() {
     let harness = builder
         .start_gateway(|options| {
             options.wait_until_ready = false;
-            options.set("timeouts.request", "3s").set("timeouts.try", "3s");
+            options.set("timeouts.request", "4s").set("timeouts.try", "3s");
             options.append_toml(BY_HUB);
         })
         .await;

@@ -244,6 +244,20 @@ impl Process {
         .await;
     }
 
+    /// Returns the series that names the configuration in force.
+    pub(crate) async fn config_hash(&self) -> Option<String> {
+        let metrics = self.metrics().await;
+        metrics.series().iter().find(|series| series.contains("config_hash_info")).map(|series| (*series).to_owned())
+    }
+
+    /// Sends SIGHUP after the configuration was changed, and waits until another one than `before` is in force. A reload by a poll
+    /// of the file counts like one by the signal, so counts of reloads do not tell.
+    pub(crate) async fn apply_configuration(&self, before: Option<String>) {
+        self.hang_up().await;
+        wait_until("the new configuration is in force", async || (self.config_hash().await != before).then_some(()))
+            .await;
+    }
+
     /// Returns what it wrote to stderr so far.
     pub(crate) fn log(&self) -> String {
         self.stderr.lock().unwrap().clone()
