@@ -51,12 +51,14 @@ fn request(address: SocketAddr, tls: Option<(ClientConfig, ServerName<'static>)>
 }
 
 fn exchange(mut stream: impl Read + Write, address: SocketAddr) -> anyhow::Result<String> {
-    write!(stream, "GET /livez HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n")?;
+    let request = format!("GET /livez HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+    // A gateway that refuses the connection may close it before it has read the request, and has then said why.
+    let written = stream.write_all(request.as_bytes()).and_then(|()| stream.flush());
     let mut response = String::new();
-    match stream.take(4096).read_to_string(&mut response) {
+    match (stream.take(4096).read_to_string(&mut response), written) {
         // The connection may end without the end of TLS.
-        Ok(_) | Err(_) if !response.is_empty() => Ok(response),
-        Ok(_) => Err(anyhow!("the connection was closed without a response")),
-        Err(err) => Err(err.into()),
+        _ if !response.is_empty() => Ok(response),
+        (Err(err), _) | (Ok(_), Err(err)) => Err(err.into()),
+        (Ok(_), Ok(())) => Err(anyhow!("the connection was closed without a response")),
     }
 }

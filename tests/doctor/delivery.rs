@@ -56,7 +56,7 @@ async fn a_role_that_may_read_but_not_send_is_reported_at_the_client_token() {
         principal.roles = principal.roles.iter().map(|(name, _)| (name.clone(), Role::RestApiReader)).collect();
     });
     assert!(setup.examine().await.broken.is_none(), "the read is allowed");
-    check(&setup, SetupStep::Access, ":generateToken", "403", "assign the role").await;
+    check(&setup, SetupStep::Access, ":generateToken", "403", "assign SignalR REST API Owner").await;
 }
 
 #[tokio::test]
@@ -138,7 +138,7 @@ async fn each_refusal_names_its_side_and_the_remedy() {
             step: Access,
             tried: "/connections/<id>/:send",
             result: "403",
-            remedy: "assign the role",
+            remedy: "assign SignalR REST API Owner",
         },
         Broken {
             faults: vec![on(&connections, FaultKind::status(429))],

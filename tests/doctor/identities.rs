@@ -197,7 +197,7 @@ pub(super) const ROWS: &[Row] = {
             Choice::FederatedFile,
             |setup| write_assertion_with(setup, "iss", json!(format!("https://sts.windows.net/{TENANT_A}/"))),
             Step::Federation,
-            "user-assigned managed identity",
+            "user-assigned managed identities",
         ),
         row(
             "the requested audience does not exist",

@@ -71,7 +71,7 @@ pub(super) fn federation(failure: &Failure, facts: &Facts<'_>) -> Vec<Remediatio
     if has(&[700_222, 700_226, 700_227, 700_229]) {
         // The remedy of these codes says to use one.
         return vec![Remediation::command(
-            "list the managed identities, whose client ids are for `assertion.client_id`",
+            "list the user-assigned managed identities of the app's tenant: the client id of one is for `assertion.client_id`",
             "az identity list --query \"[].{name: name, client_id: clientId, principal_id: principalId}\" -o table",
         )];
     }
