@@ -1,10 +1,10 @@
 # syntax=docker/dockerfile:1
 
-# docker build -t signalr-gateway:0.1.0 .
-# docker run --rm -p 127.0.0.1:8080:8080 -v "$PWD/gateway.toml:/etc/signalr-gateway/gateway.toml:ro" signalr-gateway:0.1.0
+# docker build -t signalr-gateway:0.2.0 .
+# docker run --rm -p 127.0.0.1:8080:8080 -v "$PWD/gateway.toml:/etc/signalr-gateway/gateway.toml:ro" signalr-gateway:0.2.0
 #
 # The sandbox, for tests (config/guide/emulator-containers.md):
-# docker build --target sandbox -t signalr-gateway-sandbox:0.1.0 .
+# docker build --target sandbox -t signalr-gateway-sandbox:0.2.0 .
 #
 # In a container, bind listeners to 0.0.0.0 (`listeners.default.bind`): its loopback address cannot be reached from outside.
 
