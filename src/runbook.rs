@@ -253,7 +253,8 @@ const fn condition_remedy(condition: Condition) -> &'static str {
         Condition::CanaryFailed => "run `signalr-gateway doctor --deliver`, and do what `fix` says",
         Condition::CircuitOpen => "repair the cause; the circuit closes by itself",
         Condition::ConfigurationRejected => {
-            "correct the file, and test it with `signalr-gateway check`: a restart would fail"
+            "correct the file, and test it as the service's user with `runuser -u signalr-gateway -- signalr-gateway check`: a restart \
+             would fail"
         }
         Condition::RestartNeeded => "restart the gateway when it suits",
         Condition::TlsFiles => "replace certificate and key together; the previous ones serve until they expire",

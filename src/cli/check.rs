@@ -11,6 +11,7 @@ use tokio::runtime::Handle;
 use super::options::ConfigOptions;
 use super::output::{Outcome, eprint, print, problem_to_json, problems_to_json, usage};
 use super::runtime::block_on;
+use super::service_user::{UnreadableFile, UserOption};
 use crate::admin;
 use crate::config::{Loaded, Problem};
 use crate::credential::{Credentials, Inspection, in_one_line};
@@ -24,6 +25,8 @@ use crate::serve::{CertificateReport, check_certificate, check_certificate_alone
 pub(super) struct Options {
     #[command(flatten)]
     config: ConfigOptions,
+    #[command(flatten)]
+    user: UserOption,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -50,7 +53,9 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
         Err(err) if options.json => return problems_to_json(&err),
         Err(err) => return Err(err.into()),
     };
-    let FileReports { problems, warnings } = build(&loaded)?;
+    let unreadable = options.user.unreadable_files(&loaded)?;
+    let FileReports { problems, mut warnings } = build(&loaded)?;
+    warnings.extend(unreadable.into_iter().map(|UnreadableFile { key, fact }| FileReport { key, fact }));
     if options.json {
         let effective: Vec<_> = loaded
             .effective()

@@ -12,8 +12,9 @@ use serde_json::{Value, json};
 
 use super::finding::{checks_to_text, head_line, summary, to_json};
 use super::options::ConfigOptions;
-use super::output::{Outcome, print, problems_to_json, usage};
+use super::output::{Outcome, eprint, print, problems_to_json, usage};
 use super::runtime::block_on;
+use super::service_user::{UnreadableFile, UserOption};
 use crate::credential::in_one_line;
 use crate::diagnosis::{self, DELIVERY_HUB, Deliver, Examination, Progress, SharedCause, shared_causes};
 use crate::endpoint::{DisabledEndpoint, EndpointSettings};
@@ -31,6 +32,8 @@ const NAMES: usize = 3;
 pub(super) struct Options {
     #[command(flatten)]
     config: ConfigOptions,
+    #[command(flatten)]
+    user: UserOption,
     /// An endpoint to examine, or a pattern with `*` for several. May be repeated. Default: all of them.
     #[arg(long = "endpoint", value_name = "ENDPOINT")]
     endpoints: Vec<String>,
@@ -44,8 +47,11 @@ pub(super) struct Options {
 }
 
 pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
-    let mut settings = match options.config.load() {
-        Ok(loaded) => loaded.settings,
+    let (mut settings, unreadable) = match options.config.load() {
+        Ok(loaded) => {
+            let unreadable = options.user.unreadable_files(&loaded)?;
+            (loaded.settings, unreadable)
+        }
         Err(err) if options.json => return problems_to_json(&err),
         Err(err) => return Err(err.into()),
     };
@@ -80,9 +86,16 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
             if let Some(store) = &store {
                 report.insert("idempotency_store".to_owned(), store_to_json(store));
             }
+            if !unreadable.is_empty() {
+                let to_json = |UnreadableFile { key, fact }: &UnreadableFile| json!({ "key": key, "fact": fact });
+                report.insert("warnings".to_owned(), unreadable.iter().map(to_json).collect());
+            }
         }
         print(format_args!("{report:#}"))?;
     } else {
+        for UnreadableFile { key, fact } in &unreadable {
+            eprint(format_args!("warning: {key}: {fact}"));
+        }
         let listeners: String = certificates.iter().map(ListenerFinding::to_text).collect();
         let store = store.as_ref().map(store_to_text).unwrap_or_default();
         print(format_args!("{}", (listeners + &examination_to_text(&examination) + &store).trim_end()))?;
@@ -231,12 +244,16 @@ fn first_of<'a>(cause: &SharedCause<'a>) -> Vec<(&'a str, &'a str)> {
 }
 
 fn cause_to_text(cause: &SharedCause<'_>) -> String {
-    let place = if cause.codes.is_empty() {
-        format!("at {}", count(cause.findings.len(), "endpoint"))
-    } else {
-        format!("in {}", count(cause.tenants(), "tenant"))
+    let tenants = match cause.tenants() {
+        0 => String::new(),
+        tenants => format!(" in {}", count(tenants, "tenant")),
     };
-    format!("{} {place}: {}", cause.cause, list(cause.findings.iter().map(|finding| finding.endpoint.clone())))
+    let endpoints = count(cause.findings.len(), "endpoint");
+    format!(
+        "{} at {endpoints}{tenants}: {}",
+        cause.cause,
+        list(cause.findings.iter().map(|finding| finding.endpoint.clone()))
+    )
 }
 
 fn count(number: usize, what: &str) -> String {

@@ -4,6 +4,7 @@
 
 mod admin_options;
 mod check;
+mod completions;
 mod convert;
 mod doctor;
 mod explain;
@@ -22,6 +23,7 @@ mod sandbox;
 #[cfg(feature = "sandbox")]
 mod sandbox_ready;
 mod service_manager;
+mod service_user;
 mod setup;
 mod start_line;
 mod tail;
@@ -124,11 +126,7 @@ impl Command {
                 let schema = if included { crate::config::included_schema() } else { crate::config::schema() };
                 print(format_args!("{schema:#}"))
             }
-            Self::Completions { shell } => {
-                let mut script = Vec::new();
-                clap_complete::generate(shell, &mut Cli::command(), "signalr-gateway", &mut script);
-                print(format_args!("{}", String::from_utf8_lossy(&script)))
-            }
+            Self::Completions { shell } => print(format_args!("{}", completions::script(shell, &Cli::command()))),
             Self::Man(options) => man::run(&options, &Cli::command()),
         }
     }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use figment::value::Value;
@@ -22,6 +23,10 @@ pub struct Loaded {
     /// The keys of files, secrets and variables that this host lacks. Only if [`load_for_other_host`](super::load_for_other_host)
     /// loaded it; its settings then have placeholders.
     pub absent: Vec<String>,
+    /// The files that the configuration names, with their keys.
+    pub files: Vec<(String, PathBuf)>,
+    /// The main file, if there is one, and the included files.
+    pub sources: Vec<PathBuf>,
     pub(super) values: Values,
 }
 

@@ -13,7 +13,7 @@ use super::included::{Draft, FilePattern, Fragment, IncludedSchema, Scan};
 use super::loaded::{Loaded, Values};
 use super::lower::{self, Memo};
 use super::merged::{Merged, Override};
-use super::problem::{ConfigError, Problem};
+use super::problem::{ConfigError, Problem, is_stdin};
 use super::sources::{IncludedNames, Overrides, Sources, read_included};
 use super::structure::{self, Checked};
 use super::syntax::not_a_gateway;
@@ -229,7 +229,7 @@ impl Loader {
             &tree,
             placeholders,
             &self.sources.environment,
-            self.sources.folder(),
+            self.sources.absolute_folder(),
             std::mem::take(&mut self.memo),
         );
         if self.allows_absent {
@@ -248,8 +248,11 @@ impl Loader {
             let parents = tree.fragments().iter().filter_map(|fragment| fragment.path.parent());
             self.folders = parents.map(Path::to_owned).collect();
             let absent = std::mem::take(&mut context.absent);
+            let included = tree.fragments().iter().map(|fragment| fragment.path.clone());
+            let sources = self.sources.file.iter().filter(|path| !is_stdin(path)).cloned().chain(included).collect();
+            let files = std::mem::take(&mut context.files);
             let values = Values::new(tree, root, displayed, Arc::clone(&self.schema));
-            return Ok(Loaded { settings, warnings, absent, values });
+            return Ok(Loaded { settings, warnings, absent, files, sources, values });
         }
         // The next load continues from here.
         self.memo = std::mem::take(&mut context.memo);

@@ -1,7 +1,7 @@
 //! The sources of a configuration: defaults, files, environment and flags, each of which overrides those before it.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use toml_edit::{Table, TableLike};
 
@@ -41,6 +41,29 @@ impl Sources {
     /// Returns the folder that relative paths in the file are relative to.
     pub(super) fn folder(&self) -> PathBuf {
         self.file.as_deref().and_then(Path::parent).map(Path::to_owned).unwrap_or_default()
+    }
+
+    /// Returns that folder in one spelling, so that equal configurations have equal hashes however `--config` is typed.
+    pub(super) fn absolute_folder(&self) -> PathBuf {
+        let folder = self.folder();
+        let Ok(absolute) = std::path::absolute(Path::new(".").join(&folder)) else { return folder };
+        if !absolute.components().any(|part| part == Component::ParentDir) {
+            return absolute;
+        }
+        let mut plain = PathBuf::new();
+        for part in absolute.components() {
+            if part == Component::ParentDir {
+                plain.pop();
+            } else {
+                plain.push(part);
+            }
+        }
+        // `..` behind a symbolic link leads elsewhere. Links are kept where they can be: one may be replaced.
+        match (plain.canonicalize(), absolute.canonicalize()) {
+            (Ok(plain_target), Ok(target)) if plain_target == target => plain,
+            (_, Ok(target)) => target,
+            (_, Err(_)) => absolute,
+        }
     }
 
     /// Returns the values that variables, ordered by name, and flags set. Each overrides those before it. `secrets` are the

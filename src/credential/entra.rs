@@ -23,7 +23,7 @@ use super::error::CredentialError;
 use super::proof_settings::Proof;
 use super::record::AcquisitionRecord;
 use super::response_error::ResponseError;
-use super::secret::read_secret;
+use super::secret::read_app_secret;
 use super::settings::AppSettings;
 use super::transport::{Destination, IdentityClient, RecordingClient};
 use crate::files::{Secret, SecretSource};
@@ -178,7 +178,7 @@ impl Acquire for App {
 
     async fn inspect(&self, record: &AcquisitionRecord) -> Result<(), CredentialError> {
         match &self.registration.proof {
-            AppProof::Secret(source) => read_secret(source, record).await.map(drop).map_err(Into::into),
+            AppProof::Secret(source) => read_app_secret(source, record).await.map(drop).map_err(Into::into),
             AppProof::Assertion(source) => source.inspect(record).await,
         }
     }
@@ -186,7 +186,7 @@ impl Acquire for App {
 
 async fn read_client_secret(source: &SecretSource, record: &AcquisitionRecord) -> Result<Secret, CredentialError> {
     let started = Instant::now();
-    let outcome = read_secret(source, record).await.map_err(CredentialError::from);
+    let outcome = read_app_secret(source, record).await.map_err(CredentialError::from);
     record.add_local_step(
         TokenStage::Assertion,
         format!("client secret from {source}"),

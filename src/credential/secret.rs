@@ -8,6 +8,7 @@ use super::bearer::Bearer;
 use super::local_error::SecretError;
 use super::record::AcquisitionRecord;
 use crate::files::{self, Secret, SecretSource, SecretText, TextFile};
+use crate::redact::is_guid;
 
 /// Reads a secret from its source. Adds warnings to `record`.
 ///
@@ -17,6 +18,21 @@ pub(crate) async fn read_secret(source: &SecretSource, record: &AcquisitionRecor
     let SecretText { secret, warnings } = source.read().await?;
     for warning in warnings {
         record.add_warning(warning);
+    }
+    Ok(secret)
+}
+
+/// Reads the secret of an app registration from its source. Adds warnings to `record`.
+///
+/// # Errors
+/// Like [`read_secret`].
+pub(crate) async fn read_app_secret(source: &SecretSource, record: &AcquisitionRecord) -> Result<Secret, SecretError> {
+    let secret = read_secret(source, record).await?;
+    if is_guid(secret.expose().trim()) {
+        record.add_warning(format!(
+            "{source} has a GUID, as the id of a secret (`Secret ID`, `keyId`) is: put the secret's value in its place, which has \
+             40 characters, among them a `~`, and is shown only when the secret is created"
+        ));
     }
     Ok(secret)
 }
@@ -88,6 +104,27 @@ mod tests {
             assert_eq!(warnings.len(), usize::from(warning.is_some()), "{warnings:?}");
             assert!(warning.is_none_or(|warning| warnings[0].contains(warning)), "{warnings:?}");
             assert!(warnings.iter().all(|warning| !warning.contains("s3cret")), "{warnings:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn warns_about_the_id_of_a_secret_in_place_of_its_value() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("secret");
+        let source = SecretSource::File(path.clone());
+        for (content, is_id) in [
+            ("0a1b2c3d-0000-4000-8000-00000000abcd\n", true),
+            ("0A1B2C3D-0000-4000-8000-00000000ABCD", true),
+            ("abc8Q~0a1b2c3d.4e5f6a7b8c9d0e1f2a3b4c5d6", false),
+            ("0a1b2c3d000040008000-00000000abcd-0000", false),
+        ] {
+            std::fs::write(&path, content).unwrap();
+            let record = AcquisitionRecord::default();
+            read_app_secret(&source, &record).await.unwrap();
+            let warnings = record.take_warnings();
+            let about_id = warnings.iter().filter(|warning| warning.contains("put the secret's value in its place"));
+            assert_eq!(about_id.count(), usize::from(is_id), "{warnings:?}");
+            assert!(warnings.iter().all(|warning| !warning.to_lowercase().contains("0a1b2c3d")), "{warnings:?}");
         }
     }
 

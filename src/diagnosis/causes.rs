@@ -19,9 +19,9 @@ pub struct SharedCause<'a> {
 }
 
 impl SharedCause<'_> {
-    /// Returns how many token lives have the cause. An app has one in each tenant.
+    /// Returns how many tenants have the cause. Does not count those of credentials that have no tenant in the configuration.
     pub fn tenants(&self) -> usize {
-        self.findings.iter().map(|finding| &finding.credential).collect::<HashSet<_>>().len()
+        self.findings.iter().filter_map(|finding| finding.tenant.as_ref()).collect::<HashSet<_>>().len()
     }
 }
 
@@ -59,7 +59,7 @@ fn describe(finding: &Finding, broken: &BrokenStep) -> String {
 mod tests {
     use super::*;
 
-    fn finding(endpoint: &str, credential: &str, step: SetupStep, result: &str, codes: &[u32]) -> Finding {
+    fn finding(endpoint: &str, tenant: &str, step: SetupStep, result: &str, codes: &[u32]) -> Finding {
         let broken = BrokenStep {
             step,
             tried: String::new(),
@@ -74,7 +74,8 @@ mod tests {
         Finding {
             endpoint: endpoint.to_owned(),
             url: format!("https://{endpoint}.example"),
-            credential: credential.to_owned(),
+            credential: format!("app of {endpoint}"),
+            tenant: (!tenant.is_empty()).then(|| tenant.to_owned()),
             checks: Vec::new(),
             broken: Some(broken),
         }
@@ -85,15 +86,15 @@ mod tests {
         let network = SetupStep::EndpointNetwork;
         let app = SetupStep::EnterpriseApplication;
         let findings = [
-            finding("a", "saas (a)", network, "a.example did not answer", &[]),
-            finding("b", "saas (b)", app, "trace 1", &[7_000_229]),
-            finding("c", "saas (c)", app, "trace 2", &[7_000_229]),
-            finding("d", "saas (c)", app, "trace 3", &[7_000_229]),
-            finding("e", "saas (e)", network, "e.example did not answer", &[]),
+            finding("a", "", network, "a.example did not answer", &[]),
+            finding("b", "b", app, "trace 1", &[7_000_229]),
+            finding("c", "c", app, "trace 2", &[7_000_229]),
+            finding("d", "c", app, "trace 3", &[7_000_229]),
+            finding("e", "", network, "e.example did not answer", &[]),
         ];
         let causes = shared_causes(&findings);
         let found: Vec<_> = causes.iter().map(|cause| (cause.findings.len(), cause.tenants())).collect();
-        assert_eq!(found, [(3, 2), (2, 2)]);
+        assert_eq!(found, [(3, 2), (2, 0)]);
         assert_eq!(causes[0].cause, "AADSTS7000229");
         assert!(causes[1].cause.ends_with(": <host> did not answer"), "{}", causes[1].cause);
     }

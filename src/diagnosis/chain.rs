@@ -41,7 +41,7 @@ pub(super) struct Chain<'a, P> {
 pub(super) fn no_credential(endpoint: &EndpointSettings) -> Finding {
     let problem = format!("the configuration has no credential `{}`", endpoint.credential);
     let failure = Failure::new(SetupStep::Configuration, "find the credential", problem);
-    finding(endpoint, Vec::new(), Some(remediation::without_credential(failure)))
+    finding(endpoint, None, Vec::new(), Some(remediation::without_credential(failure)))
 }
 
 /// Returns the finding about an endpoint that was not contacted, from the acquisition alone.
@@ -54,11 +54,18 @@ pub(super) fn acquisition_only(
     chain.finish(acquisition.failure.clone())
 }
 
-fn finding(endpoint: &EndpointSettings, checks: Vec<Check>, broken: Option<BrokenStep>) -> Finding {
+fn finding(
+    endpoint: &EndpointSettings,
+    credential: Option<&CredentialSettings>,
+    checks: Vec<Check>,
+    broken: Option<BrokenStep>,
+) -> Finding {
+    let identity = credential.and_then(|credential| credential.kind.facts().identity);
     Finding {
         endpoint: endpoint.name.to_string(),
         url: endpoint.origin.to_string(),
         credential: endpoint.credential.to_string(),
+        tenant: identity.and_then(|identity| identity.tenant().map(str::to_owned)),
         checks,
         broken,
     }
@@ -91,7 +98,7 @@ impl<'a, P: Fn(Progress<'_>)> Chain<'a, P> {
             object_id: self.acquisition.object_id.as_deref(),
         };
         let broken = failure.map(|failure| remediation::of(failure, &facts));
-        finding(self.endpoint, self.checks, broken)
+        finding(self.endpoint, Some(self.credential), self.checks, broken)
     }
 
     async fn check_endpoint(&mut self, deliver: Deliver<'_>) -> Result<(), Box<Failure>> {

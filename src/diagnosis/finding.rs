@@ -11,6 +11,8 @@ pub struct Finding {
     pub url: String,
     /// The configured name of the endpoint's credential.
     pub credential: String,
+    /// The tenant that its tokens are requested from, if the configuration names one.
+    pub tenant: Option<String>,
     /// The checks that were made, in order.
     pub checks: Vec<Check>,
     /// The first broken step, if any. Later steps are not examined.

@@ -3,6 +3,7 @@
 //! The functions here limit the size and the time, and remove a byte order mark. No error or warning contains any part of a
 //! file, so errors of parsers are replaced.
 
+mod access;
 mod exposure;
 pub mod pem;
 mod read;
@@ -12,6 +13,7 @@ mod stamp;
 mod validity;
 mod warning;
 
+pub use access::{Unreadable, User};
 pub use read::{
     FileError, TextFile, is_empty, read, read_blocking_or_pipe, read_blocking_up_to, read_with_timeout,
     read_with_timeout_up_to,

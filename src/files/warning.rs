@@ -46,10 +46,10 @@ impl fmt::Display for FileWarning {
                  `printf '%b' \"$(cat FILE)\"`"
             }
             Self::ReadableByAll { mode } => {
-                return write!(f, "has mode {mode:04o}, so every user of this host can read it: chmod 600");
+                return write!(f, "has mode {mode:04o}, so every user of this host can read it: remove that with `chmod o-rwx FILE`, which keeps its group");
             }
             Self::WritableByAll { mode } => {
-                return write!(f, "has mode {mode:04o}, so every user of this host can replace its content: chmod 600");
+                return write!(f, "has mode {mode:04o}, so every user of this host can replace its content: remove that with `chmod o-rwx FILE`, which keeps its group");
             }
         })
     }

@@ -106,7 +106,7 @@ async fn doctor_groups_endpoints_with_the_same_cause_and_takes_patterns() {
     let ran = run(&["doctor"], &setup.files.config).await;
     assert_eq!(ran.code, Some(1), "{}", ran.stderr);
     let first = ran.stdout.lines().next().unwrap();
-    assert_eq!(first, "AADSTS7000229 in 1 tenant: east, tenant00, tenant01 and 10 more");
+    assert_eq!(first, "AADSTS7000229 at 13 endpoints in 1 tenant: east, tenant00, tenant01 and 10 more");
     assert_eq!(ran.stdout.matches("  broken  ").count(), 1, "one report for the cause: {}", ran.stdout);
     assert!(
         ran.stdout.contains("all checks passed at 13 endpoints: west, works00, works01 and 10 more"),

@@ -245,6 +245,36 @@ async fn prints_the_schema_and_completions() {
 }
 
 #[tokio::test]
+async fn bash_completes_commands_and_the_options_of_each() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = folder.path().join("completions");
+    std::fs::write(&script, run(&["completions", "bash"]).await.stdout).unwrap();
+    let complete = |words: &[&str]| {
+        // As bash does after a press of the tab key.
+        let call = r#"source "$1"; shift
+            COMP_WORDS=(signalr-gateway "$@"); COMP_CWORD=$#
+            function=$(complete -p signalr-gateway | sed 's/.*-F \([^ ]*\).*/\1/')
+            "$function" signalr-gateway "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD-1]}"
+            echo "${COMPREPLY[@]}""#;
+        let mut bash = std::process::Command::new("bash");
+        bash.args(["--norc", "-c", call, "bash"]).arg(&script).args(words);
+        let completed = bash.output().unwrap();
+        assert!(completed.status.success() && completed.stderr.is_empty(), "{completed:?}");
+        String::from_utf8(completed.stdout).unwrap().split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let commands = complete(&[""]);
+    assert!(COMMANDS.iter().all(|command| commands.iter().any(|found| found == command)), "{commands:?}");
+    assert!(commands.iter().all(|found| found != "man"), "a hidden command is completed: {commands:?}");
+    for (words, expected) in [
+        (["check", "--no-s"], vec!["--no-secrets"]),
+        (["setup", "--config"], vec!["--config"]),
+        (["completions", "ba"], vec!["bash"]),
+    ] {
+        assert_eq!(complete(&words), expected, "{words:?}");
+    }
+}
+
+#[tokio::test]
 async fn manual_pages_cover_the_program_and_every_command() {
     let folder = tempfile::tempdir().unwrap();
     let written = run(&["man", folder.path().to_str().unwrap()]).await;

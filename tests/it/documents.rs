@@ -255,3 +255,16 @@ fn guide_lists_every_error_kind() {
         assert!(page.text.contains(&format!("`{}`", kind.label())), "{} does not name {}", page.name, kind.label());
     }
 }
+
+#[test]
+fn blocks_of_commands_can_be_pasted_whole() {
+    // A command that reads the terminal would take the lines after it as its input.
+    let reads = |line: &&str| line.contains("/dev/stdin") || line.contains("read -") || line.contains("${EDITOR");
+    for page in pages::all() {
+        for block in page.blocks_in(&["sh", "bash"]) {
+            let commands: Vec<&str> = block.text.lines().filter(|line| !line.trim().is_empty()).collect();
+            let is_whole = commands.len() == 1 || !commands.iter().any(reads);
+            assert!(is_whole, "{}:{}: a command reads the lines after it", page.name, block.line);
+        }
+    }
+}

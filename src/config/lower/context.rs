@@ -35,6 +35,8 @@ pub(in crate::config) struct Context<'a> {
     pub(in crate::config) problems: Vec<Problem>,
     /// The problems that do not make the configuration invalid.
     pub(in crate::config) warnings: Vec<Problem>,
+    /// The files that the configuration names, with their keys. Sockets are none.
+    pub(in crate::config) files: Vec<(String, PathBuf)>,
     /// The values to display instead of those in the file, because others are in force or because they may contain secrets.
     pub(in crate::config) displayed_values: Vec<(String, serde_json::Value)>,
 }
@@ -59,6 +61,7 @@ impl<'a> Context<'a> {
             absent: Vec::new(),
             problems: Vec::new(),
             warnings: Vec::new(),
+            files: Vec::new(),
             displayed_values: Vec::new(),
         }
     }
@@ -135,8 +138,16 @@ impl<'a> Context<'a> {
     }
 
     /// Resolves a path. A relative one in the file is relative to the file's folder.
-    pub(super) fn path(&self, key: &[String], path: &Path) -> PathBuf {
-        if self.merged.is_in_file(key) { self.folder.join(path) } else { path.to_owned() }
+    pub(super) fn path(&mut self, key: &[String], path: &Path) -> PathBuf {
+        let path = if self.merged.is_in_file(key) {
+            self.folder.join(path)
+        } else {
+            std::path::absolute(path).unwrap_or_else(|_no_working_folder| path.to_owned())
+        };
+        if key.last().is_none_or(|last| last != "bind") {
+            self.files.push((key.join("."), path.clone()));
+        }
+        path
     }
 
     /// Returns the names in a table, including those of invalid entries, so that a reference to one is not reported.

@@ -12,7 +12,7 @@ use super::identity::{managed_identity, secret_source, token_file};
 use super::tenant::{self, Lowered, Source, Tenant, lower_object_id, lower_tenant};
 use super::values::{self, PlainHttp};
 use crate::config::file::{AlgorithmFile, AppFile, CloudFile, ConfigFile, CredentialFile, OptionalAppFile};
-use crate::config::identifier::UNKNOWN_ID;
+use crate::config::identifier::{UNKNOWN_ID, guid_fault};
 use crate::credential::{
     AppSettings, AssertionAlgorithm, AssertionSettings, AuthoritySettings, CertificateSettings, Cloud, CredentialKind,
     CredentialSettings, Proof,
@@ -236,7 +236,8 @@ fn lower_settings(at: &Key, app: &App<'_>, proof: Option<Proof>, context: &mut C
         let fix =
             "copy the application (client) id of the app registration, such as 11111111-2222-3333-4444-555555555555";
         // The message omits the value, which may be the secret by mistake.
-        context.problem(&below(at, "client_id"), "is not a GUID", fix);
+        let fault = guid_fault(app.client_id).map(|fault| format!(": {fault}")).unwrap_or_default();
+        context.problem(&below(at, "client_id"), format!("is not a GUID{fault}"), fix);
     }
     let cloud = match (app.cloud, app.authority) {
         (CloudFile::Public, _) => Some(Cloud::Public),

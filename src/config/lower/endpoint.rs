@@ -1,6 +1,7 @@
 //! Lowers endpoints.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +25,9 @@ const MIN_WINDOW: Duration = Duration::from_secs(1);
 /// Longer than the resolver of glibc takes to repeat a lost query (`RES_TIMEOUT`, 5 s), so that one lost packet fails no call.
 const RESOLVE_TIMEOUT: &str = "6s";
 
+/// The configuration of the packages' service.
+const PACKAGED: &str = "/etc/signalr-gateway/gateway.toml";
+
 /// The lowered endpoints.
 #[derive(Default)]
 pub(super) struct Endpoints {
@@ -41,9 +45,11 @@ pub(super) fn lower(
 ) -> Endpoints {
     if file.endpoints.is_empty() && context.names("endpoints").is_empty() {
         let fix = if context.merged.has_file() {
-            "define at least one as [endpoints.NAME]"
+            "define at least one as [endpoints.NAME]".to_owned()
+        } else if Path::new(PACKAGED).exists() {
+            format!("give the configuration with --config {PACKAGED}")
         } else {
-            "give a configuration with --config FILE"
+            "give a configuration with --config FILE".to_owned()
         };
         context.problem(&key(&["endpoints"]), "there is no endpoint", fix);
     }

@@ -246,9 +246,18 @@ fn matches(file: &MatchFile, route: &[String], context: &mut Context<'_>) -> Mat
     let clients = texts("client", &file.client);
     let callers = texts("caller", &file.caller);
     for text in hubs.allowed().unwrap_or_default() {
-        if !values::is_hub_pattern(&text.replace(CAPTURE, "")) {
-            let fix = "hub names have only letters, digits and _`,.[]; `*` matches any text, `{endpoint}` a name of an endpoint";
-            context.problem(&at("hub"), format!("`{text}` can never match"), fix);
+        let fix = "hub names begin with a letter and have only letters, digits and _`,.[], at most 128; `*` matches any text, \
+                   `{endpoint}` a name of an endpoint";
+        values::check_hub(&text.replace(CAPTURE, "*"), text, &at("hub"), fix, context);
+    }
+    for (name, texts) in [("group", &groups), ("user", &users)] {
+        // A proxy may remove such a segment of a path, so the gateway refuses it.
+        for text in texts.allowed().unwrap_or_default().iter().filter(|text| [".", ".."].contains(&text.as_str())) {
+            context.problem(
+                &at(name),
+                format!("`{text}` can never match: no call may name it in its path"),
+                "remove it",
+            );
         }
     }
     if let Some(text) = users.allowed().unwrap_or_default().iter().find(|text| text.contains(CAPTURE)) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::context::{Context, Key, below, key};
 use crate::config::file::ConfigFile;
-use crate::config::identifier::{UNKNOWN_ID, is_tenant};
+use crate::config::identifier::{UNKNOWN_ID, guid_fault, is_tenant};
 use crate::credential::{AppSettings, CredentialId, CredentialKind, CredentialName, CredentialSettings};
 use crate::redact::is_guid;
 
@@ -253,7 +253,9 @@ pub(super) fn lower_tenant(key: &Key, tenant: &str, context: &mut Context<'_>) -
     }
     if !is_tenant(tenant) {
         let fix = "write the tenant's GUID or one of its domains, such as contoso.onmicrosoft.com";
-        context.problem(key, format!("`{tenant}` is neither a GUID nor a domain"), fix);
+        // The text is masked unless it is harmless, so its fault is described.
+        let fault = guid_fault(tenant).map(|fault| format!(": {fault}")).unwrap_or_default();
+        context.problem(key, format!("`{tenant}` is neither a GUID nor a domain{fault}"), fix);
         return None;
     }
     Some(tenant.into())

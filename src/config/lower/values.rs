@@ -268,19 +268,61 @@ pub(super) fn networks(key: &[String], texts: &[String], context: &mut Context<'
     Constraint::OneOf(networks)
 }
 
-/// Returns whether a name with `*` in it can match a hub. Hubs of v1 may have a hyphen before the `_` that ends the name of
-/// their application.
-pub(super) fn is_hub_pattern(text: &str) -> bool {
-    let hub = text.rfind(['_', '*']).and_then(|end| text.get(end..)).unwrap_or(text);
-    let is_byte = |byte| byte == b'*' || Name::is_hub_byte(byte);
-    text.bytes().all(|byte| byte == b'-' || is_byte(byte)) && hub.bytes().all(is_byte)
+/// How a pattern of hubs, a name in which `*` matches any text, relates to the names that hubs can have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum HubPattern {
+    /// It matches hubs.
+    Useful,
+    /// It matches only hubs of v1 whose application has a hyphen, and does not look as if it were meant to.
+    HyphenOfV1,
+    /// No hub has such a name.
+    Impossible,
+}
+
+impl HubPattern {
+    /// Judges a pattern by the grammar of [`Name::hub`] and [`Name::v1_hub`]: hubs of v1 may have a hyphen before the `_` that
+    /// ends the name of their application.
+    pub(super) fn of(text: &str) -> Self {
+        let begins_well = text.starts_with(|first: char| first == '*' || first.is_ascii_alphabetic());
+        let is_byte = |byte| byte == b'*' || Name::is_hub_byte(byte);
+        let literals = text.bytes().filter(|byte| *byte != b'*').count();
+        if !begins_well || literals > MAX_HUB || !text.bytes().all(|byte| byte == b'-' || is_byte(byte)) {
+            return Self::Impossible;
+        }
+        match text.rsplit_once('-') {
+            None => Self::Useful,
+            Some((_, hub)) if hub.contains('_') => Self::Useful,
+            Some((_, hub)) if hub.contains('*') => Self::HyphenOfV1,
+            Some(_) => Self::Impossible,
+        }
+    }
+}
+
+/// The maximum length of a hub's name, as in [`Name::hub`].
+const MAX_HUB: usize = 128;
+
+/// Checks a pattern of hubs; `shown` is the text of the file.
+pub(super) fn check_hub(text: &str, shown: &str, at: &[String], fix: &str, context: &mut Context<'_>) {
+    match HubPattern::of(text) {
+        HubPattern::Useful => {}
+        HubPattern::Impossible => context.problem(at, format!("`{shown}` can never match"), fix),
+        HubPattern::HyphenOfV1 => {
+            let fact = format!(
+                "hub names have no `-`, so `{shown}` matches only hubs of the API's version 1 (`application_hub`) whose application \
+                 has one"
+            );
+            let fix = "write `_` instead of `-`; or for version 1, write the `_` too, such as `my-app_*`";
+            context.warning(at, fact, fix);
+        }
+    }
 }
 
 /// Checks names of hubs and patterns that name no endpoint.
 pub(super) fn check_hubs(texts: &[String], at: &[String], context: &mut Context<'_>) {
-    for text in texts.iter().filter(|text| !is_hub_pattern(text)) {
-        let fix = "hub names have only letters, digits and _`,.[]; `*` matches any text";
-        context.problem(at, format!("`{text}` can never match"), fix);
+    let fix =
+        "hub names begin with a letter and have only letters, digits and _`,.[], at most 128; `*` matches any text";
+    for text in texts {
+        check_hub(text, text, at, fix, context);
     }
 }
 

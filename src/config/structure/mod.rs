@@ -170,6 +170,11 @@ impl<'a> Walk<'a> {
                 let fix = self
                     .suggest_variable(path, value)
                     .or_else(|| kinds_with(&kinds, key))
+                    .or_else(|| {
+                        other_name(key)
+                            .filter(|name| known.contains_key(*name))
+                            .map(|name| format!("did you mean `{name}`?"))
+                    })
                     .or_else(|| did_you_mean(key, known.keys().map(String::as_str)));
                 if fix.is_none() && path.len() == 1 && self.ignores_variable(value) {
                     Validity::Invalid
@@ -316,7 +321,20 @@ impl<'a> Walk<'a> {
         let mut known = Vec::new();
         self.definitions.collect_variables(self.schema, &self.merged.root, "", &mut known);
         let name = name.strip_prefix(PREFIX)?;
-        closest(name, known.iter().map(String::as_str)).map(|known| format!("did you mean `{PREFIX}{known}`?"))
+        // A beginning, such as that of a table, is no misspelling of a whole name.
+        let known =
+            closest(name, known.iter().map(String::as_str)).filter(|known| strsim::levenshtein(name, known) <= 3);
+        known.map(|known| format!("did you mean `{PREFIX}{known}`?"))
+    }
+}
+
+/// Returns the key that other programs call so.
+fn other_name(key: &str) -> Option<&'static str> {
+    match key.to_ascii_lowercase().as_str() {
+        "client_secret" | "clientsecret" => Some("secret"),
+        "tenant_id" | "tenantid" => Some("tenant"),
+        "appid" | "app_id" | "application_id" => Some("client_id"),
+        _ => None,
     }
 }
 

@@ -175,3 +175,29 @@ fn tests_say_which_endpoint_a_call_names() {
     let text = report(&config("[[tests]]\nurl = \"/api/hubs/fabrikam_chat/:send\"\nendpoints = \"contoso\"\n"));
     assert!(text.contains("expected endpoints `contoso`, got route `tenants` to `fabrikam`"), "{text}");
 }
+
+#[test]
+fn patterns_that_no_name_of_the_api_matches_are_problems_or_warnings() {
+    let with = |condition: &str| {
+        format!("{}\n[[routes]]\nname = \"r\"\nmatch = {{ {condition} }}\nendpoints = [\"east\"]\n", minimal())
+    };
+    for condition in ["hub = '1*'", "hub = 'a-b'", "hub = 'a*-b'", "hub = '_x'", "group = '.'", "user = ['a', '..']"] {
+        let report = report(&with(condition));
+        assert!(report.contains("can never match"), "{condition}: {report}");
+    }
+    let long = format!("hub = '{}'", "a".repeat(129));
+    assert!(report(&with(&long)).contains("can never match"));
+    for (condition, is_warned) in [
+        ("hub = 'northwind-*'", true),
+        ("hub = 'my-app_*'", false),
+        ("hub = '*'", false),
+        ("hub = 'chat'", false),
+        ("hub = '*_chat'", false),
+        ("group = '...'", false),
+        ("group = 'a-*'", false),
+    ] {
+        let warnings = load_toml(&with(condition)).unwrap().warnings;
+        let found = warnings.iter().any(|warning| warning.fact.contains("hub names have no `-`"));
+        assert_eq!(found, is_warned, "{condition}: {warnings:?}");
+    }
+}

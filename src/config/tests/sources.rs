@@ -96,7 +96,36 @@ fn only_paths_in_the_file_are_relative_to_its_folder() {
     let dir = folder(&minimal());
     let variable = ("SIGNALR_GATEWAY_ENDPOINTS__EAST__CA_FILE", "Cargo.toml");
     let loaded = load(&sources(dir.path(), &[variable])).unwrap();
-    assert_eq!(loaded.settings.endpoints[0].ca_file.as_deref(), Some(Path::new("Cargo.toml")));
+    assert_eq!(
+        loaded.settings.endpoints[0].ca_file.as_deref(),
+        Some(std::env::current_dir().unwrap().join("Cargo.toml").as_path())
+    );
     let report = load(&sources(dir.path(), &[("SIGNALR_GATEWAY_ENDPOINTS__EAST__CA_FILE", "ca.pem")])).unwrap_err();
     assert!(report.to_string().contains("(environment variable SIGNALR_GATEWAY_ENDPOINTS__EAST__CA_FILE)"), "{report}");
+}
+
+#[test]
+fn hash_does_not_depend_on_how_the_path_of_the_file_is_typed() {
+    let dir = folder(&minimal());
+    let absolute = dir.path().canonicalize().unwrap().join("gateway.toml");
+    let up: PathBuf = std::env::current_dir().unwrap().components().skip(1).map(|_| "..").collect();
+    let relative = up.join(absolute.strip_prefix("/").unwrap());
+    let hash = |file: PathBuf| load(&Sources { file: Some(file), ..Sources::default() }).unwrap().settings.hash;
+    let expected = hash(absolute.clone());
+    for typed in [relative.clone(), Path::new(".").join(relative), dir.path().join("../").join(&absolute)] {
+        assert_eq!(hash(typed.clone()), expected, "{}", typed.display());
+    }
+    let dotted = absolute
+        .parent()
+        .unwrap()
+        .join("../")
+        .join(absolute.strip_prefix(absolute.parent().unwrap().parent().unwrap()).unwrap());
+    assert_eq!(hash(dotted.clone()), expected, "{}", dotted.display());
+}
+
+#[test]
+fn beginning_of_a_variable_is_no_misspelling_of_another() {
+    let dir = folder(&minimal());
+    let err = load(&sources(dir.path(), &[("SIGNALR_GATEWAY_LIMIT", "1")])).unwrap_err().to_string();
+    assert!(err.contains("did you mean `limits`?") && !err.contains("LIMITS__"), "{err}");
 }

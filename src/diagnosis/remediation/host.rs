@@ -8,9 +8,8 @@ use crate::diagnosis::finding::Remediation;
 
 pub(super) fn configuration(failure: &Failure, facts: &Facts<'_>) -> Vec<Remediation> {
     if failure.cause.keys.is_empty() {
-        return vec![Remediation::command(
-            "print the effective values and the source of each",
-            "signalr-gateway check --config <file>",
+        return vec![Remediation::note(
+            "print the effective values and the source of each: run `signalr-gateway check` with the --config of this command",
         )];
     }
     failure.cause.keys.iter().map(|key| correct(key, facts)).collect()
