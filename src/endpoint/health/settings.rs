@@ -40,7 +40,7 @@ impl FailureRatio {
     }
 }
 
-/// A class of calls that an endpoint throttles separately. The code that uses [`Health`] defines the classes.
+/// A class of calls that an endpoint throttles separately. The code that uses [`Health`](super::Health) defines the classes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CallClass(pub(super) usize);
 
