@@ -244,7 +244,10 @@ impl<'a> Situation<'a> {
             0 if !partial.is_empty() => {
                 let s = if partial.len() == 1 { "" } else { "s" };
                 let names = names(partial.iter().map(|name| (*name).to_owned()), partial.len());
-                format!(", so calls of route{s} {names} reach the other endpoints only")
+                // With another policy, the answer depends on how many endpoints accept a call.
+                let mut affected = routes.iter().filter(|route| is_partial(route));
+                let answer = if affected.all(|route| route.pick.needs_all()) { ", and are answered 502" } else { "" };
+                format!(", so calls of route{s} {names} reach the other endpoints only{answer}")
             }
             0 if routes.iter().any(|route| !route.endpoints.is_empty()) => {
                 "; routes with another endpoint use that".to_owned()

@@ -257,7 +257,7 @@ impl Health {
                 side = "endpoint",
                 remedy = section.remedy(),
                 runbook = %section,
-                "the endpoint's circuit is open: calls are sent to other endpoints until it recovers"
+                "the endpoint's circuit is open: until it recovers, calls go to another endpoint of their route or fail"
             );
         }
     }

@@ -145,6 +145,11 @@ impl Pick {
             Self::All(_) => "all",
         }
     }
+
+    /// Returns whether a call succeeds only if all endpoints accept it.
+    pub fn needs_all(&self) -> bool {
+        matches!(self, Self::All(Policy::All))
+    }
 }
 
 /// What a route does while none of its endpoints is available.

@@ -138,3 +138,25 @@ async fn unreachable_endpoint_has_a_reason_and_a_time() {
     let notes = failure["remediation"].to_string();
     assert!(notes.contains("allow this host to connect to the endpoint"), "{notes}");
 }
+
+#[tokio::test]
+async fn verdict_says_how_calls_to_all_endpoints_of_a_route_are_answered_while_one_fails() {
+    for (policy, answer) in
+        [("all", "reach the other endpoints only, and are answered 502"), ("any", "reach the other endpoints only")]
+    {
+        let harness = Harness::start(|options| {
+            options.set("health.failures", "1").set("health.failure_ratio", "0.0001").set("health.pause", "1h");
+            options.append_toml(&format!(
+                "[[routes]]\nname = \"both\"\npick = \"all\"\npolicy = \"{policy}\"\nendpoints = [\"east\", \"west\"]\n"
+            ));
+        })
+        .await;
+        harness.wait_until_credentials_are("ready").await;
+        harness.endpoint("west").server.faults().set(Fault::always(FaultKind::status(500)).on_path("/api/hubs"));
+        let expected = if policy == "all" { 502 } else { 202 };
+        assert_eq!(send_to_west(&harness).await, expected);
+        let (_, verdict) = west_once(&harness, "open").await;
+        let lines = lines(&verdict);
+        assert!(lines[1].ends_with(&format!(", so calls of route both {answer}")), "{lines:?}");
+    }
+}
