@@ -142,20 +142,31 @@ fn push_masked(word: &str, shown: &mut String) {
 /// The message of a library's error and its sources in one line, with secrets masked. The error itself is dropped, so that it
 /// cannot be printed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct MaskedError(String);
+#[error("{text}")]
+pub struct MaskedError {
+    text: Box<str>,
+    root: Box<str>,
+}
 
 impl MaskedError {
     /// Formats an error and its sources, with secrets masked.
     pub fn new(error: &(dyn std::error::Error + 'static)) -> Self {
-        let mut text = error.to_string();
+        let mut root = error.to_string();
+        let mut text = root.clone();
         let mut cause = error.source();
         while let Some(error) = cause {
+            root = error.to_string();
             text.push_str(": ");
-            text.push_str(&error.to_string());
+            text.push_str(&root);
             cause = error.source();
         }
-        Self(prose(&text, &SentSecrets::default()))
+        let masked = |text: &str| prose(text, &SentSecrets::default()).into_boxed_str();
+        Self { text: masked(&text), root: masked(&root) }
+    }
+
+    /// Returns the message of the last source, such as that of the operating system.
+    pub fn root(&self) -> &str {
+        &self.root
     }
 }
 

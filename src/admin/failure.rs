@@ -64,8 +64,11 @@ impl FailureView {
             runbook: Some(Section::Token(failed.cause.reason()).to_string()),
             // A problem of this host has no code of Entra, and says itself what is wrong.
             fact: fact.unwrap_or_else(|| {
-                let is_local = failed.cause.reason() == TokenErrorReason::Local;
-                if is_local { failed.cause.to_string() } else { broken.step.title().to_owned() + " fails" }
+                if failed.cause.reason() == TokenErrorReason::Local {
+                    return failed.cause.to_string();
+                }
+                let why = failed.cause.root().map(|root| format!(": {root}"));
+                format!("{} fails{}", broken.step.title(), why.unwrap_or_default())
             }),
             error: in_one_line(&*failed.cause),
             ..Self::of(failed.at, broken)

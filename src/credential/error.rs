@@ -142,6 +142,15 @@ impl CredentialError {
         source.proxy()
     }
 
+    /// Returns why there was no response, in the words of the layer that failed, such as the operating system.
+    pub fn root(&self) -> Option<&str> {
+        if let Self::OtherRequest(other) = self {
+            return other.cause.root();
+        }
+        let Self::NoResponse { source, .. } = self else { return None };
+        source.root()
+    }
+
     /// Returns the AADSTS codes of the response.
     pub fn codes(&self) -> &[u32] {
         self.response().map_or(&[], |response| &response.codes)

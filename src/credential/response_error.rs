@@ -149,6 +149,14 @@ impl NoResponse {
         Some((proxy, *layer))
     }
 
+    /// Returns the message of the layer that failed, if that was below HTTP or HTTP itself.
+    pub(super) fn root(&self) -> Option<&str> {
+        match self {
+            Self::Connect(source) | Self::Proxy { source, .. } | Self::Interrupted(source) => Some(source.root()),
+            Self::Timeout(_) | Self::TooLarge(_) | Self::InvalidRequest(_) => None,
+        }
+    }
+
     /// Returns a hint: what to check.
     pub(super) fn hint(&self, endpoint: IdentityEndpointKind) -> &'static str {
         if matches!(self, Self::Proxy { .. }) {
