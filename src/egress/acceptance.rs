@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::digest;
-use http::HeaderValue;
+use http::{HeaderValue, StatusCode};
 
 use super::error::{RefusalKind, TunnelError};
 
@@ -35,7 +35,7 @@ enum Answer {
     #[default]
     Unknown,
     Accepted,
-    Refused(Instant),
+    Refused(Instant, StatusCode),
 }
 
 impl Acceptance {
@@ -74,8 +74,8 @@ impl Acceptance {
         let turn = tokio::time::timeout(FIRST_ANSWER, self.first.lock()).await.ok();
         let answer = *lock(&self.answer);
         match answer {
-            Answer::Refused(at) => match REFUSED_FOR.checked_sub(at.elapsed()) {
-                Some(left) => Err(TunnelError::RefusedBefore(left)),
+            Answer::Refused(at, status) => match REFUSED_FOR.checked_sub(at.elapsed()) {
+                Some(wait) => Err(TunnelError::RefusedBefore { status, wait }),
                 None => Ok(turn),
             },
             Answer::Accepted => Ok(None),
@@ -87,7 +87,7 @@ impl Acceptance {
     pub(super) fn record(&self, opened: &Result<(), TunnelError>) {
         let answer = match opened {
             Err(TunnelError::Refused(refusal)) if refusal.kind() == RefusalKind::WrongCredentials => {
-                Answer::Refused(Instant::now())
+                Answer::Refused(Instant::now(), refusal.status)
             }
             Ok(()) | Err(TunnelError::Refused(_)) => Answer::Accepted,
             Err(_no_answer) => return,

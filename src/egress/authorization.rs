@@ -226,7 +226,7 @@ mod tests {
             panic!("one of the two is asked");
         };
         assert!(matches!(refused, TunnelError::Refused(_)), "{refused}");
-        assert!(matches!(err, TunnelError::RefusedBefore(_)), "{err}");
+        assert!(matches!(err, TunnelError::RefusedBefore { .. }), "{err}");
         assert_eq!(err.layer(), ProxyLayer::Refused(RefusalKind::WrongCredentials));
         assert!(!ask(&one).await.0, "the client that was refused does not send it again either");
         assert!(ask(&client("another.example", &path)).await.0, "another proxy");

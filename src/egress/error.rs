@@ -48,10 +48,16 @@ pub enum TunnelError {
     Refused(Refusal),
     /// The proxy has refused the user name and password before, and was not asked again.
     #[error(
-        "the proxy has not accepted the user name and password; they are not sent again for {}",
-        humantime::format_duration(Duration::from_secs(_0.as_secs() + 1))
+        "the proxy answered {}: it does not accept the user name and password; they are not sent again for {}",
+        status.as_u16(),
+        humantime::format_duration(Duration::from_secs(wait.as_secs() + 1))
     )]
-    RefusedBefore(Duration),
+    RefusedBefore {
+        /// The status of the refusal.
+        status: StatusCode,
+        /// How long they are not sent again.
+        wait: Duration,
+    },
     /// The answer is not HTTP.
     #[error(
         "the answer of the proxy is not an HTTP response: another kind of server listens there, or the proxy expects TLS"
@@ -161,7 +167,7 @@ impl TunnelError {
         match self {
             Self::Password(_) | Self::UnusableVariable(_) => ProxyLayer::Password,
             Self::Refused(refusal) => ProxyLayer::Refused(refusal.kind()),
-            Self::RefusedBefore(_) => ProxyLayer::Refused(RefusalKind::WrongCredentials),
+            Self::RefusedBefore { .. } => ProxyLayer::Refused(RefusalKind::WrongCredentials),
             Self::NotHttp | Self::HeadTooLarge(_) | Self::EarlyData | Self::Closed | Self::Io(_) => ProxyLayer::Answer,
         }
     }

@@ -155,7 +155,7 @@ async fn verdict_says_how_calls_to_all_endpoints_of_a_route_are_answered_while_o
         harness.endpoint("west").server.faults().set(Fault::always(FaultKind::status(500)).on_path("/api/hubs"));
         let expected = if policy == "all" { 502 } else { 202 };
         assert_eq!(send_to_west(&harness).await, expected);
-        let (_, verdict) = west_once(&harness, "open").await;
+        let (_, verdict) = west_once(&harness, "circuit_open").await;
         let lines = lines(&verdict);
         assert!(lines[1].ends_with(&format!(", so calls of route both {answer}")), "{lines:?}");
     }

@@ -59,7 +59,7 @@ fn connection(failure: &Failure, server: &str, ca_file: &str) -> Vec<Remediation
         None | Some(Layer::Proxy(_)) => Vec::new(),
         Some(Layer::Name) => vec![Remediation::note(format!("allow this host to resolve the name of {server}"))],
         Some(Layer::Connection) => vec![Remediation::note(format!(
-            "allow this host to connect to {server}: check firewall, network rules and routing"
+            "allow this host to connect to {server}: check firewall, network rules and routing, and that {server} still exists"
         ))],
         Some(Layer::Tls) => vec![Remediation::note(match &failure.proxy {
             Some(proxy) => format!(
