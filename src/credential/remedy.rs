@@ -226,7 +226,7 @@ pub const REMEDIES: &[Remedy] = &[
         codes: &[7_000_215],
         step: SetupStep::AppProof,
         fact: "the client secret is wrong",
-        action: "use the secret's value (not its id), created on the app of `client_id`",
+        action: "use the secret's value (not its id), of a secret that the app of `client_id` has now",
         source: REFERENCE,
     },
     Remedy {

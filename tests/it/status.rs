@@ -74,7 +74,10 @@ async fn dead_credential_is_explained_with_its_effect_and_what_to_do() {
     let lines = lines(&verdict);
     assert_eq!(lines[0], "1 of 2 credentials is broken: west (the client secret is wrong)");
     assert!(lines[1].starts_with("calls to west fail since ") && lines[1].contains("UTC"), "{lines:?}");
-    assert_eq!(lines[2], "do this: use the secret's value (not its id), created on the app of `client_id`");
+    assert_eq!(
+        lines[2],
+        "do this: use the secret's value (not its id), of a secret that the app of `client_id` has now"
+    );
     let failure = harness.credential("west").await["last_failure"].clone();
     assert_recent(&failure["at"]);
     assert_eq!((&failure["step"], &failure["kind"]), (&"app_proof".into(), &"refused".into()));

@@ -130,7 +130,7 @@ fn keeps_an_error_description_with_escapes() {
     assert_eq!(
         err.to_string(),
         "Entra's token endpoint at login.microsoftonline.com answered 401 invalid_client: AADSTS7000215: the client secret is \
-         wrong; use the secret's value (not its id), created on the app of `client_id` (correlation id c-1)"
+         wrong; use the secret's value (not its id), of a secret that the app of `client_id` has now (correlation id c-1)"
     );
 }
 
