@@ -1,7 +1,7 @@
 //! `check`: checks a configuration as `run` does before its first network I/O.
 
 use std::collections::HashSet;
-use std::fmt::{self, Write};
+use std::fmt::Write;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -9,9 +9,9 @@ use serde_json::json;
 use tokio::runtime::Handle;
 
 use super::options::ConfigOptions;
-use super::output::{Outcome, eprint, print, problem_to_json, problems_to_json, usage};
+use super::output::{FileReport, Outcome, eprint, print, problem_to_json, problems_to_json, usage};
 use super::runtime::block_on;
-use super::service_user::{UnreadableFile, UserOption};
+use super::service_user::UserOption;
 use crate::admin;
 use crate::config::{Loaded, Problem};
 use crate::credential::{Credentials, Inspection, in_one_line};
@@ -55,7 +55,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
     };
     let unreadable = options.user.unreadable_files(&loaded)?;
     let FileReports { problems, mut warnings } = build(&loaded)?;
-    warnings.extend(unreadable.into_iter().map(|UnreadableFile { key, fact }| FileReport { key, fact }));
+    warnings.extend(unreadable);
     if options.json {
         let effective: Vec<_> = loaded
             .effective()
@@ -106,18 +106,6 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
 struct FileReports {
     problems: Vec<FileReport>,
     warnings: Vec<FileReport>,
-}
-
-/// A report: the key of the setting, and a text that includes what to do.
-struct FileReport {
-    key: String,
-    fact: String,
-}
-
-impl fmt::Display for FileReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.key, self.fact)
-    }
 }
 
 /// Builds the parts and reads the files that `run` needs before its first network I/O, then drops the parts.

@@ -12,9 +12,9 @@ use serde_json::{Value, json};
 
 use super::finding::{checks_to_text, head_line, summary, to_json};
 use super::options::ConfigOptions;
-use super::output::{Outcome, eprint, print, problems_to_json, usage};
+use super::output::{FileReport, Outcome, eprint, print, problems_to_json, usage};
 use super::runtime::block_on;
-use super::service_user::{UnreadableFile, UserOption};
+use super::service_user::UserOption;
 use crate::credential::in_one_line;
 use crate::diagnosis::{self, DELIVERY_HUB, Deliver, Examination, Progress, SharedCause, shared_causes};
 use crate::endpoint::{DisabledEndpoint, EndpointSettings};
@@ -87,14 +87,14 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
                 report.insert("idempotency_store".to_owned(), store_to_json(store));
             }
             if !unreadable.is_empty() {
-                let to_json = |UnreadableFile { key, fact }: &UnreadableFile| json!({ "key": key, "fact": fact });
+                let to_json = |FileReport { key, fact }: &FileReport| json!({ "key": key, "fact": fact });
                 report.insert("warnings".to_owned(), unreadable.iter().map(to_json).collect());
             }
         }
         print(format_args!("{report:#}"))?;
     } else {
-        for UnreadableFile { key, fact } in &unreadable {
-            eprint(format_args!("warning: {key}: {fact}"));
+        for report in &unreadable {
+            eprint(format_args!("warning: {report}"));
         }
         let listeners: String = certificates.iter().map(ListenerFinding::to_text).collect();
         let store = store.as_ref().map(store_to_text).unwrap_or_default();

@@ -70,6 +70,18 @@ pub(super) fn problems_to_json(err: &ConfigError) -> anyhow::Result<Outcome> {
     Err(usage(anyhow::anyhow!("the configuration has {} problems", problems.len())))
 }
 
+/// A report about a file: the key of the setting, or the file, and a text that includes what to do.
+pub(super) struct FileReport {
+    pub(super) key: String,
+    pub(super) fact: String,
+}
+
+impl fmt::Display for FileReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.key, self.fact)
+    }
+}
+
 /// Returns a problem of a configuration as JSON.
 pub(super) fn problem_to_json(problem: &Problem) -> serde_json::Value {
     json!({

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::anyhow;
 use clap::Args;
 
-use super::output::usage;
+use super::output::{FileReport, usage};
 use crate::config::Loaded;
 use crate::files::User;
 
@@ -20,20 +20,12 @@ pub(super) struct UserOption {
     user: Option<String>,
 }
 
-/// A file of the configuration that the service's user cannot read.
-pub(super) struct UnreadableFile {
-    /// The key that names the file, or the file.
-    pub(super) key: String,
-    /// Why, and what to do.
-    pub(super) fact: String,
-}
-
 impl UserOption {
     /// Returns the files of a configuration that the service's user cannot read.
     ///
     /// # Errors
     /// The user that the command line names does not exist.
-    pub(super) fn unreadable_files(&self, loaded: &Loaded) -> anyhow::Result<Vec<UnreadableFile>> {
+    pub(super) fn unreadable_files(&self, loaded: &Loaded) -> anyhow::Result<Vec<FileReport>> {
         let user = match &self.user {
             Some(name) => {
                 let unknown = || usage(anyhow!("this host has no user `{name}` in /etc/passwd; correct --user"));
@@ -50,7 +42,7 @@ impl UserOption {
         files.extend(loaded.files.iter().map(|(key, path): &(String, PathBuf)| (key.clone(), path.as_path())));
         let unreadable = files.into_iter().filter_map(|(key, path)| {
             let fact = user.cannot_read(path)?.to_string();
-            Some(UnreadableFile { key, fact })
+            Some(FileReport { key, fact })
         });
         Ok(unreadable.collect())
     }
