@@ -152,15 +152,15 @@ mod tests {
     use super::*;
 
     fn concern(fact: &str) -> Concern {
-        Concern { fact: fact.to_owned(), effect: Some("effect".to_owned()), action: Some(format!("mend {fact}")) }
+        Concern { fact: fact.to_owned(), effect: Some("effect".to_owned()), action: Some(format!("repair {fact}")) }
     }
 
     #[test]
     fn verdict_has_at_most_three_lines_and_says_what_to_do_first() {
-        assert_eq!(Concern::lines(vec![concern("a")]), ["a", "effect", "do this: mend a"]);
-        assert_eq!(Concern::lines(vec![concern("a"), concern("b")]), ["a", "b", "do this: mend a"]);
+        assert_eq!(Concern::lines(vec![concern("a")]), ["a", "effect", "do this: repair a"]);
+        assert_eq!(Concern::lines(vec![concern("a"), concern("b")]), ["a", "b", "do this: repair a"]);
         let four = ["a", "b", "c", "d"].map(concern).into();
-        assert_eq!(Concern::lines(four), ["a", "b; and 2 more", "do this: mend a"]);
+        assert_eq!(Concern::lines(four), ["a", "b; and 2 more", "do this: repair a"]);
     }
 
     #[test]

@@ -165,8 +165,7 @@ impl Recent {
     /// Returns the sum of an endpoint's last `count` intervals and their seconds; `None` if it had no calls in them.
     pub(super) fn endpoint(&self, label: &str, count: usize) -> Option<(EndpointInterval, f64)> {
         let sum = EndpointInterval::sum(label, self.latest(count));
-        (sum.calls > 0)
-            .then(|| (sum, self.latest(count).map(|interval| interval.seconds).fold(0.0, |sum, seconds| sum + seconds)))
+        (sum.calls > 0).then(|| (sum, seconds(self.latest(count))))
     }
 
     /// Returns the sums of two of an endpoint's intervals each, for the points of a chart.
@@ -193,9 +192,14 @@ impl Recent {
 
     /// Returns how many seconds it covers.
     pub(super) fn seconds(&self) -> f64 {
-        // Not `sum`: that of nothing is -0.0.
-        self.0.iter().fold(0.0, |sum, interval| sum + interval.seconds)
+        seconds(&self.0)
     }
+}
+
+/// Returns how many seconds some intervals cover.
+fn seconds<'a>(intervals: impl IntoIterator<Item = &'a Arc<Interval>>) -> f64 {
+    // Not `sum`: that of nothing is -0.0.
+    intervals.into_iter().fold(0.0, |sum, interval| sum + interval.seconds)
 }
 
 /// Returns the entries with most calls.

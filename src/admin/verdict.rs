@@ -235,18 +235,17 @@ impl<'a> Situation<'a> {
         };
         let is_broken = |route: &RouteSettings| has_broken(route, true);
         let is_partial = |route: &RouteSettings| route.pick.as_str() == "all" && has_broken(route, false);
-        let partial: Vec<&str> =
-            routes.iter().filter(|route| is_partial(route)).map(|route| route.name.as_str()).collect();
+        let partial: Vec<&Arc<RouteSettings>> = routes.iter().filter(|route| is_partial(route)).collect();
         let failing: Vec<&str> =
             routes.iter().filter(|route| is_broken(route)).map(|route| route.name.as_str()).collect();
         let endpoints = names(self.broken_endpoints.iter().map(|name| (*name).to_owned()), broken.len());
         let rest = match failing.len() {
             0 if !partial.is_empty() => {
                 let s = if partial.len() == 1 { "" } else { "s" };
-                let names = names(partial.iter().map(|name| (*name).to_owned()), partial.len());
+                let names = names(partial.iter().map(|route| route.name.to_string()), partial.len());
                 // With another policy, the answer depends on how many endpoints accept a call.
-                let mut affected = routes.iter().filter(|route| is_partial(route));
-                let answer = if affected.all(|route| route.pick.needs_all()) { ", and are answered 502" } else { "" };
+                let is_refused = partial.iter().all(|route| route.pick.needs_all());
+                let answer = if is_refused { ", and are answered 502" } else { "" };
                 format!(", so calls of route{s} {names} reach the other endpoints only{answer}")
             }
             0 if routes.iter().any(|route| !route.endpoints.is_empty()) => {
