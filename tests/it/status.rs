@@ -17,12 +17,18 @@ async fn west_once(harness: &Harness, state: &str) -> (Value, Value) {
 
 /// Starts a gateway whose circuits open at the first failure and stay open, with a route for each endpoint.
 async fn harness() -> Harness {
+    harness_with(concat!(
+        "[[routes]]\nname = \"west\"\nmatch = { hub = \"west\" }\nendpoints = [\"west\"]\n",
+        "[[routes]]\nname = \"rest\"\nendpoints = [\"east\"]\n"
+    ))
+    .await
+}
+
+/// Starts a gateway whose circuits open at the first failure and stay open, with these routes.
+async fn harness_with(routes: &str) -> Harness {
     Harness::start(|options| {
         options.set("health.failures", "1").set("health.failure_ratio", "0.0001").set("health.pause", "1h");
-        options.append_toml(concat!(
-            "[[routes]]\nname = \"west\"\nmatch = { hub = \"west\" }\nendpoints = [\"west\"]\n",
-            "[[routes]]\nname = \"rest\"\nendpoints = [\"east\"]\n"
-        ));
+        options.append_toml(routes);
     })
     .await
 }
@@ -147,12 +153,9 @@ async fn verdict_says_how_calls_to_all_endpoints_of_a_route_are_answered_while_o
     for (policy, answer) in
         [("all", "reach the other endpoints only, and are answered 502"), ("any", "reach the other endpoints only")]
     {
-        let harness = Harness::start(|options| {
-            options.set("health.failures", "1").set("health.failure_ratio", "0.0001").set("health.pause", "1h");
-            options.append_toml(&format!(
-                "[[routes]]\nname = \"both\"\npick = \"all\"\npolicy = \"{policy}\"\nendpoints = [\"east\", \"west\"]\n"
-            ));
-        })
+        let harness = harness_with(&format!(
+            "[[routes]]\nname = \"both\"\npick = \"all\"\npolicy = \"{policy}\"\nendpoints = [\"east\", \"west\"]\n"
+        ))
         .await;
         harness.wait_until_credentials_are("ready").await;
         harness.endpoint("west").server.faults().set(Fault::always(FaultKind::status(500)).on_path("/api/hubs"));
