@@ -30,6 +30,9 @@ pub struct FailureView {
     pub step: &'static str,
     /// The broken step in words.
     pub explanation: &'static str,
+    /// What is known: where, with which identity, and what the other side said.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub details: Vec<DetailView>,
     /// What to do, in order.
     pub remediation: Vec<RemediationView>,
     /// How long a change takes to come into effect, if that is not immediate.
@@ -38,6 +41,15 @@ pub struct FailureView {
     /// The section of the runbook.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub runbook: Option<String>,
+}
+
+/// Something that is known about a failure.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DetailView {
+    /// What it is, such as `client_id`: a key of the configuration or a term of the protocol.
+    pub name: &'static str,
+    /// Its value.
+    pub value: String,
 }
 
 /// One action against a failure.
@@ -112,6 +124,7 @@ impl FailureView {
             error: broken.result,
             step: broken.step.name(),
             explanation: broken.step.title(),
+            details: Vec::new(),
             remediation: actions.map(|Remediation { note, command }| RemediationView { note, command }).collect(),
             delay: broken.delay,
             runbook: None,

@@ -71,13 +71,13 @@ pub use canary::CanaryView;
 pub use concerns::ConnectionLimit;
 use concerns::Rejection;
 pub use entries::{CredentialView, DisabledView, EndpointStatus, ListenerView, ProbeView, RouteView, StoreView};
-pub use failure::{FailureView, RemediationView};
+pub use failure::{DetailView, FailureView, RemediationView};
 use figures::Figures;
 use query::Query;
 use response::{response, text};
 pub use status::{Counts, LabelCounts, PageView, Status, View};
 pub use traces::TracesView;
-pub use verdict::VerdictView;
+pub use verdict::{ProblemView, VerdictView};
 use write_timeout::WriteTimeout;
 
 use crate::metrics::{Exposition, Metrics};

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::concerns::{Concern, ConnectionLimit, Rejection, shortened};
 use super::entries::{CredentialView, EndpointStatus, ListenerView, StoreView};
-use super::failure::FailureView;
+use super::failure::{DetailView, FailureView, RemediationView};
 use super::time::{clock, now};
 use super::traces::TracesView;
 use crate::canary::CanaryFailure;
@@ -21,12 +21,38 @@ const MAX_NAMES: usize = 3;
 const MAX_COMMAND: usize = 100;
 
 /// The verdict.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct VerdictView {
     /// `healthy`, `starting`, `attention` (calls succeed, and something needs an operator), `broken` (calls fail) or `stopping`.
     pub state: &'static str,
     /// At most three lines: what is wrong, what it means for calls, what to do.
     pub lines: Vec<String>,
+    /// More about the first problem.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problem: Option<ProblemView>,
+}
+
+/// What an operator needs to repair a problem without looking elsewhere.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct ProblemView {
+    /// What is known: where, with which identity, and what the other side said.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub details: Vec<DetailView>,
+    /// The commands that show or repair the cause, with the known ids filled in.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub commands: Vec<RemediationView>,
+    /// What callers get meanwhile.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub callers_get: Option<String>,
+    /// What happens once the cause is repaired: whether the gateway notices by itself, or needs a reload or a restart.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub once_repaired: Option<String>,
+    /// `endpoint` or `credential` and its name, if the problem has an entry of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub entry: Option<(&'static str, String)>,
+    /// The section of the runbook.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub runbook: Option<String>,
 }
 
 /// What the verdict is made from.
@@ -134,10 +160,10 @@ impl<'a> Situation<'a> {
         let (endpoints, credentials) = self.counts;
         if self.is_draining {
             let line = "the gateway is stopping: calls in flight end, new ones are refused".to_owned();
-            return VerdictView { state: "stopping", lines: vec![line] };
+            return VerdictView { state: "stopping", lines: vec![line], problem: None };
         }
         if !self.unavailable.is_empty() || !self.broken_endpoints.is_empty() {
-            return VerdictView { state: "broken", lines: self.broken(endpoints, credentials, routes) };
+            return VerdictView { state: "broken", lines: self.broken(endpoints, credentials, routes), problem: None };
         }
         let mut concerns: Vec<Concern> = self.of_stale(credentials).into_iter().collect();
         concerns.extend(self.of_canaries());
@@ -147,11 +173,11 @@ impl<'a> Situation<'a> {
             concerns.push(Concern::of_restart(self.after_restart, self.restart_since));
         }
         if !concerns.is_empty() {
-            return VerdictView { state: "attention", lines: Concern::lines(concerns) };
+            return VerdictView { state: "attention", lines: Concern::lines(concerns), problem: None };
         }
         if !self.is_ready {
             let line = "the first tokens have not been obtained yet".to_owned();
-            return VerdictView { state: "starting", lines: vec![line] };
+            return VerdictView { state: "starting", lines: vec![line], problem: None };
         }
         let all = |count: usize, word: &str| match count {
             1 => format!("the {word}"),
@@ -161,7 +187,7 @@ impl<'a> Situation<'a> {
         let accept = if endpoints == 1 { "accepts" } else { "accept" };
         let work = if credentials == 1 { "works" } else { "work" };
         let line = format!("{} {accept} calls, {} {work}", all(endpoints, "endpoint"), all(credentials, "credential"));
-        VerdictView { state: "healthy", lines: vec![line] }
+        VerdictView { state: "healthy", lines: vec![line], problem: None }
     }
 
     /// Returns the concern about credentials whose token is valid and cannot be renewed.

@@ -87,7 +87,7 @@ mod tests {
     #[test]
     fn external_text_is_escaped() {
         let status = Status {
-            verdict: VerdictView { state: "broken", lines: vec!["<script>verdict".into()] },
+            verdict: VerdictView { state: "broken", lines: vec!["<script>verdict".into()], problem: None },
             traffic: TrafficView::of(&Figures::default().recent(), true),
             version: "1",
             config_hash: "abcd".into(),
