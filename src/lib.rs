@@ -65,7 +65,7 @@
 //! canary            →  endpoint, credential, runbook
 //! route             →  endpoint, limits, signalr
 //! tail              →  route
-//! serve             →  descriptors, files, metrics, runbook, write_batch
+//! serve             →  descriptors, files, metrics, redact, runbook, write_batch
 //! delivery          →  route, endpoint, credential, signalr, serve, limits, idempotency, metrics, runbook, trace, write_batch
 //! proxy             →  delivery, tail, route, endpoint, credential, signalr, serve, limits, idempotency, metrics, runbook, trace, write_batch
 //! diagnosis         →  canary, endpoint, credential, egress, files, redact, signalr, metrics, runbook, tls

@@ -151,15 +151,11 @@ pub struct MaskedError {
 impl MaskedError {
     /// Formats an error and its sources, with secrets masked.
     pub fn new(error: &(dyn std::error::Error + 'static)) -> Self {
-        let mut root = error.to_string();
-        let mut text = root.clone();
-        let mut cause = error.source();
-        while let Some(error) = cause {
-            root = error.to_string();
-            text.push_str(": ");
-            text.push_str(&root);
-            cause = error.source();
+        let mut innermost = error;
+        while let Some(cause) = innermost.source() {
+            innermost = cause;
         }
+        let (text, root) = (in_one_line(error), innermost.to_string());
         let masked = |text: &str| prose(text, &SentSecrets::default()).into_boxed_str();
         Self { text: masked(&text), root: masked(&root) }
     }
@@ -168,6 +164,37 @@ impl MaskedError {
     pub fn root(&self) -> &str {
         &self.root
     }
+}
+
+/// Formats an error and its sources in one line. Omits a source whose text is there already: many errors of libraries have the
+/// text of their source in their own.
+pub fn in_one_line(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let text = error.to_string();
+        if !line.contains(&text) {
+            line.push_str(": ");
+            line.push_str(&text);
+        }
+        cause = error.source();
+    }
+    one_line(&line)
+}
+
+/// Replaces line breaks, tabs and other control characters by single spaces, so that text from outside the gateway cannot start
+/// a log line or control a terminal.
+pub fn one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for word in text.split(|character: char| character.is_whitespace() || character.is_control()) {
+        if !word.is_empty() {
+            if !line.is_empty() {
+                line.push(' ');
+            }
+            line.push_str(word);
+        }
+    }
+    line
 }
 
 /// Masks a configured value that looks like a secret although its key is not for secrets.

@@ -229,7 +229,7 @@ const fn token_remedy(reason: TokenErrorReason) -> &'static str {
             "replace the secret or certificate of the app: it is wrong, expired or of another app"
         }
         TokenErrorReason::AssertionExpired => {
-            "correct the clock of this host (NTP); else repair what renews the assertion"
+            "check this host's clock: synchronize it (NTP); if it is right, repair the program that renews the assertion"
         }
         TokenErrorReason::UnknownApp => {
             "check `client_id` and `tenant`, and that the tenant has the app's enterprise application"
@@ -241,9 +241,15 @@ const fn token_remedy(reason: TokenErrorReason) -> &'static str {
             "wait: the gateway asks again when Entra allows it; share credentials to request fewer tokens"
         }
         TokenErrorReason::Proxy => "check `[egress]` and the proxy's own log: it opened no tunnel",
-        TokenErrorReason::Network => "check DNS, firewall and proxy between this host and the identity endpoint",
+        TokenErrorReason::Network => {
+            "allow this host to reach the authority: check name resolution, firewall and proxy, and `ca_file` if it has a CA of its \
+             own; if others cannot reach it either, see https://status.azure.com and wait"
+        }
         TokenErrorReason::Malformed => "check `authority`: what answers there is not the identity endpoint",
-        TokenErrorReason::Local => "correct the file, variable or program that the credential names",
+        TokenErrorReason::Local => {
+            "correct the file, variable or program that the line names: the gateway reads a changed file by itself, a variable needs \
+             a restart"
+        }
         TokenErrorReason::Other => "run `signalr-gateway doctor`",
     }
 }

@@ -17,6 +17,7 @@ use super::error::CredentialError;
 use super::lifetime::Lifetime;
 use super::record::AcquisitionRecord;
 use super::schedule::ErrorClass;
+use super::settings::AppSettings;
 use super::waiting_callers::WaitingCallers;
 
 /// The deadline of one acquisition, including all retries and steps, without the time in the queue of its authority. Chosen: if a
@@ -39,6 +40,11 @@ pub(crate) trait Acquire: fmt::Debug + Send + Sync {
 
     /// Returns the files that an acquisition reads, and when to watch them.
     fn watched_files(&self) -> WatchedFiles;
+
+    /// Returns the app registration that authenticates, if the credential is one.
+    fn app(&self) -> Option<&AppSettings> {
+        None
+    }
 
     /// Checks the files and variables that an acquisition reads. Sends nothing and runs no program.
     async fn inspect(&self, _record: &AcquisitionRecord) -> Result<(), CredentialError> {
@@ -143,6 +149,10 @@ impl<A: Acquire> Acquire for WithRetries<A> {
 
     fn watched_files(&self) -> WatchedFiles {
         self.inner.watched_files()
+    }
+
+    fn app(&self) -> Option<&AppSettings> {
+        self.inner.app()
     }
 
     async fn inspect(&self, record: &AcquisitionRecord) -> Result<(), CredentialError> {

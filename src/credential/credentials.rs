@@ -14,7 +14,7 @@ use super::acquirers::{Clients, CredentialProblem, Shared, acquirer};
 use super::app::{App, AppKey, try_in_turn};
 use super::app_state::{AppState, Demand};
 use super::cell::TokenCell;
-use super::error::{CredentialError, in_one_line};
+use super::error::CredentialError;
 use super::readiness::Readiness;
 use super::record::AcquisitionRecord;
 use super::refresh::Refresher;
@@ -23,6 +23,7 @@ use super::settings::{CredentialId, CredentialKind, CredentialSettings, Identity
 use super::source::{BearerSource, CredentialState};
 use super::state::{Progress, TokenState};
 use crate::metrics::{ProofExpiries, TokenMetrics, TokenTimes};
+use crate::redact::in_one_line;
 
 /// All credentials of a gateway. Dropping it stops their refresh tasks; the tokens in service can be used until they expire.
 #[derive(Debug)]

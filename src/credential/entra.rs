@@ -176,6 +176,10 @@ impl Acquire for App {
         WatchedFiles { paths, hold_token: false }
     }
 
+    fn app(&self) -> Option<&AppSettings> {
+        Some(&self.registration.settings)
+    }
+
     async fn inspect(&self, record: &AcquisitionRecord) -> Result<(), CredentialError> {
         match &self.registration.proof {
             AppProof::Secret(source) => read_app_secret(source, record).await.map(drop).map_err(Into::into),

@@ -257,6 +257,19 @@ pub(crate) enum Relation {
     AppThrottled,
 }
 
+impl Relation {
+    /// Returns what the failure means for other requests, to be appended to it.
+    pub(super) const fn consequence(self) -> &'static str {
+        match self {
+            Self::Assertion => "",
+            Self::TenantThrottled => "; token requests for this tenant pause as long as Entra asks",
+            Self::AppThrottled => {
+                "; Entra throttles this app in several tenants, so all its token requests pause as long as Entra asks"
+            }
+        }
+    }
+}
+
 impl From<OtherRequestError> for CredentialError {
     fn from(error: OtherRequestError) -> Self {
         Self::OtherRequest(error)
@@ -272,14 +285,7 @@ impl OtherRequestError {
 
 impl fmt::Display for OtherRequestError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.cause)?;
-        f.write_str(match self.relation {
-            Relation::Assertion => "",
-            Relation::TenantThrottled => "; token requests for this tenant pause as long as Entra asks",
-            Relation::AppThrottled => {
-                "; Entra throttles this app in several tenants, so all its token requests pause as long as Entra asks"
-            }
-        })
+        write!(f, "{}{}", self.cause, self.relation.consequence())
     }
 }
 
@@ -289,52 +295,9 @@ impl Error for OtherRequestError {
     }
 }
 
-/// Formats an error and its sources in one line. Omits a source that the text ends with already.
-pub(crate) fn in_one_line(error: &(dyn Error + 'static)) -> String {
-    let mut line = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let text = error.to_string();
-        if !line.ends_with(&text) {
-            line.push_str(": ");
-            line.push_str(&text);
-        }
-        cause = error.source();
-    }
-    one_line(&line)
-}
-
-/// Replaces line breaks, tabs and other control characters by single spaces, so that text from outside the gateway cannot start
-/// a log line or control a terminal.
-pub(crate) fn one_line(text: &str) -> String {
-    let mut line = String::with_capacity(text.len());
-    for word in text.split(|character: char| character.is_whitespace() || character.is_control()) {
-        if !word.is_empty() {
-            if !line.is_empty() {
-                line.push(' ');
-            }
-            line.push_str(word);
-        }
-    }
-    line
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_source_that_its_error_has_in_its_text_is_not_repeated() {
-        #[derive(Debug, thiserror::Error)]
-        #[error("the file cannot be read: {0}")]
-        struct WithSource(#[source] std::io::Error);
-        #[derive(Debug, thiserror::Error)]
-        #[error("no token")]
-        struct Outer(#[source] WithSource);
-
-        let error = Outer(WithSource(std::io::Error::other("disk is gone")));
-        assert_eq!(in_one_line(&error), "no token: the file cannot be read: disk is gone");
-    }
 
     #[test]
     fn command_that_may_succeed_next_time_is_retried_soon() {

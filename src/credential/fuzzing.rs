@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::acquire::Acquire as _;
 use super::assertion::{AssertionProvider, AssertionSource};
 use super::bearer::Bearer;
-use super::error::{CredentialError, in_one_line};
+use super::error::CredentialError;
 use super::identity_endpoint::{IdentityEndpoint, IdentityEndpointKind};
 use super::proof_settings::{AssertionAlgorithm, CertificateSettings};
 use super::record::{AcquisitionRecord, NotAfter};
@@ -26,7 +26,7 @@ use super::token_file::TokenFile;
 use super::transport::IdentityClient;
 use super::{jwt, schedule};
 use crate::files::SecretSource;
-use crate::redact::SentSecrets;
+use crate::redact::{SentSecrets, in_one_line};
 use crate::tls::Trust;
 
 /// The shortest part of a secret that counts as a leak, in bytes.

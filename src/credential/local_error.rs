@@ -124,7 +124,7 @@ pub enum CertificateError {
     },
     /// The certificate has expired.
     #[error(
-        "the certificate in {} expired at {}: upload a new one to the app registration",
+        "the certificate in {} expired at {}",
         path.display(),
         humantime::format_rfc3339_seconds(*not_after)
     )]

@@ -94,6 +94,7 @@ mod credentials;
 mod egress_connector;
 mod entra;
 mod error;
+mod failure_line;
 mod file_watch;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
@@ -121,12 +122,14 @@ mod transport;
 mod waiting_callers;
 
 pub use crate::files::{Secret, SecretSource};
+pub(crate) use crate::redact::{in_one_line, one_line};
 pub use acquirers::CredentialProblem;
 pub use authority_settings::{AuthoritySettings, Cloud};
 pub use bearer::{Actor, Bearer, Fingerprint, NotAToken, RequestUrl, TokenUnavailable};
 pub use credentials::{CredentialBuildError, Credentials};
 pub use error::{CredentialError, OtherRequestError};
-pub(crate) use error::{in_one_line, one_line};
+pub use failure_line::RENEW_CERTIFICATE;
+pub(crate) use failure_line::noteworthy_skew;
 pub use identity_endpoint::{IdentityEndpoint, IdentityEndpointKind, IdentityProvider};
 pub use jwt::Claims;
 pub(crate) use jwt::expiry as token_expiry;

@@ -2,7 +2,6 @@
 //!
 //! The task runs on the control runtime, records metrics, logs, and restarts after a panic.
 
-use std::error::Error;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -13,7 +12,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::acquire::{Acquire, Acquired};
 use super::app_state::AppState;
-use super::error::{CredentialError, RefusedParty, in_one_line};
+use super::error::{CredentialError, RefusedParty};
+use super::failure_line;
 use super::file_watch::{FileChecks, FileWatch};
 use super::record::{AcquisitionRecord, AcquisitionStep, FailedAcquisition, StepOutcome};
 use super::schedule::ErrorClass;
@@ -246,8 +246,8 @@ impl Refresher {
         }
         let wait = schedule::back_off(err.class(), self.failures, err.retry_after(), jitter());
         self.due = Instant::now() + wait;
-        self.log_failure_once(&err, wait);
         let at = SystemTime::now();
+        self.log_failure_once(&err, &steps, at, wait);
         let failure =
             Failure { failed: Arc::new(FailedAcquisition { at, cause: Arc::new(err), steps }), retry_at: self.due };
         self.progress.send_modify(|progress| {
@@ -276,28 +276,37 @@ impl Refresher {
         self.warnings = warnings;
     }
 
-    fn log_failure_once(&mut self, err: &CredentialError, wait: Duration) {
+    fn log_failure_once(&mut self, err: &CredentialError, steps: &[AcquisitionStep], at: SystemTime, wait: Duration) {
         let without_token = !self.state.has_valid_token();
         let now = LoggedState::Failing { without_token, reason: err.reason(), codes: err.codes().to_vec() };
+        let (credential, error, retry_in_secs) = (self.joined_names(), failure_line::cause(err), wait.as_secs());
         if self.logged == now {
-            let (credential, error) = (self.joined_names(), in_one_line(err as &(dyn Error + 'static)));
-            tracing::debug!(credential, retry_in_secs = wait.as_secs(), error, "token request failed again");
+            tracing::debug!(credential, retry_in_secs, error, "token request failed again");
             return;
         }
         self.logged = now;
-        let error = in_one_line(err as &(dyn Error + 'static));
-        let (credential, retry_in_secs) = (self.joined_names(), wait.as_secs());
-        let (section, who_acts) = (Section::Token(err.reason()), err.who_acts());
+        let (section, who_acts, app) = (Section::Token(err.reason()), err.who_acts(), self.acquirer.app());
+        let time = humantime::format_rfc3339_seconds;
+        let retry_at = at.checked_add(wait).map(|at| time(at).to_string());
+        let token_expires =
+            self.state.current().as_ref().and_then(|token| token.expires_at).map(|at| time(at).to_string());
+        let (proof, clocks) = (failure_line::proof(app, steps), failure_line::clocks(err, at));
         macro_rules! line {
             ($level:expr, $message:literal) => {
                 tracing::event!(
                     $level,
                     credential,
+                    client_id = app.map(|app| app.client_id.as_str()),
+                    proof,
+                    assertion = failure_line::assertion_times(err, steps),
+                    clocks,
+                    token_expires,
                     retry_in_secs,
+                    retry_at,
                     error,
                     side = "credential",
                     %who_acts,
-                    remedy = section.remedy(),
+                    remedy = &*failure_line::what_to_do(err, app),
                     runbook = %section,
                     $message
                 )

@@ -268,7 +268,7 @@ pub const REMEDIES: &[Remedy] = &[
         codes: &[700_024, 500_133],
         step: SetupStep::Proof,
         fact: "the assertion is outside its time window",
-        action: "check this host's clock, and the program that renews the assertion",
+        action: "check this host's clock: synchronize it (NTP); if it is right, repair the program that renews the assertion",
         source: LOOK_UP,
     },
     Remedy {

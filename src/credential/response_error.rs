@@ -232,10 +232,15 @@ impl ResponseError {
             (_, Some(_) | None) => TokenErrorReason::Refused,
         }
     }
-}
 
-impl fmt::Display for ResponseError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// Returns what is wrong, without what to do about a known AADSTS code.
+    pub(super) fn fact(&self) -> String {
+        let mut text = String::new();
+        let _infallible = self.write(&mut text, false);
+        text
+    }
+
+    fn write(&self, f: &mut impl fmt::Write, with_action: bool) -> fmt::Result {
         if let Some(unusable) = &self.unusable {
             return write!(f, "{} answered {} but {unusable}", self.endpoint, self.status.as_u16());
         }
@@ -246,7 +251,10 @@ impl fmt::Display for ResponseError {
         match (remedy(&self.codes), self.codes.first(), &self.description) {
             (Some(remedy), _, _) => {
                 let code = self.codes.iter().find(|code| remedy.codes.contains(code)).unwrap_or(&0);
-                write!(f, ": AADSTS{code}: {}; {}", remedy.fact, remedy.action)?;
+                write!(f, ": AADSTS{code}: {}", remedy.fact)?;
+                if with_action {
+                    write!(f, "; {}", remedy.action)?;
+                }
             }
             (None, Some(code), description) => {
                 write!(f, ": {}", description.as_deref().unwrap_or("no description"))?;
@@ -271,6 +279,12 @@ impl fmt::Display for ResponseError {
             write!(f, " (correlation id {correlation_id})")?;
         }
         Ok(())
+    }
+}
+
+impl fmt::Display for ResponseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write(f, true)
     }
 }
 

@@ -8,8 +8,8 @@ use std::time::SystemTime;
 use futures_util::future::BoxFuture;
 
 use super::bearer::{Bearer, Fingerprint, RequestUrl, TokenUnavailable};
-use super::error::in_one_line;
 use super::record::FailedAcquisition;
+use crate::redact::in_one_line;
 
 /// A source of bearers: one per configured credential, shared by all workers.
 pub trait BearerSource: fmt::Debug + Send + Sync {

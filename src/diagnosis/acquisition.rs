@@ -15,8 +15,8 @@ use super::connectivity::{Connectivity, FailedLayer, Layer, SERVER_TIMEOUT, Serv
 use super::finding::{Check, Verdict};
 use crate::credential::{
     AcquisitionReport, AcquisitionStep, Authorization, Bearer, CertificateError, Claims, CredentialError, CredentialId,
-    CredentialKind, CredentialSettings, Credentials, IdentityEndpointKind, NotAfter, SetupStep, SigningKey,
-    StepOutcome, in_one_line,
+    CredentialKind, CredentialSettings, Credentials, IdentityEndpointKind, NotAfter, RENEW_CERTIFICATE, SetupStep,
+    SigningKey, StepOutcome, in_one_line,
 };
 use crate::egress::EgressProxy;
 use crate::files::expires_soon;
@@ -325,9 +325,7 @@ pub(super) fn failure_of(
     failure.codes = err.codes().to_vec();
     failure.is_unusable_response = response.is_some_and(|response| response.unusable.is_some());
     if let CredentialError::Certificate(CertificateError::Expired { .. }) = err {
-        failure.remedy = Some(
-            "make a new certificate, upload it to the app registration, then replace the file: the gateway reads it by itself",
-        );
+        failure.remedy = Some(RENEW_CERTIFICATE);
     }
     failure.is_unreachable = response.is_none() && err.reason() == TokenErrorReason::Network;
     failure.is_throttled = response.is_some_and(|response| response.status == StatusCode::TOO_MANY_REQUESTS)

@@ -6,12 +6,10 @@ use std::time::{Duration, SystemTime};
 use serde_json::Value;
 
 use super::finding::{Check, Verdict};
+pub(super) use crate::credential::noteworthy_skew;
 pub(super) use crate::credential::token_expiry as expiry;
 use crate::credential::{Claims, CredentialSettings, one_line};
 use crate::redact::is_guid;
-
-/// The largest clock skew that is not reported. Chosen: far below the five minutes by which assertions are backdated.
-const NOTEWORTHY_SKEW: Duration = Duration::from_secs(60);
 
 /// What the configuration expects of the tokens of a credential.
 struct Expected<'a> {
@@ -89,16 +87,6 @@ pub(super) fn compare_clocks(theirs: SystemTime, ours: SystemTime) -> Check {
         None => ("less than a minute apart".to_owned(), Verdict::Good),
     };
     Check { what: "compare clocks".to_owned(), result, expected: None, verdict }
-}
-
-/// Describes the skew between the clocks of an identity endpoint and this host, if it is above the threshold.
-pub(super) fn noteworthy_skew(theirs: SystemTime, ours: SystemTime) -> Option<String> {
-    let (apart, direction) = match ours.duration_since(theirs) {
-        Ok(ahead) => (ahead, "ahead of"),
-        Err(behind) => (behind.duration(), "behind"),
-    };
-    let skew = format!("this host's clock is {} {direction} Entra's", whole_seconds(apart));
-    (apart > NOTEWORTHY_SKEW).then_some(skew)
 }
 
 fn whole_seconds(duration: Duration) -> humantime::FormattedDuration {

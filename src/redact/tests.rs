@@ -94,3 +94,25 @@ fn accepts_only_well_formed_codes_and_ids() {
         ("contoso.onmicrosoft", "…", "…")
     );
 }
+
+#[test]
+fn text_that_an_error_has_of_its_source_is_not_repeated() {
+    #[derive(Debug, thiserror::Error)]
+    #[error("{text}")]
+    struct Layer {
+        text: &'static str,
+        source: Option<Box<Layer>>,
+    }
+    let layer = |text, source: Option<Layer>| Layer { text, source: source.map(Box::new) };
+    let handshake = || layer("invalid peer certificate: UnknownIssuer", None);
+    // As libraries wrap an error of TLS: with its text at the end, in the middle, and alone.
+    let wrapped =
+        layer("tcp: invalid peer certificate: UnknownIssuer", Some(layer("UnknownIssuer", Some(handshake()))));
+    let error = layer("no token (tcp: invalid peer certificate: UnknownIssuer), check the CA", Some(wrapped));
+    assert_eq!(in_one_line(&error), error.text);
+    let error = layer("no token", Some(layer("the file cannot be read", Some(layer("disk is gone", None)))));
+    assert_eq!(in_one_line(&error), "no token: the file cannot be read: disk is gone");
+    let masked =
+        MaskedError::new(&layer("client error (Connect)", Some(layer("x: refused", Some(layer("refused", None))))));
+    assert_eq!((masked.to_string().as_str(), masked.root()), ("client error (Connect): x: refused", "refused"));
+}

@@ -10,6 +10,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use super::certificate::ListenerTls;
 use super::settings::ListenerTlsSettings;
 use super::tls_files::TlsFileError;
+use crate::redact::in_one_line;
 use crate::runbook::{Condition, Section};
 
 /// The runbook's section about the files of a listener.
@@ -200,18 +201,6 @@ fn log_warnings(listener: &str, warnings: Vec<String>) {
     for warning in warnings {
         tracing::warn!(listener, remark = warning, side = "configuration", remedy = TLS_FILES.remedy(), runbook = %TLS_FILES, "a TLS file of a listener is used, but needs attention");
     }
-}
-
-/// Joins the messages of an error and its sources.
-fn in_one_line(err: &TlsFileError) -> String {
-    let mut text = err.to_string();
-    let mut source = std::error::Error::source(err);
-    while let Some(err) = source {
-        text.push_str(": ");
-        text.push_str(&err.to_string());
-        source = err.source();
-    }
-    text
 }
 
 impl fmt::Debug for LiveTls {

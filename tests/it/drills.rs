@@ -5,7 +5,9 @@ use std::fs::OpenOptions;
 use std::time::Duration;
 
 use serde_json::Value;
-use signalr_gateway::sandbox::{Fault, FaultKind, Files, GatewayConfig, TENANT_B, TENANT_C};
+use signalr_gateway::sandbox::{
+    APP_CLIENT_ID, CredentialChoice, Fault, FaultKind, Files, GatewayConfig, TENANT_B, TENANT_C,
+};
 
 use crate::support::{BROADCAST_BODY, Caller, HarnessBuilder, Process, Program, broadcast_request, wait_until};
 
@@ -72,7 +74,12 @@ async fn wrong_secret_is_logged_with_what_to_replace() {
     let drill = Drill::start_with(builder, "", |files| std::fs::write(&files.secret, "wrong-secret").unwrap()).await;
     let line = drill.assert_logged("no valid token", "AADSTS7000215", "token-invalid-client").await;
     assert_eq!((&line["credential"], &line["side"]), (&"east".into(), &"credential".into()), "{line}");
-    assert!(line["remedy"].as_str().unwrap().contains("secret") && line["who_acts"].is_string(), "{line}");
+    assert!(
+        line["remedy"].as_str().unwrap().starts_with("use the secret's value") && line["who_acts"].is_string(),
+        "{line}"
+    );
+    assert_eq!(line["proof"], format!("client secret from file {}", drill.files.secret.display()), "{line}");
+    assert_eq!(line["client_id"], APP_CLIENT_ID, "{line}");
 }
 
 #[tokio::test]
@@ -89,12 +96,35 @@ async fn expired_certificate_and_clock_skew_are_logged_with_what_to_correct() {
 }
 
 #[tokio::test]
+async fn clock_skew_is_logged_with_both_clocks_and_the_times_of_the_assertion() {
+    let builder = HarnessBuilder::start().await;
+    builder.sandbox.directory().edit(|directory| directory.tokens.clock_offset_secs = 1200);
+    let config = GatewayConfig::default().with_credential("east", CredentialChoice::ClientCertificate);
+    let files = builder.write_files(&config);
+    let process = Process::start_gateway(&files.config, &[]).await;
+    let drill = Drill { builder, files, process };
+    let line = drill.assert_logged("no valid token", "AADSTS700024", "token-assertion-expired").await;
+    let remedy = line["remedy"].as_str().unwrap();
+    assert!(remedy.starts_with("check this host's clock: synchronize it (NTP)"), "{line}");
+    let clocks = line["clocks"].as_str().unwrap();
+    assert!(clocks.contains("this host's clock is 20m") || clocks.contains("19m"), "{line}");
+    assert!(clocks.contains(" behind Entra's") && clocks.contains("this host 2"), "{line}");
+    let assertion = line["assertion"].as_str().unwrap();
+    assert!(assertion.starts_with("nbf 2") && assertion.contains("Z, exp 2"), "{line}");
+    assert!(line["proof"].as_str().unwrap().starts_with("assertion signed with certificate /"), "{line}");
+}
+
+#[tokio::test]
 async fn entra_that_is_down_is_logged_with_the_network_to_it() {
     let builder = HarnessBuilder::start().await;
     builder.sandbox.entra().faults().refuse().await;
     let drill = Drill::start(builder, "").await;
     let line = drill.assert_logged("no valid token", "refused", "token-network").await;
     assert_eq!(line["side"], "credential");
+    assert!(line["remedy"].as_str().unwrap().starts_with("allow this host to reach the authority"), "{line}");
+    let error = line["error"].as_str().unwrap();
+    assert!(error.contains(" at 127.0.0.1:") && !error.contains("check"), "{line}");
+    assert_eq!(error.matches("refused").count(), 1, "{line}");
     assert_eq!(drill.broadcast().await, 503);
     let line = drill.assert_logged("request", "token_unavailable", "error-token-unavailable").await;
     assert_eq!(line["side"], "credential", "{line}");

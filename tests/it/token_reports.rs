@@ -36,6 +36,7 @@ async fn logs_cause_and_remedy_of_a_failed_token_request_once_per_change() {
     let config = GatewayConfig { more: EAST_ONLY.to_owned(), ..GatewayConfig::default() };
     let files = builder.write_files(&config);
     secret(&builder.sandbox, |secret| secret.value = SecretText::new("another"));
+    let started = SystemTime::now() - Duration::from_secs(1);
     let process = Process::start_gateway(&files.config, &[]).await;
     // A file that changes is used at once.
     let try_again = async |content: &str| {
@@ -79,12 +80,17 @@ async fn logs_cause_and_remedy_of_a_failed_token_request_once_per_change() {
     let lines = lines(&process);
     let levels: Vec<&str> = lines.iter().map(|line| line["level"].as_str().unwrap()).collect();
     assert_eq!(levels, ["ERROR", "ERROR", "INFO"], "{lines:#?}");
-    for (line, parts) in lines.iter().zip([
-        ["AADSTS7000215: the client secret is wrong", "use the secret's value (not its id)"],
-        ["AADSTS7000222: the client secret has expired", "create a new secret on the app registration"],
+    for (line, (fact, action)) in lines.iter().zip([
+        ("AADSTS7000215: the client secret is wrong", "use the secret's value (not its id)"),
+        ("AADSTS7000222: the client secret has expired", "create a new secret on the app registration"),
     ]) {
-        let error = line["error"].as_str().unwrap();
-        assert!(parts.iter().all(|part| error.contains(part)) && error.contains("correlation id"), "{error}");
+        let (error, remedy) = (line["error"].as_str().unwrap(), line["remedy"].as_str().unwrap());
+        assert!(error.contains(fact) && error.contains("correlation id") && !error.contains(action), "{line}");
+        assert!(remedy.starts_with(action), "the remedy is not that of the code: {line}");
+        assert_eq!(line["client_id"], APP_CLIENT_ID, "{line}");
+        assert_eq!(line["proof"], format!("client secret from file {}", files.secret.display()), "{line}");
+        let retry_at = humantime::parse_rfc3339(line["retry_at"].as_str().unwrap()).unwrap();
+        assert!(retry_at > started && line["token_expires"].is_null(), "{line}");
     }
 }
 

@@ -14,13 +14,13 @@ use crate::credential::assertion::SharedAssertions;
 use crate::credential::authority::Authorities;
 use crate::credential::authority_settings::{AuthoritySettings, Cloud};
 use crate::credential::entra::{App, Registration};
-use crate::credential::error::in_one_line;
 use crate::credential::managed_identity::HostIdentity;
 use crate::credential::proof_settings::{AssertionSettings, ManagedIdentity, ManagedIdentitySettings, Proof};
 use crate::credential::schedule::ErrorClass;
 use crate::credential::settings::AppSettings;
 use crate::files::SecretSource;
 use crate::metrics::{MetricRegistry, TokenMetrics};
+use crate::redact::in_one_line;
 
 /// A server that reacts in the same way to every request.
 struct Endpoint {
