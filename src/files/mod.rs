@@ -4,6 +4,7 @@
 //! file, so errors of parsers are replaced.
 
 mod access;
+mod distinguished_name;
 mod exposure;
 pub mod pem;
 mod read;
@@ -14,6 +15,7 @@ mod validity;
 mod warning;
 
 pub use access::{Unreadable, User};
+pub use distinguished_name::distinguished_name;
 pub use read::{
     FileError, TextFile, is_empty, read, read_blocking_or_pipe, read_blocking_up_to, read_with_timeout,
     read_with_timeout_up_to,

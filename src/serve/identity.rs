@@ -6,7 +6,7 @@ use std::sync::Arc;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::X509Certificate;
 
-use super::distinguished_name;
+use crate::files::distinguished_name;
 
 /// The longest identity, in bytes. SPIFFE ids are no longer.
 const MAX_IDENTITY: usize = 2048;
@@ -92,7 +92,7 @@ fn identity(certificate: &X509Certificate<'_>) -> Result<String, IdentityError> 
         let is_host = !host.is_empty() && host.bytes().all(is_host_byte);
         return if is_host { Ok(host.to_ascii_lowercase()) } else { Err(IdentityError::InvalidName) };
     }
-    let subject = distinguished_name::to_text(certificate.subject());
+    let subject = distinguished_name(certificate.subject());
     if subject.is_empty() { Err(IdentityError::Missing) } else { Ok(subject) }
 }
 

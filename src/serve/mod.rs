@@ -15,7 +15,6 @@ mod certificate_report;
 mod client_verifier;
 mod conn_waker;
 mod connection;
-mod distinguished_name;
 mod drain;
 mod forwarded;
 #[cfg(any(test, fuzzing))]

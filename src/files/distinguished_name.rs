@@ -23,7 +23,7 @@ const ATTRIBUTE_TYPES: [(&str, &str); 14] = [
 ];
 
 /// Returns a name as text, the most specific part first; empty if the name is.
-pub(super) fn to_text(name: &X509Name<'_>) -> String {
+pub fn distinguished_name(name: &X509Name<'_>) -> String {
     let parts: Vec<_> = name.iter_rdn().collect();
     let part = |attributes: &x509_parser::x509::RelativeDistinguishedName<'_>| {
         attributes.iter().map(attribute).collect::<Vec<_>>().join("+")
@@ -115,7 +115,7 @@ mod tests {
         params.distinguished_name = name;
         let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
         let (_, parsed) = x509_parser::parse_x509_certificate(certificate.der()).unwrap();
-        to_text(parsed.subject())
+        distinguished_name(parsed.subject())
     }
 
     #[test]
