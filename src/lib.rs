@@ -56,8 +56,8 @@
 //! trace             →  metrics
 //! runbook           →  metrics
 //! descriptors       →  runbook
-//! egress            →  files, redact, runbook
 //! tls               →  files, runbook
+//! egress            →  files, redact, runbook, tls
 //! credential        →  egress, files, metrics, redact, runbook, tls
 //! idempotency       →  credential, files, metrics, redact, runbook, tls
 //! otlp              →  trace, credential, egress, files, metrics, runbook, tls

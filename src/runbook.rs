@@ -206,7 +206,8 @@ const fn endpoint_remedy(reason: UpstreamErrorReason) -> &'static str {
             "check that the resource exists, and that firewalls and private endpoints let this host reach it"
         }
         UpstreamErrorReason::Tls => {
-            "check the certificate at the endpoint's `url` and `ca_file`: a proxy may present a certificate of its own"
+            "if you know the issuer of the certificate, such as a proxy of your organisation that inspects TLS: set `ca_file` of the \
+             endpoint to its CA; if not, do not trust it"
         }
         UpstreamErrorReason::Proxy => "check `[egress]` and the proxy's own log: it opened no tunnel",
         UpstreamErrorReason::ConnectTimeout => {

@@ -1,9 +1,20 @@
 //! The TLS configuration of all clients of the gateway: the crypto provider and the trusted CAs.
 
+mod presented;
+mod refused;
+mod trust;
+mod verifier;
+
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use rustls::{ClientConfig, RootCertStore};
+use rustls::client::{WantsClientCert, WebPkiServerVerifier};
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore};
+
+pub use refused::{CertificateProblem, RefusedCertificate};
+pub use trust::Trust;
+use verifier::Verifier;
+pub use verifier::{connect, with_refused_certificate};
 
 use crate::files::pem::{Pem, PemError};
 use crate::files::{self, FileError};
@@ -57,30 +68,12 @@ pub enum TrustError {
     Rustls(#[from] rustls::Error),
 }
 
-/// The CAs that a server's certificate is verified against.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Trust {
-    /// The system's CAs, or those in `SSL_CERT_FILE` and `SSL_CERT_DIR`. They are read once.
-    System,
-    /// Only the CAs in a PEM file, which is read for each client configuration.
-    File(PathBuf),
-    /// No CAs, for clients that only connect over http.
-    None,
-}
-
-impl Trust {
-    /// Returns the CAs in `ca_file`, or the system's if it is `None`.
-    pub fn from_ca_file(ca_file: Option<&Path>) -> Self {
-        ca_file.map_or(Self::System, |path| Self::File(path.to_owned()))
-    }
-}
-
 /// Creates a client configuration without ALPN.
 ///
 /// # Errors
 /// [`TrustError`] if the CAs cannot be loaded or there are none.
 pub fn client_config(trust: &Trust) -> Result<ClientConfig, TrustError> {
-    client_config_with(roots(trust)?)
+    client_config_with(trust, roots(trust)?)
 }
 
 /// Loads the CAs that a client trusts.
@@ -95,24 +88,21 @@ pub fn roots(trust: &Trust) -> Result<Arc<RootCertStore>, TrustError> {
     }
 }
 
-/// Creates a client configuration without ALPN that trusts these CAs.
+/// Creates a client configuration without ALPN that trusts these CAs, which are those of `trust`.
 ///
 /// # Errors
 /// [`TrustError::Rustls`] if the TLS library rejects the configuration.
-pub fn client_config_with(roots: Arc<RootCertStore>) -> Result<ClientConfig, TrustError> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    Ok(ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth())
+pub fn client_config_with(trust: &Trust, roots: Arc<RootCertStore>) -> Result<ClientConfig, TrustError> {
+    Ok(verifying(trust, roots)?.with_no_client_auth())
 }
 
-/// Creates a client configuration without ALPN that trusts these CAs and identifies itself by the first certificate of a PEM file
-/// and a key.
+/// Creates a client configuration without ALPN that trusts these CAs, which are those of `trust`, and identifies itself by the
+/// first certificate of a PEM file and a key.
 ///
 /// # Errors
 /// [`TrustError`] if a file cannot be used.
 pub fn client_config_with_certificate(
+    trust: &Trust,
     roots: Arc<RootCertStore>,
     certificate: &Path,
     key: &Path,
@@ -123,9 +113,23 @@ pub fn client_config_with_certificate(
     };
     let chain = read(certificate)?.certificates;
     let key = read(key)?.keys.drain(..).next().ok_or_else(|| TrustError::NoClientKey { path: key.to_owned() })?;
+    Ok(verifying(trust, roots)?.with_client_auth_cert(chain, key)?)
+}
+
+/// Returns a configuration that verifies servers and does not identify itself yet.
+fn verifying(
+    trust: &Trust,
+    roots: Arc<RootCertStore>,
+) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, TrustError> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    Ok(config.with_root_certificates(roots).with_client_auth_cert(chain, key)?)
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
+    if roots.is_empty() {
+        // It refuses every server. The builder of verifiers rejects it.
+        return Ok(builder.with_root_certificates(roots));
+    }
+    let library = WebPkiServerVerifier::builder_with_provider(roots, provider).build();
+    let library = library.map_err(|err| rustls::Error::General(err.to_string()))?;
+    Ok(builder.dangerous().with_custom_certificate_verifier(Arc::new(Verifier::new(library, trust))))
 }
 
 fn roots_of_file(path: &Path) -> Result<RootCertStore, TrustError> {
@@ -150,6 +154,9 @@ fn system_roots() -> Result<Arc<RootCertStore>, TrustError> {
     });
     if roots.is_empty() { Err(TrustError::NoSystemRoots) } else { Ok(Arc::clone(roots)) }
 }
+
+#[cfg(test)]
+mod verifier_tests;
 
 #[cfg(test)]
 mod tests {

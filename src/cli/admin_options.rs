@@ -41,10 +41,11 @@ impl AdminOptions {
     /// Returns the TLS configuration and the name that the certificate must have; `None` for plain HTTP.
     pub(super) fn tls(&self) -> anyhow::Result<Option<(ClientConfig, ServerName<'static>)>> {
         let Some(ca) = &self.ca else { return Ok(None) };
-        let roots = roots(&Trust::File(ca.clone()))?;
+        let trust = Trust::File(ca.clone());
+        let roots = roots(&trust)?;
         let config = match (&self.certificate, &self.key) {
-            (Some(certificate), Some(key)) => client_config_with_certificate(roots, certificate, key)?,
-            _ => client_config_with(roots)?,
+            (Some(certificate), Some(key)) => client_config_with_certificate(&trust, roots, certificate, key)?,
+            _ => client_config_with(&trust, roots)?,
         };
         let name = match &self.name {
             Some(name) => ServerName::try_from(name.clone()).with_context(|| format!("`{name}` is not a host name"))?,

@@ -22,7 +22,7 @@ use crate::egress::EgressProxy;
 use crate::files::expires_soon;
 use crate::metrics::{TokenErrorReason, TokenMetrics, TokenStage};
 use crate::redact::is_guid;
-use crate::tls::Trust;
+use crate::tls::{RefusedCertificate, Trust};
 
 /// How long an acquisition may take. Chosen: a request to Entra times out after ten seconds; the rest is enough to report which
 /// request that was.
@@ -60,6 +60,8 @@ pub(super) struct Failure {
     pub(super) layer: Option<Layer>,
     /// The proxy of the connection that failed, if it has one.
     pub(super) proxy: Option<Arc<EgressProxy>>,
+    /// The certificate of the server, or of its proxy, if it was refused.
+    pub(super) certificate: Option<RefusedCertificate>,
     /// Whether an identity endpoint answered 200 without a usable token.
     pub(super) is_unusable_response: bool,
     /// Whether an identity endpoint gave no complete response.
@@ -82,6 +84,7 @@ impl Failure {
             trace_id: None,
             layer: None,
             proxy: None,
+            certificate: None,
             is_unusable_response: false,
             is_unreachable: false,
             is_throttled: false,
@@ -93,7 +96,7 @@ impl Failure {
     pub(super) fn of_layer(failed: FailedLayer, step: SetupStep) -> Self {
         let step = if matches!(failed.layer, Layer::Proxy(_)) { SetupStep::Proxy } else { step };
         let failure = Self::new(step, failed.tried, failed.error);
-        Self { layer: Some(failed.layer), proxy: failed.proxy, ..failure }
+        Self { layer: Some(failed.layer), proxy: failed.proxy, certificate: failed.certificate, ..failure }
     }
 }
 

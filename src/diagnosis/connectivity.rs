@@ -21,7 +21,7 @@ use crate::credential::{in_one_line, one_line};
 use crate::egress::{Authorization, Egress, EgressProxy, ProxyLayer, Target};
 use crate::endpoint::localhost_addresses;
 use crate::files::Validity;
-use crate::tls::{self, Trust};
+use crate::tls::{self, RefusedCertificate, Trust};
 
 /// How long connecting to a server may take, and each request to an endpoint. The sum of the acquisition (10.3 s), the connection,
 /// the health check and the read stays below fifteen seconds.
@@ -52,6 +52,20 @@ pub(super) struct FailedLayer {
     pub(super) tried: String,
     pub(super) error: String,
     pub(super) proxy: Option<Arc<EgressProxy>>,
+    /// The certificate of the server or of its proxy, if it was refused.
+    pub(super) certificate: Option<RefusedCertificate>,
+}
+
+/// The error of a layer.
+struct LayerError {
+    text: String,
+    certificate: Option<RefusedCertificate>,
+}
+
+impl From<String> for LayerError {
+    fn from(text: String) -> Self {
+        Self { text, certificate: None }
+    }
 }
 
 /// A layer of a connection.
@@ -89,17 +103,16 @@ impl Server {
         let error = match outcome {
             Ok(Ok(())) => None,
             Ok(Err(problem)) => Some(problem),
-            Err(_elapsed) => Some(format!("timed out after {}", humantime::format_duration(within))),
+            Err(_elapsed) => Some(format!("timed out after {}", humantime::format_duration(within)).into()),
         };
         let (layer, tried) = current;
-        Connectivity {
-            passed,
-            failure: error.map(|error| FailedLayer { layer, tried, error, proxy: self.proxy.clone() }),
-        }
+        let proxy = self.proxy.clone();
+        let failed = |LayerError { text: error, certificate }| FailedLayer { layer, tried, error, proxy, certificate };
+        Connectivity { passed, failure: error.map(failed) }
     }
 
     /// Tests the layers in order. Stores each in `current` before its test, so that the caller knows it after a timeout.
-    async fn test_layers(&self, passed: &mut Vec<Check>, current: &mut (Layer, String)) -> Result<(), String> {
+    async fn test_layers(&self, passed: &mut Vec<Check>, current: &mut (Layer, String)) -> Result<(), LayerError> {
         let stream = match &self.proxy {
             None => {
                 let layers = (Layer::Name, Layer::Connection);
@@ -120,7 +133,7 @@ impl Server {
         proxy: &EgressProxy,
         passed: &mut Vec<Check>,
         current: &mut (Layer, String),
-    ) -> Result<Stream, String> {
+    ) -> Result<Stream, LayerError> {
         let layers = (Layer::Proxy(ProxyLayer::Name), Layer::Proxy(ProxyLayer::Connection));
         let stream = test_connection(&proxy.host, proxy.port, layers, passed, current).await?;
         let mut stream = if proxy.tls {
@@ -136,7 +149,7 @@ impl Server {
         let authorization = Authorization::new(proxy);
         if let Err(err) = authorization.open_tunnel(&mut stream, &target).await {
             current.0 = Layer::Proxy(err.layer());
-            return Err(in_one_line(&err));
+            return Err(in_one_line(&err).into());
         }
         passed.push(Check::passed(&current.1, "the proxy opened a tunnel"));
         Ok(stream)
@@ -173,10 +186,14 @@ async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
     host: &str,
     stream: S,
     trust: &Trust,
-) -> Result<TlsStream<S>, String> {
+) -> Result<TlsStream<S>, LayerError> {
     let config = tls::client_config(trust).map_err(|err| err.to_string())?;
     let name = ServerName::try_from(host.to_owned()).map_err(|err| err.to_string())?;
-    TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(|err| one_line(&err.to_string()))
+    let connected = tls::connect(&TlsConnector::from(Arc::new(config)), name, stream).await;
+    connected.map_err(|err| LayerError {
+        text: one_line(&err.to_string()),
+        certificate: RefusedCertificate::find(&err).cloned(),
+    })
 }
 
 /// Connects to all addresses concurrently and returns the first connection.

@@ -29,7 +29,7 @@ pub fn explain_endpoint(
     endpoint: &EndpointSettings,
 ) -> BrokenStep {
     let failure = match &failure.cause {
-        FailureCause::Transport { reason, error, proxy } => {
+        FailureCause::Transport { reason, error, proxy, certificate } => {
             let layer = match proxy {
                 Some((_, layer)) => Some(Layer::Proxy(*layer)),
                 None => layer_of(*reason),
@@ -39,6 +39,7 @@ pub fn explain_endpoint(
             Failure {
                 layer,
                 proxy: proxy.as_ref().map(|(proxy, _)| Arc::clone(proxy)),
+                certificate: certificate.clone(),
                 ..Failure::new(step, tried, error)
             }
         }

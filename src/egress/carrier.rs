@@ -12,6 +12,7 @@ use tokio_util::either::Either;
 use super::authorization::Authorization;
 use super::error::{ProxyError, ProxyLayer};
 use super::tunnel::Target;
+use crate::tls::connect;
 
 /// A byte stream to the server, or to a proxy that has opened a tunnel to it. It uses TLS if the proxy itself does. TLS is boxed
 /// because it is ten times as large.
@@ -44,7 +45,7 @@ pub async fn open_over<S: AsyncRead + AsyncWrite + Unpin>(
     let mut carrier = match tls {
         None => Carrier::Left(tcp),
         Some((connector, name)) => {
-            let secured = timeout_at(deadline.at, connector.connect(name.clone(), tcp)).await;
+            let secured = timeout_at(deadline.at, connect(connector, name.clone(), tcp)).await;
             let secured = secured.map_err(|_elapsed| late(ProxyLayer::Tls))?;
             Carrier::Right(Box::new(secured.map_err(ProxyError::Tls)?))
         }

@@ -10,6 +10,7 @@ use crate::credential::one_line;
 use crate::egress::{EgressProxy, ProxyLayer};
 use crate::metrics::UpstreamErrorReason;
 use crate::runbook::{EndpointRefusal, Section};
+use crate::tls::RefusedCertificate;
 
 /// A failure of an endpoint, and when it occurred.
 #[derive(Clone, Debug)]
@@ -31,6 +32,8 @@ pub enum FailureCause {
         error: String,
         /// The proxy that opened no tunnel, if that is the cause, and the layer that failed.
         proxy: Option<(Arc<EgressProxy>, ProxyLayer)>,
+        /// The certificate of the server or of its proxy, if it was refused.
+        certificate: Option<RefusedCertificate>,
     },
     /// A response with an error.
     Response(ErrorResponse),
@@ -97,6 +100,14 @@ impl FailureCause {
         match self {
             Self::Transport { reason, .. } => Some(Section::Endpoint(*reason)),
             Self::Response(response) => EndpointRefusal::of(response.status.as_u16()).map(Section::Refusal),
+        }
+    }
+
+    /// Returns the certificate of the server, or of its proxy, if it was refused.
+    pub fn certificate(&self) -> Option<&RefusedCertificate> {
+        match self {
+            Self::Transport { certificate, .. } => certificate.as_ref(),
+            Self::Response(_) => None,
         }
     }
 

@@ -102,7 +102,7 @@ impl std::fmt::Debug for TlsClients {
 
 impl TlsClient {
     fn new(trust: Trust, roots: Arc<RootCertStore>) -> Result<Self, TrustError> {
-        let mut config = tls::client_config_with(Arc::clone(&roots))?;
+        let mut config = tls::client_config_with(&trust, Arc::clone(&roots))?;
         config.resumption = Resumption::in_memory_sessions(REMEMBERED_SERVERS * TICKETS_PER_SERVER);
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         let http1 = TlsConnector::from(Arc::new(config.clone()));
@@ -126,7 +126,7 @@ impl TlsClient {
             HttpVersion::Http1 => &self.http1,
             HttpVersion::Http2 => &self.http2,
         };
-        let secured = connector.connect(name, tcp).await.map_err(handshake_error)?;
+        let secured = tls::connect(connector, name, tcp).await.map_err(handshake_error)?;
         // A server without ALPN support ignores the requested protocol.
         if version == HttpVersion::Http2 && secured.get_ref().1.alpn_protocol() != Some(HTTP2) {
             return Err(ConnectError::NoHttp2);

@@ -9,10 +9,12 @@ use super::unpooled::UnpooledError;
 use crate::credential::in_one_line;
 use crate::egress::{EgressProxy, ProxyLayer};
 use crate::metrics::UpstreamErrorReason;
+use crate::tls::RefusedCertificate;
 
 /// Returns the cause of an error without a response.
 pub fn transport_failure(reason: UpstreamErrorReason, error: &(dyn Error + 'static)) -> FailureCause {
-    FailureCause::Transport { reason, error: in_one_line(error), proxy: proxy_of(error) }
+    let certificate = RefusedCertificate::find(error).cloned();
+    FailureCause::Transport { reason, error: in_one_line(error), proxy: proxy_of(error), certificate }
 }
 
 /// Returns the cause of a probe without a response.

@@ -1,8 +1,9 @@
 //! The remediation of a broken step: instructions and `az` commands with the configured ids filled in. Runs nothing.
 //!
-//! `host.rs` has the steps on this host, `entra.rs` those in the two tenants, `network.rs` those of connections, `proxy.rs` those of proxies. `facts.rs` has the
-//! values for the commands.
+//! `host.rs` has the steps on this host, `entra.rs` those in the two tenants, `network.rs` those of connections,
+//! `certificate.rs` those of refused certificates, `proxy.rs` those of proxies. `facts.rs` has the values for the commands.
 
+mod certificate;
 mod entra;
 mod facts;
 mod host;

@@ -1,5 +1,6 @@
 //! Remediation for the connections to Entra and to the endpoint.
 
+use super::certificate::{self, Server};
 use super::facts::Facts;
 use crate::diagnosis::acquisition::Failure;
 use crate::diagnosis::connectivity::Layer;
@@ -11,6 +12,18 @@ const PROXY_VARIABLES: [&str; 4] = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "
 pub(super) fn identity_endpoint(failure: &Failure, facts: &Facts<'_>) -> Vec<Remediation> {
     let ca_file = format!("credentials.{}.ca_file", facts.credential.id.name);
     let mut remediation = connection(failure, "the authority", &ca_file);
+    let origin = facts.app().map(|app| app.authority.origin());
+    if let Some(certificate) = &failure.certificate {
+        let authority = facts.path("authority");
+        let server = Server { what: "the authority", ca_file: &ca_file, url: &authority };
+        remediation.push(certificate::refused(certificate, &server));
+        let uri = origin.and_then(|origin| origin.parse::<http::Uri>().ok());
+        remediation.extend(uri.as_ref().and_then(|uri| {
+            let host = uri.host()?.trim_start_matches('[').trim_end_matches(']');
+            Some(certificate::show(host, uri.port_u16().unwrap_or(443), failure.proxy.as_deref()))
+        }));
+        return remediation;
+    }
     if failure.is_unreachable {
         remediation.push(Remediation::note(
             "allow this host to reach the authority: check name resolution, firewall and proxy; if others cannot reach it either, \
@@ -21,9 +34,9 @@ pub(super) fn identity_endpoint(failure: &Failure, facts: &Facts<'_>) -> Vec<Rem
             "only Entra may answer at this address: find the proxy or captive portal that answers instead",
         ));
     }
-    let discovery = facts.app().map_or_else(
+    let discovery = origin.map_or_else(
         || "https://login.microsoftonline.com".to_owned(),
-        |app| format!("{}/{}/v2.0/.well-known/openid-configuration", app.authority.origin(), facts.tenant()),
+        |origin| format!("{origin}/{}/v2.0/.well-known/openid-configuration", facts.tenant()),
     );
     let proxy = failure.proxy.as_ref().map_or_else(|| "--noproxy '*'".to_owned(), |proxy| format!("--proxy {proxy}"));
     remediation.push(Remediation::command("show which server answers", format!("curl -v {proxy} {discovery}")));
@@ -33,6 +46,14 @@ pub(super) fn identity_endpoint(failure: &Failure, facts: &Facts<'_>) -> Vec<Rem
 pub(super) fn endpoint_network(failure: &Failure, facts: &Facts<'_>) -> Vec<Remediation> {
     let ca_file = format!("endpoints.{}.ca_file", facts.endpoint.name);
     let mut remediation = connection(failure, "the endpoint", &ca_file);
+    if let Some(certificate) = &failure.certificate {
+        let url = facts.path("url");
+        let server = Server { what: "the endpoint", ca_file: &ca_file, url: &url };
+        remediation.push(certificate::refused(certificate, &server));
+        let origin = &facts.endpoint.origin;
+        remediation.push(certificate::show(&origin.host, origin.port, failure.proxy.as_deref()));
+        return remediation;
+    }
     if failure.layer == Some(Layer::Name) {
         remediation.push(Remediation::command(
             "compare the name with that of the resource",
@@ -61,6 +82,8 @@ fn connection(failure: &Failure, server: &str, ca_file: &str) -> Vec<Remediation
         Some(Layer::Connection) => vec![Remediation::note(format!(
             "allow this host to connect to {server}: check firewall, network rules and routing, and that {server} still exists"
         ))],
+        // What is wrong with the certificate has a remediation of its own.
+        Some(Layer::Tls) if failure.certificate.is_some() => Vec::new(),
         Some(Layer::Tls) => vec![Remediation::note(match &failure.proxy {
             Some(proxy) => format!(
                 "if the proxy {proxy} inspects TLS: set `{ca_file}` to the PEM file of its CA, which its operator has, or \
@@ -72,7 +95,7 @@ fn connection(failure: &Failure, server: &str, ca_file: &str) -> Vec<Remediation
             ),
         })],
     };
-    if failure.proxy.is_some() {
+    if failure.proxy.is_some() || failure.certificate.is_some() {
         return remediation;
     }
     let proxy = PROXY_VARIABLES.into_iter().find(|name| std::env::var_os(name).is_some());
