@@ -101,7 +101,8 @@ async function look(name, admin, word, line, check = async () => {}) {
 }
 
 const inState = (status, state) => until(async () => (await status()).verdict.state === state);
-const east = (page) => page.getByRole("listitem").filter({ has: page.getByRole("heading", { name: "east", exact: true }) }).first();
+const entry = (page, title) => page.getByRole("listitem").filter({ has: page.getByRole("heading", { name: title, exact: true }) }).first();
+const east = (page) => entry(page, "Endpoint east");
 
 test("healthy: both endpoints and credentials, and figures that move without a reload", async () => {
   await withGateway("healthy", async ({ admin, send, status }) => {
@@ -149,7 +150,7 @@ test("endpoint down: the verdict has the reason", async () => {
     await inState(status, "broken");
     await look("endpoint-down", admin, "Broken", /^1 of 2 endpoints: east fails calls \(.*refused/, async (page) => {
       await east(page).getByText("circuit open since").waitFor();
-      await east(page).getByText(/check firewall, network rules and routing/).waitFor();
+      await page.getByRole("status").getByText(/^Do this: .*firewall/).waitFor();
     });
   });
 });
@@ -162,8 +163,8 @@ test("401 of the endpoint: the verdict says that it refuses the token", async ()
     await inState(status, "broken");
     await look("endpoint-401", admin, "Broken", /^1 of 2 endpoints: east refuses the gateway's token/, async (page) => {
       await east(page).getByText("refuses the token since").waitFor();
-      await east(page).getByText("does not accept tokens of this tenant").waitFor();
-      await east(page).getByRole("link", { name: /Runbook/ }).waitFor();
+      await page.getByRole("status").getByText("does not accept tokens of this tenant").waitFor();
+      await east(page).getByText("which needs no token").waitFor();
     });
   });
 });
@@ -186,8 +187,7 @@ test("refused reload: the page has the problem, and calls go on", async () => {
     write(text.replace('pick = "all"', 'pick = "al"'));
     await inState(status, "attention");
     await look("refused-reload", admin, "Needs attention", /^The last configuration was rejected/, async (page) => {
-      await page.getByRole("heading", { name: "Rejected configuration" }).waitFor();
-      await page.getByText("routes").first().waitFor();
+      assert.equal(await page.getByText(/pick/).filter({ hasText: "al" }).count(), 1, "the problem stands there once");
     });
   }, withRoute);
 });
@@ -198,7 +198,7 @@ test("change that needs a restart: the page lists the keys", async () => {
     write(`${withRoute(text)}\n[process]\nworkers = 3\n`);
     await inState(status, "attention");
     await look("restart-only", admin, "Needs attention", /^Settings wait for a restart since .*: process\.workers/, async (page) => {
-      await page.getByRole("region", { name: "Settings that wait for a restart" }).getByText("process.workers").waitFor();
+      assert.equal(await page.getByText("process.workers").count(), 1, "the key stands there once");
     });
   }, withRoute);
 });
@@ -226,14 +226,16 @@ test("the page works by keyboard, keeps what a user opened, can be paused, and s
     const { page, context } = await open();
     await page.goto(admin);
     await page.getByText(/^live, /).waitFor();
-    const summary = page.locator("summary").first();
-    const details = page.locator("details").first();
+    const details = east(page).locator("details");
+    const summary = details.locator("summary");
+    const open_at_first = await details.getAttribute("open");
     await summary.focus();
     await page.keyboard.press("Enter");
-    assert.equal(await details.getAttribute("open"), null, "it was open, since the failure is current");
+    const opened = await details.getAttribute("open");
+    assert.notEqual(opened, open_at_first);
     const before = await page.locator(".live span").textContent();
     await until(async () => (await page.locator(".live span").textContent()) !== before);
-    assert.equal(await details.getAttribute("open"), null, "an update has opened it again");
+    assert.equal(await details.getAttribute("open"), opened, "an update has undone it");
     assert.ok(await summary.evaluate((node) => node === document.activeElement), "an update has taken the focus");
     await page.getByRole("button", { name: "Pause" }).click();
     await page.getByText(/^paused, /).waitFor();

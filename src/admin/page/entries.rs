@@ -1,212 +1,192 @@
-//! The endpoints and credentials, those with problems first.
+//! The lists of endpoints and credentials: those with a problem first, in a section of their own.
 
-use super::chart::{self, Line};
+use super::failure::Extent;
 use super::html::Html;
-use super::sections::{figure, milliseconds, number, percent};
+use super::target::{Target, credential_id, endpoint_id};
+use super::{credential, endpoint};
 use crate::admin::query::Query;
-use crate::admin::time::{clock, exact, lasting};
-use crate::admin::{CredentialView, EndpointStatus, FailureView, Status, TimesView};
+use crate::admin::time::clock;
+use crate::admin::{CredentialView, EndpointStatus, FailureView, Status};
 
-/// Writes the endpoints, and the form that filters all lists.
+/// With more cards of problems than this, what to do is closed in all of them.
+const MAX_OPEN: usize = 3;
+
+/// Writes the endpoints and credentials with a problem, those whose credential has no token last, in a line each.
+pub(super) fn problems(html: &mut Html, status: &Status, now: u64) {
+    let credentials: Vec<_> = status.credentials.iter().filter(|credential| is_problem(credential)).collect();
+    let (waiting, endpoints): (Vec<_>, Vec<_>) =
+        status.endpoints.iter().filter(|endpoint| has_problem(endpoint)).partition(|one| one.state == "no_token");
+    if credentials.is_empty() && endpoints.is_empty() && waiting.is_empty() {
+        return;
+    }
+    let target = Target::of(status);
+    let known = target.and_then(|target| target.failure(status));
+    let is_open = credentials.len() + endpoints.len() <= MAX_OPEN;
+    let extent = |is_target: bool, failure: Option<&FailureView>| match (is_target, failure, known) {
+        (true, ..) => Extent::InBanner,
+        // The same steps stand in the banner.
+        (false, Some(failure), Some(known)) if (failure.kind, failure.step) == (known.kind, known.step) => {
+            Extent::Closed
+        }
+        (false, ..) => {
+            if is_open {
+                Extent::Open
+            } else {
+                Extent::Closed
+            }
+        }
+    };
+    html.section("problems", "Problems").raw("</div><ul class=\"entries wide\">");
+    for view in credentials {
+        let is_target = target.is_some_and(|target| target.is_credential(view));
+        let extent = extent(is_target, view.last_failure.as_ref());
+        credential_entry(html, view, (Shape::Problem, extent), now);
+    }
+    for view in endpoints {
+        let is_target = target.is_some_and(|target| target.is_endpoint(view));
+        let extent = extent(is_target, view.last_failure.as_ref());
+        endpoint_entry(html, view, status, (Shape::Problem, extent), now);
+    }
+    for view in waiting {
+        endpoint_entry(html, view, status, (Shape::ProblemLine, Extent::Closed), now);
+    }
+    html.raw("</ul></section>");
+}
+
+/// Writes the endpoints without a problem, and the form that filters all lists.
 pub(super) fn endpoints(html: &mut Html, status: &Status, query: &Query, now: u64) {
-    html.raw(
-        "<section aria-labelledby=\"endpoints-title\"><div class=\"titled\"><h2 id=\"endpoints-title\">Endpoints</h2>",
-    );
+    let others: Vec<_> = status.endpoints.iter().filter(|endpoint| !has_problem(endpoint)).collect();
+    let is_split = others.len() < status.endpoints.len();
+    html.section("endpoints", if is_split { "Other endpoints" } else { "Endpoints" });
     shown(html, status.endpoints.len(), status.page.endpoints);
     filter(html, query);
     html.raw("</div>");
     pages(html, status, query);
-    html.raw("<ul class=\"entries\">");
-    for endpoint in &status.endpoints {
-        let class = if endpoint.state == "ok" { "" } else { " class=\"broken\"" };
-        html.raw("<li").raw(class).raw(" id=\"endpoint-").text(&endpoint.name).raw("\">");
-        self::endpoint(html, endpoint, now);
-        html.raw("</li>");
+    if others.is_empty() && status.disabled_endpoints.is_empty() {
+        html.raw("<p class=\"muted\">None.</p></section>");
+        return;
     }
-    for endpoint in &status.disabled_endpoints {
-        html.raw("<li id=\"endpoint-")
-            .text(&endpoint.name)
-            .raw("\"><div class=\"titled\">")
-            .element("h3", &endpoint.name);
-        html.raw("<span class=\"pill\">disabled</span></div>")
-            .element("p class=\"muted small\"", &endpoint.url)
-            .raw("</li>");
+    let shape = Shape::without_problem(status);
+    html.raw("<ul class=\"entries ").raw(shape.list()).raw("\">");
+    for view in others {
+        endpoint_entry(html, view, status, (shape, Extent::Closed), now);
+    }
+    for disabled in &status.disabled_endpoints {
+        html.raw("<li id=\"").text(endpoint_id(&disabled.name)).raw("\"><div class=\"titled\">");
+        html.element("h3", &disabled.name).raw("<span class=\"pill\">disabled</span>");
+        html.element("span class=\"muted small\"", &disabled.url).raw("</div></li>");
     }
     html.raw("</ul></section>");
 }
 
-/// Writes the credentials.
+/// Writes the credentials without a problem.
 pub(super) fn credentials(html: &mut Html, status: &Status, now: u64) {
-    html.raw("<section aria-labelledby=\"credentials-title\"><div class=\"titled\"><h2 id=\"credentials-title\">Credentials</h2>");
+    let others: Vec<_> = status.credentials.iter().filter(|credential| !is_problem(credential)).collect();
+    let is_split = others.len() < status.credentials.len();
+    if others.is_empty() {
+        return;
+    }
+    html.section("credentials", if is_split { "Other credentials" } else { "Credentials" });
     shown(html, status.credentials.len(), status.page.credentials);
-    html.raw("</div><ul class=\"entries\">");
-    for credential in &status.credentials {
-        let is_broken = matches!(credential.state, "unavailable" | "stale");
-        html.raw(if is_broken { "<li class=\"broken\" id=\"credential-" } else { "<li id=\"credential-" });
-        html.text(&credential.name).raw("-").text(credential.tenant.as_deref().unwrap_or_default()).raw("\">");
-        self::credential(html, credential, now);
-        html.raw("</li>");
+    let shape = Shape::without_problem(status);
+    html.raw("</div><ul class=\"entries ").raw(shape.list()).raw("\">");
+    for view in others {
+        credential_entry(html, view, (shape, Extent::Closed), now);
     }
     html.raw("</ul></section>");
 }
 
-fn endpoint(html: &mut Html, endpoint: &EndpointStatus, now: u64) {
-    let (class, state) = match endpoint.state {
-        "ok" => ("good", "available"),
-        "circuit_open" => ("bad", "circuit open"),
-        "unauthorized" => ("bad", "refuses the token"),
-        _ => ("bad", "no token"),
-    };
-    html.raw("<div class=\"titled\">").element("h3", &endpoint.name);
-    html.raw("<span class=\"pill ").raw(class).raw("\">").text(state).raw(" since ").text(clock(endpoint.since, now));
-    html.raw("</span></div><p class=\"muted small\">").text(&endpoint.url).raw("</p><dl class=\"facts\">");
-    html.fact("Credential", &endpoint.credential);
-    if let Some(tenant) = &endpoint.tenant {
-        html.fact("Tenant", tenant);
+/// The look of an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shape {
+    /// A card among others.
+    Card,
+    /// A line that opens.
+    Line,
+    /// A card as wide as the page.
+    Problem,
+    /// A line that opens, among the problems.
+    ProblemLine,
+}
+
+impl Shape {
+    /// Returns the look of what has no problem: a line if something else needs the reader.
+    fn without_problem(status: &Status) -> Self {
+        if matches!(status.verdict.state, "broken" | "attention") { Self::Line } else { Self::Card }
     }
-    html.fact("Role", endpoint.role);
-    if let Some(proxy) = &endpoint.proxy {
-        html.fact("Through the proxy", proxy);
+
+    fn list(self) -> &'static str {
+        if self == Self::Card { "" } else { "wide" }
     }
-    if let Some(probe) = &endpoint.last_probe {
-        let outcome = if probe.ok { "ok" } else { "failed" };
-        html.fact("Last probe", format_args!("{outcome}, {}, {} ms", exact(probe.at), probe.took_ms));
-    } else {
-        html.fact("Last probe", "none yet");
+
+    fn is_line(self) -> bool {
+        matches!(self, Self::Line | Self::ProblemLine)
     }
-    if let Some(until) = endpoint.cool_down_until {
-        html.fact("Asked for a pause", format_args!("until {}", exact(until)));
+
+    fn title(self, kind: &str, name: &str) -> String {
+        if matches!(self, Self::Card | Self::Line) { name.to_owned() } else { format!("{kind} {name}") }
     }
-    if let Some(calls) = &endpoint.last_minute {
-        html.fact("Calls in the last minute", format_args!("{} per second", number(calls.calls_per_second)));
-        html.fact("Failed", percent(calls.share_failed));
-    } else {
-        html.fact("Calls in the last minute", "none");
+
+    /// Begins an entry, up to the end of its title.
+    fn open(self, html: &mut Html, (id, class): (&str, &str), title: impl FnOnce(&mut Html)) {
+        let class = if matches!(self, Self::Card | Self::Line) { "" } else { class };
+        html.raw("<li class=\"").raw(class).raw(if self.is_line() { " line" } else { "" });
+        html.raw("\" id=\"").text(id).raw("\">");
+        html.raw(if self.is_line() { "<details><summary class=\"titled\">" } else { "<div class=\"titled\">" });
+        title(html);
+        html.raw(if self.is_line() { "</summary>" } else { "</div>" }).raw("<div class=\"body\">");
     }
-    html.raw("</dl>");
-    let line = |class, value: fn(&TimesView) -> Option<f64>| Line {
-        class,
-        values: endpoint.series.iter().map(value).collect(),
-    };
-    let lines = [line("first", |point| point.p50_ms), line("second", |point| point.p99_ms)];
-    if chart::largest(&lines) > 0.0 {
-        let calls = endpoint.last_minute.as_ref();
-        let median = milliseconds(calls.and_then(|calls| calls.p50_ms));
-        let high = milliseconds(calls.and_then(|calls| calls.p99_ms));
-        let caption = |html: &mut Html| {
-            html.raw("<span class=\"key\">p50 ")
-                .text(&median)
-                .raw("</span><span class=\"key second\">p99 ")
-                .text(&high);
-            html.raw("</span><span>to the response</span>");
-        };
-        let name = &endpoint.name;
-        let label =
-            format!("response times of {name} over the last ten minutes; in the last minute p50 {median}, p99 {high}");
-        figure(html, (&format!("times-{name}"), &label), &lines, None, &|value| milliseconds(Some(value)), caption);
-    }
-    // Without a token, the cause is the credential's.
-    if let Some(failure) = &endpoint.last_failure {
-        self::failure(
-            html,
-            ("endpoint", &endpoint.name),
-            failure,
-            endpoint.state != "ok" && endpoint.state != "no_token",
-            now,
-        );
-    }
-    if endpoint.state == "no_token" {
-        html.raw("<p class=\"small\">Its credential has no valid token: see <a href=\"#credentials-title\">");
-        html.text(&endpoint.credential).raw("</a>.</p>");
-    }
-    if let Some(refused) = &endpoint.access_key_refused {
-        self::failure(html, ("access-key", &endpoint.name), refused, true, now);
+
+    fn close(self, html: &mut Html) {
+        html.raw(if self.is_line() { "</div></details></li>" } else { "</div></li>" });
     }
 }
 
-fn credential(html: &mut Html, credential: &CredentialView, now: u64) {
-    let (class, state) = match credential.state {
-        "ready" => ("good", "ready"),
-        "stale" => ("wait", "cannot be renewed"),
-        "unavailable" => ("bad", "no valid token"),
-        other => ("", other),
-    };
-    html.raw("<div class=\"titled\">")
-        .element("h3", &credential.name)
-        .raw("<span class=\"pill ")
-        .raw(class)
-        .raw("\">")
-        .text(state);
-    if let Some(since) = credential.since {
-        html.raw(" since ").text(clock(since, now));
-    }
-    html.raw("</span></div>");
-    if let Some(tenant) = &credential.tenant {
-        html.element("p class=\"muted small\"", tenant);
-    }
-    chart::token(html, credential, now);
-    html.raw("<dl class=\"facts\">");
-    html.raw("<div>").element("dt", "Token").raw("<dd>").element("code", credential.token.as_deref().unwrap_or("none"));
-    html.raw("</dd></div>");
-    if let Some(acquired) = credential.acquired {
-        html.fact("Acquired", exact(acquired));
-    }
-    if let Some(next) = credential.next_acquisition {
-        let left = lasting(next.saturating_sub(now));
-        html.fact(
-            if credential.failures == 0 { "Renews" } else { "Next try" },
-            format_args!("{}, in {left}", exact(next)),
-        );
-    }
-    if let Some(expires) = credential.expires {
-        let left = lasting(expires.saturating_sub(now));
-        html.fact("Expires", format_args!("{}, in {left}", exact(expires)));
-    }
-    if let Some(since) = credential.failing_since {
-        html.fact("Failures", format_args!("{} since {}", credential.failures, clock(since, now)));
-    } else if credential.acquired.is_some() {
-        html.fact("Failures", "none");
-    }
-    html.raw("</dl>");
-    let id = format!("{}-{}", credential.name, credential.tenant.as_deref().unwrap_or_default());
-    match (&credential.last_failure, &credential.last_error) {
-        (Some(failure), _) => self::failure(html, ("credential", &id), failure, credential.failures > 0, now),
-        (None, Some(error)) => _ = html.element("p class=\"failure\"", error),
-        (None, None) => {}
-    }
-}
-
-/// Writes a failure of what has this kind and name. What to do is open if it is a problem now.
-fn failure(html: &mut Html, (of, name): (&str, &str), failure: &FailureView, is_current: bool, now: u64) {
-    html.raw("<div class=\"failure\" id=\"failure-")
-        .text(of)
-        .raw("-")
-        .text(name)
-        .raw("\"><h4>Last failure, ")
-        .text(clock(failure.at, now));
-    html.raw("</h4>").raw("<p>").prose(&failure.error).raw("</p>");
-    html.raw("<p class=\"muted\">").text(failure.explanation).raw(" · <code>").text(failure.kind);
-    if let Some(status) = failure.status {
-        html.raw(" ").text(status);
-    }
-    html.raw("</code></p><details").raw(if is_current { " open" } else { "" }).raw("><summary>What to do");
-    html.raw("<span class=\"sr\"> about ").text(name).raw("</span></summary><ol>");
-    for action in &failure.remediation {
-        html.raw("<li>").prose(&action.note);
-        if let Some(command) = &action.command {
-            html.element("code class=\"command\"", command);
+fn endpoint_entry(html: &mut Html, view: &EndpointStatus, status: &Status, (shape, extent): (Shape, Extent), now: u64) {
+    let (class, state) = endpoint::state(view);
+    let class = if class == "good" { "wait" } else { class };
+    shape.open(html, (&endpoint_id(&view.name), class), |html| {
+        html.element("h3", shape.title("Endpoint", &view.name)).raw("<span class=\"pill ").raw(endpoint::state(view).0);
+        html.raw("\">").text(state).raw(" since ").text(clock(view.since, now)).raw("</span>");
+        html.element("span class=\"muted small\"", &view.url);
+        if view.state == "no_token" {
+            html.raw("<span class=\"small\">its credential is ").text(&view.credential).raw("</span>");
         }
-        html.raw("</li>");
-    }
-    html.raw("</ol>");
-    if let Some(delay) = failure.delay {
-        html.element("p class=\"muted\"", delay);
-    }
-    if let Some(runbook) = &failure.runbook {
-        html.raw("<p><a rel=\"noreferrer\" href=\"").text(runbook).raw("\">Runbook<span class=\"sr\"> on ");
-        html.text(failure.kind).raw("</span></a></p>");
-    }
-    html.raw("</details></div>");
+        if shape.is_line() {
+            endpoint::summary(html, view);
+        }
+    });
+    endpoint::body(html, view, status, extent, now);
+    shape.close(html);
+}
+
+fn credential_entry(html: &mut Html, view: &CredentialView, (shape, extent): (Shape, Extent), now: u64) {
+    let (class, state) = credential::state(view);
+    let id = credential_id(view);
+    shape.open(html, (&id, class), |html| {
+        html.element("h3", shape.title("Credential", &view.name)).raw("<span class=\"pill ").raw(class).raw("\">");
+        html.text(state);
+        if let Some(since) = view.since {
+            html.raw(" since ").text(clock(since, now));
+        }
+        html.raw("</span>");
+        if let Some(tenant) = &view.tenant {
+            html.raw("<span class=\"muted small\">tenant ").text(tenant).raw("</span>");
+        }
+        if shape.is_line() {
+            credential::summary(html, view, now);
+        }
+    });
+    credential::body(html, (view, &id), extent, now);
+    shape.close(html);
+}
+
+fn has_problem(endpoint: &EndpointStatus) -> bool {
+    endpoint.state != "ok" || endpoint::needs_attention(endpoint)
+}
+
+fn is_problem(credential: &CredentialView) -> bool {
+    matches!(credential.state, "unavailable" | "stale")
 }
 
 fn shown(html: &mut Html, shown: usize, of: usize) {

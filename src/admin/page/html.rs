@@ -43,6 +43,12 @@ impl Html {
         self.raw("<div>").element("dt", name).element("dd", value).raw("</div>")
     }
 
+    /// Begins a section with a title. The caller ends the title and the section.
+    pub(super) fn section(&mut self, id: &str, title: &str) -> &mut Self {
+        self.raw("<section id=\"").raw(id).raw("\" aria-labelledby=\"").raw(id).raw("-title\"><div class=\"titled\">");
+        self.raw("<h2 id=\"").raw(id).raw("-title\">").raw(title).raw("</h2>")
+    }
+
     pub(super) fn into_string(self) -> String {
         self.0
     }
@@ -59,9 +65,31 @@ impl Write for Escaped<'_> {
                 '&' => self.0.push_str("&amp;"),
                 '"' => self.0.push_str("&quot;"),
                 '\'' => self.0.push_str("&#39;"),
+                other if is_hidden(other) => self.0.push(char::REPLACEMENT_CHARACTER),
                 other => self.0.push(other),
             }
         }
         Ok(())
+    }
+}
+
+/// Whether a character could change how others are shown. A certificate or an error text may have any.
+fn is_hidden(character: char) -> bool {
+    match character {
+        '\n' | '\t' => false,
+        '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => true,
+        other => other.is_control(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn characters_that_change_how_others_are_shown_are_replaced() {
+        let mut html = Html::default();
+        html.text("CN=a\u{202e}b\u{1b}[31m\n");
+        assert_eq!(html.into_string(), "CN=a\u{fffd}b\u{fffd}[31m\n");
     }
 }

@@ -2,10 +2,16 @@
 //! what has changed. All values are escaped, and the content security policy allows no other script.
 
 mod chart;
+mod credential;
+mod endpoint;
 mod entries;
+mod failure;
 mod html;
-mod sections;
+mod notices;
 mod tables;
+mod target;
+mod traffic;
+mod verdict;
 
 use std::sync::LazyLock;
 
@@ -45,22 +51,24 @@ pub(super) fn render(status: &Status, query: &Query) -> String {
     let mut html = Html::default();
     head(&mut html, status);
     html.raw("<main id=\"content\">");
-    sections::verdict(&mut html, status, now);
-    sections::notices(&mut html, status);
-    sections::traffic(&mut html, status);
+    verdict::verdict(&mut html, status);
+    verdict::process(&mut html, status, now);
+    entries::problems(&mut html, status, now);
+    notices::notices(&mut html, status, now);
+    traffic::traffic(&mut html, status);
     entries::endpoints(&mut html, status, query, now);
     entries::credentials(&mut html, status, now);
     tables::routes(&mut html, status);
     tables::listeners(&mut html, status, now);
-    sections::traces(&mut html, status, now);
+    notices::traces(&mut html, status, now);
     html.raw("</main>");
-    sections::footer(&mut html, status);
+    notices::footer(&mut html, status);
     html.raw("<script>").raw(SCRIPT).raw("</script></body></html>\n");
     html.into_string()
 }
 
 fn head(html: &mut Html, status: &Status) {
-    let (word, class) = sections::word(status.verdict.state);
+    let (word, class) = verdict::word(status.verdict.state);
     let color = match class {
         "good" => "%231a7f46",
         "bad" => "%23c62828",
@@ -72,69 +80,11 @@ fn head(html: &mut Html, status: &Status) {
     html.raw(color).raw("'/%3E%3C/svg%3E\"><style>").raw(STYLE).raw("</style></head><body>");
     html.raw("<a class=\"skip\" href=\"#content\">Skip to the verdict</a>");
     html.raw("<header><h1>signalr-gateway <span>status</span></h1><div class=\"live\"><span>as of ");
-    html.text(time::exact(time::now())).raw("</span><button type=\"button\" hidden>Pause</button></div></header>");
-    html.raw("<p id=\"lost\" class=\"sr\" role=\"alert\"></p>");
+    html.text(time::exact(time::now())).raw(" UTC</span><button type=\"button\" hidden>Pause</button></div></header>");
+    html.raw("<p id=\"lost\" class=\"sr\" role=\"alert\"></p><p id=\"said\" class=\"sr\" aria-live=\"polite\"></p>");
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use super::*;
-    use crate::admin::figures::Figures;
-    use crate::admin::{Counts, CredentialView, PageView, RouteView, TrafficView, VerdictView};
-
-    #[test]
-    fn external_text_is_escaped() {
-        let status = Status {
-            verdict: VerdictView { state: "broken", lines: vec!["<script>verdict".into()], problem: None },
-            traffic: TrafficView::of(&Figures::default().recent(), true),
-            version: "1",
-            config_hash: "abcd".into(),
-            after_restart: vec![],
-            started: 0,
-            ready: false,
-            draining: false,
-            listeners: vec![],
-            refused_reload: None,
-            max_connections: 1,
-            lost_lines: 0,
-            refused_ca_files: vec![],
-            counts: Counts::default(),
-            page: PageView { number: 1, of: 1, ..PageView::default() },
-            metric_labels: BTreeMap::new(),
-            idempotency_store: None,
-            tracing: None,
-            endpoints: vec![],
-            disabled_endpoints: vec![],
-            credentials: vec![CredentialView {
-                name: "fabrikam".into(),
-                tenant: None,
-                state: "unavailable",
-                since: None,
-                token: None,
-                acquired: None,
-                expires: None,
-                next_acquisition: None,
-                last_success: None,
-                failures: 1,
-                failing_since: None,
-                last_failure: None,
-                last_error: Some("<script>alert('x')</script>".into()),
-            }],
-            routes: vec![RouteView {
-                name: "a&b".into(),
-                pick: "first",
-                named_by: None,
-                endpoints: vec!["east".into()],
-                calls_per_second: 0.0,
-                recent_calls: 0,
-            }],
-        };
-        let query = Query::parse(Some("name=<script>"), true).unwrap();
-        let page = render(&status, &query);
-        assert_eq!(page.matches("<script>").count(), 1, "the page's own");
-        assert!(page.contains("&lt;script&gt;alert(&#39;x&#39;)") && page.contains("a&amp;b"));
-        assert!(!page.contains(" style=") && !page.contains(" onclick="), "the policy forbids them");
-    }
-}
+mod fixtures;
+#[cfg(test)]
+mod tests;

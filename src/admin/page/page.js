@@ -7,6 +7,7 @@ const live = document.querySelector(".live");
 const label = live.querySelector("span");
 const pause = live.querySelector("button");
 const lost = document.querySelector("#lost");
+const said = document.querySelector("#said");
 let paused = false;
 
 const time = () => new Date().toISOString().slice(11, 19) + " UTC";
@@ -69,6 +70,32 @@ async function keepRefreshing() {
   await refresh();
   setTimeout(keepRefreshing, INTERVAL_MS);
 }
+
+// Opens what a link within the page leads to.
+function reveal() {
+  const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  for (const details of target?.querySelectorAll("details") ?? []) details.open = true;
+}
+
+// Copies the command beside a button. The clipboard's own interface is absent without TLS, and this one is not.
+function copy(button) {
+  getSelection().selectAllChildren(button.previousElementSibling);
+  const text = button.firstChild;
+  const before = text.data;
+  text.data = document.execCommand("copy") ? "Copied" : "Press Ctrl+C";
+  said.textContent = text.data;
+  setTimeout(() => { text.data = before; said.textContent = ""; }, 2_000);
+}
+
+document.documentElement.classList.add("scripted");
+document.addEventListener("click", ({ target }) => {
+  const button = target.closest(".copy");
+  if (button) copy(button);
+  // The location changes after this event.
+  else if (target.closest("a[href^='#']")) setTimeout(reveal);
+});
+addEventListener("hashchange", reveal);
+reveal();
 
 pause.hidden = false;
 pause.onclick = () => {

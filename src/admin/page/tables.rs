@@ -1,7 +1,7 @@
 //! The routes and listeners.
 
 use super::html::Html;
-use super::sections::number;
+use super::traffic::number;
 use crate::admin::Status;
 use crate::admin::time::lasting;
 
@@ -10,7 +10,7 @@ pub(super) fn routes(html: &mut Html, status: &Status) {
     if status.routes.is_empty() {
         return;
     }
-    html.raw("<section aria-labelledby=\"routes-title\"><div class=\"titled\"><h2 id=\"routes-title\">Routes</h2>");
+    html.section("routes", "Routes");
     html.raw("<span class=\"muted small\">in the order in which they are matched");
     if status.routes.len() < status.page.routes {
         html.raw("; ").text(status.routes.len()).raw(" of ").text(status.page.routes);
@@ -31,9 +31,7 @@ pub(super) fn routes(html: &mut Html, status: &Status) {
 
 /// Writes the listeners.
 pub(super) fn listeners(html: &mut Html, status: &Status, now: u64) {
-    html.raw(
-        "<section aria-labelledby=\"listeners-title\"><h2 id=\"listeners-title\">Listeners</h2><table><thead><tr>",
-    );
+    html.section("listeners", "Listeners").raw("</div><table><thead><tr>");
     html.raw("<th scope=\"col\">Listener<th scope=\"col\">Address<th scope=\"col\">Certificate</tr></thead><tbody>");
     for listener in &status.listeners {
         html.raw("<tr><th scope=\"row\">").text(&listener.name).raw("<td>").text(&listener.address).raw("<td>");
