@@ -219,8 +219,11 @@ impl EndpointStatus {
         let (settings, health) = (endpoint.settings(), endpoint.health());
         let happened = health.history().get();
         let note = health.history().note();
+        let has_failed = happened.last_failure.is_some() || note.is_some();
+        let token = if has_failed { source.claims() } else { None };
+        let token = token.as_ref();
         let explain_note =
-            |since| note.map(|note| FailureView::of_refused_access_key(since, note, credential, settings));
+            |since| note.map(|note| FailureView::of_refused_access_key(since, note, credential, settings, token));
         Self {
             name: settings.name.to_string(),
             url: endpoint.origin().to_owned(),
@@ -243,7 +246,9 @@ impl EndpointStatus {
                 Vec::new()
             },
             cool_down_until: health.state().cool_down.map(seconds),
-            last_failure: happened.last_failure.map(|failure| FailureView::of_endpoint(&failure, credential, settings)),
+            last_failure: happened
+                .last_failure
+                .map(|failure| FailureView::of_endpoint(&failure, credential, settings, token)),
             last_probe: happened.last_probe.map(ProbeView::from),
             canary: None,
             note,

@@ -5,8 +5,8 @@ use std::time::SystemTime;
 use serde::Serialize;
 
 use super::time::seconds;
-use crate::credential::{CredentialSettings, FailedAcquisition, Remedy, in_one_line, remedy};
-use crate::diagnosis::{self, BrokenStep, Remediation};
+use crate::credential::{Claims, CredentialSettings, FailedAcquisition, Remedy, in_one_line, remedy};
+use crate::diagnosis::{self, BrokenStep, Detail, Remediation};
 use crate::endpoint::{EndpointFailure, EndpointSettings};
 use crate::metrics::TokenErrorReason;
 use crate::runbook::{EndpointRefusal, Section};
@@ -52,6 +52,12 @@ pub struct DetailView {
     pub value: String,
 }
 
+impl From<Detail> for DetailView {
+    fn from(Detail { name, value }: Detail) -> Self {
+        Self { name, value }
+    }
+}
+
 /// One action against a failure.
 #[derive(Clone, Debug, Serialize)]
 pub struct RemediationView {
@@ -92,10 +98,11 @@ impl FailureView {
         failure: &EndpointFailure,
         credential: &CredentialSettings,
         endpoint: &EndpointSettings,
+        token: Option<&Claims>,
     ) -> Self {
         let kind = failure.cause.kind();
         let status = kind.status().map(|status| status.as_u16());
-        let view = Self::of(failure.at, diagnosis::explain_endpoint(failure, credential, endpoint));
+        let view = Self::of(failure.at, diagnosis::explain_endpoint(failure, credential, endpoint, token));
         let runbook = failure.cause.section().map(|section| section.to_string());
         Self { kind: kind.label(), status, fact: view.error.clone(), runbook, ..view }
     }
@@ -106,8 +113,9 @@ impl FailureView {
         meaning: &str,
         credential: &CredentialSettings,
         endpoint: &EndpointSettings,
+        token: Option<&Claims>,
     ) -> Self {
-        let view = Self::of(since, diagnosis::explain_refused_access_key(meaning, credential, endpoint));
+        let view = Self::of(since, diagnosis::explain_refused_access_key(meaning, credential, endpoint, token));
         let runbook = Some(Section::Refusal(EndpointRefusal::Forbidden).to_string());
         Self { kind: "response", status: Some(403), runbook, ..view }
     }
@@ -124,7 +132,7 @@ impl FailureView {
             error: broken.result,
             step: broken.step.name(),
             explanation: broken.step.title(),
-            details: Vec::new(),
+            details: broken.details.into_iter().map(DetailView::from).collect(),
             remediation: actions.map(|Remediation { note, command }| RemediationView { note, command }).collect(),
             delay: broken.delay,
             runbook: None,

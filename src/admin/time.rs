@@ -2,6 +2,8 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::diagnosis;
+
 /// Returns a time in seconds since the Unix epoch.
 pub(super) fn seconds(at: SystemTime) -> u64 {
     at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
@@ -14,10 +16,8 @@ pub(super) fn now() -> u64 {
 
 /// Formats a time for people: the time of day, with the date unless that is the day of `now`.
 pub(super) fn clock(at: u64, now: u64) -> String {
-    let text = humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(at)).to_string();
-    let (date, time) = text.split_once('T').unwrap_or((&text, ""));
-    let time = time.get(..5).unwrap_or(time);
-    if at / DAY == now / DAY { format!("{time} UTC") } else { format!("{date} {time} UTC") }
+    let time = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
+    diagnosis::clock(time(at), time(now))
 }
 
 /// Formats a time of day with its seconds.
@@ -32,18 +32,14 @@ pub(super) fn lasting(seconds: u64) -> String {
     text.split(' ').take(2).collect::<Vec<_>>().join(" ")
 }
 
-/// The seconds of a day.
-const DAY: u64 = 24 * 60 * 60;
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn times_of_other_days_have_a_date() {
+    fn times_have_seconds() {
         let noon = 1_800_014_400;
-        assert_eq!(clock(noon, noon + 60), "12:00 UTC");
-        assert_eq!(clock(noon, noon + DAY), "2027-01-15 12:00 UTC");
+        assert_eq!(clock(noon, noon + 60), "12:00:00 UTC");
         assert_eq!((exact(noon + 61), lasting(90_061)), ("12:01:01".to_owned(), "1day 1h".to_owned()));
     }
 }

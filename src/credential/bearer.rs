@@ -8,6 +8,8 @@ use std::time::Duration;
 use aws_lc_rs::digest;
 use http::HeaderValue;
 
+use super::jwt::{self, Claims};
+
 /// The URL of the request that a bearer authorizes, without its query. A token of an access key is valid for this URL only.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestUrl<'a> {
@@ -52,6 +54,11 @@ impl Bearer {
     /// Returns the fingerprint that identifies the token in logs.
     pub fn fingerprint(&self) -> Fingerprint {
         self.fingerprint
+    }
+
+    /// Returns the unverified claims of the token, if it is a JWT.
+    pub fn claims(&self) -> Option<Claims> {
+        jwt::claims(self.header.to_str().ok()?.strip_prefix("Bearer ")?)
     }
 }
 

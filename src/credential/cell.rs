@@ -14,6 +14,7 @@ use tokio::task::AbortHandle;
 use super::app_state::AppState;
 use super::bearer::{Actor, Bearer, Fingerprint, RequestUrl, TokenUnavailable};
 use super::error::RefusedParty;
+use super::jwt::Claims;
 use super::refresh::Refresher;
 use super::source::{BearerSource, CredentialState, CredentialStatus};
 use super::state::{Failure, Progress, REPLACEMENT_INTERVAL, TokenState};
@@ -252,6 +253,10 @@ impl BearerSource for TokenCell {
             failing_since: progress.changed.filter(|_| progress.failures > 0),
             last_failure: progress.last_failure.map(|failure| failure.failed),
         }
+    }
+
+    fn claims(&self) -> Option<Claims> {
+        self.state.current().as_ref()?.claims()
     }
 }
 

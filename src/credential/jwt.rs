@@ -28,7 +28,12 @@ pub(crate) fn claims(token: &str) -> Option<Claims> {
 
 /// Returns the `exp` claim (RFC 7519 section 4.1.4), truncated to seconds.
 pub(crate) fn expiry(claims: &Claims) -> Option<SystemTime> {
-    lifetime::timestamp(claims.get("exp")?)
+    time(claims, "exp")
+}
+
+/// Returns the time in a claim, truncated to seconds.
+pub(crate) fn time(claims: &Claims, claim: &str) -> Option<SystemTime> {
+    lifetime::timestamp(claims.get(claim)?)
 }
 
 /// Converts a time to whole seconds since 1970, the format of JWTs.

@@ -132,7 +132,7 @@ pub use failure_line::RENEW_CERTIFICATE;
 pub(crate) use failure_line::noteworthy_skew;
 pub use identity_endpoint::{IdentityEndpoint, IdentityEndpointKind, IdentityProvider};
 pub use jwt::Claims;
-pub(crate) use jwt::expiry as token_expiry;
+pub(crate) use jwt::{expiry as token_expiry, time as token_time};
 pub use local_error::CertificateError;
 pub use local_error::SecretError;
 pub use process::CommandError;

@@ -150,7 +150,7 @@ impl NoResponse {
     }
 
     /// Returns the message of the layer that failed, if that was below HTTP or HTTP itself.
-    pub(super) fn root(&self) -> Option<&str> {
+    pub fn root(&self) -> Option<&str> {
         match self {
             Self::Connect(source) | Self::Proxy { source, .. } | Self::Interrupted(source) => Some(source.root()),
             Self::Timeout(_) | Self::TooLarge(_) | Self::InvalidRequest(_) => None,

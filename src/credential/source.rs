@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use futures_util::future::BoxFuture;
 
 use super::bearer::{Bearer, Fingerprint, RequestUrl, TokenUnavailable};
+use super::jwt::Claims;
 use super::record::FailedAcquisition;
 use crate::redact::in_one_line;
 
@@ -46,6 +47,10 @@ pub trait BearerSource: fmt::Debug + Send + Sync {
 
     /// Returns the state of the credential and what happened to it.
     fn status(&self) -> CredentialStatus;
+
+    /// Returns the unverified claims of the token in service, if it is a JWT that an identity provider issued. Does not count as
+    /// use of the token.
+    fn claims(&self) -> Option<Claims>;
 }
 
 /// A source without bearers, for code that sets `Authorization` itself, such as `doctor`.
@@ -86,6 +91,10 @@ impl BearerSource for NoBearer {
             failing_since: None,
             last_failure: None,
         }
+    }
+
+    fn claims(&self) -> Option<Claims> {
+        None
     }
 }
 

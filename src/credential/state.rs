@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::acquire::{Acquired, TokenOrKey};
 use super::bearer::{Bearer, Fingerprint, RequestUrl, TokenUnavailable};
 use super::error::CredentialError;
+use super::jwt::Claims;
 use super::record::FailedAcquisition;
 use super::schedule;
 use super::waiting_callers::WaitingCallers;
@@ -87,6 +88,14 @@ impl CurrentToken {
 
     pub(crate) fn fingerprint(&self) -> Fingerprint {
         self.token_or_key.fingerprint()
+    }
+
+    /// Returns the claims of a token that is a JWT.
+    pub(crate) fn claims(&self) -> Option<Claims> {
+        match &self.token_or_key {
+            TokenOrKey::Bearer(bearer) => bearer.claims(),
+            TokenOrKey::AccessKey(_) => None,
+        }
     }
 }
 

@@ -9,20 +9,21 @@ use futures_util::future::{OptionFuture, join};
 use http::StatusCode;
 use tokio::runtime::Handle;
 
-use super::cause::{self, Cause};
+use super::cause;
 use super::claims::{self, check_claims};
-use super::connectivity::{Connectivity, FailedLayer, Layer, SERVER_TIMEOUT, Server};
+use super::connectivity::{Connectivity, Layer, SERVER_TIMEOUT, Server};
+use super::details;
+use super::failure::Failure;
 use super::finding::{Check, Verdict};
 use crate::credential::{
     AcquisitionReport, AcquisitionStep, Authorization, Bearer, CertificateError, Claims, CredentialError, CredentialId,
     CredentialKind, CredentialSettings, Credentials, IdentityEndpointKind, NotAfter, RENEW_CERTIFICATE, SetupStep,
     SigningKey, StepOutcome, in_one_line,
 };
-use crate::egress::EgressProxy;
 use crate::files::expires_soon;
 use crate::metrics::{TokenErrorReason, TokenMetrics, TokenStage};
 use crate::redact::is_guid;
-use crate::tls::{RefusedCertificate, Trust};
+use crate::tls::Trust;
 
 /// How long an acquisition may take. Chosen: a request to Entra times out after ten seconds; the rest is enough to report which
 /// request that was.
@@ -44,60 +45,6 @@ pub struct Acquisition {
     pub(super) assertion: Option<Claims>,
     /// The object id that the token carries, for the remediation.
     pub(super) object_id: Option<String>,
-}
-
-/// A failed check and its cause, without the remediation.
-#[derive(Clone, Debug)]
-pub(super) struct Failure {
-    pub(super) cause: Cause,
-    pub(super) tried: String,
-    pub(super) result: String,
-    pub(super) description: Option<String>,
-    pub(super) codes: Vec<u32>,
-    pub(super) correlation_id: Option<String>,
-    pub(super) trace_id: Option<String>,
-    /// The layer at which connecting to a server failed, if that is the failure.
-    pub(super) layer: Option<Layer>,
-    /// The proxy of the connection that failed, if it has one.
-    pub(super) proxy: Option<Arc<EgressProxy>>,
-    /// The certificate of the server, or of its proxy, if it was refused.
-    pub(super) certificate: Option<RefusedCertificate>,
-    /// Whether an identity endpoint answered 200 without a usable token.
-    pub(super) is_unusable_response: bool,
-    /// Whether an identity endpoint gave no complete response.
-    pub(super) is_unreachable: bool,
-    /// Whether Entra rejected the request as one of too many.
-    pub(super) is_throttled: bool,
-    /// What to do, if the failure itself says so.
-    pub(super) remedy: Option<&'static str>,
-}
-
-impl Failure {
-    pub(super) fn new(cause: impl Into<Cause>, tried: impl Into<String>, result: impl Into<String>) -> Self {
-        Self {
-            cause: cause.into(),
-            tried: tried.into(),
-            result: result.into(),
-            description: None,
-            codes: Vec::new(),
-            correlation_id: None,
-            trace_id: None,
-            layer: None,
-            proxy: None,
-            certificate: None,
-            is_unusable_response: false,
-            is_unreachable: false,
-            is_throttled: false,
-            remedy: None,
-        }
-    }
-
-    /// Makes the failure to connect to the server of a step. If its proxy failed, that is the broken step.
-    pub(super) fn of_layer(failed: FailedLayer, step: SetupStep) -> Self {
-        let step = if matches!(failed.layer, Layer::Proxy(_)) { SetupStep::Proxy } else { step };
-        let failure = Self::new(step, failed.tried, failed.error);
-        Self { layer: Some(failed.layer), proxy: failed.proxy, certificate: failed.certificate, ..failure }
-    }
 }
 
 /// The credentials of an examination. They are built together, so that those of one app share its assertion, as in a gateway: the
@@ -339,5 +286,6 @@ pub(super) fn failure_of(
     }
     failure.correlation_id = err.correlation_id().map(str::to_owned);
     failure.trace_id = response.and_then(|response| response.trace_id.clone());
+    failure.details = details::of_acquisition(err, steps, kind, failure.cause.step, now);
     Box::new(failure)
 }

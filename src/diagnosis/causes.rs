@@ -68,6 +68,7 @@ mod tests {
             codes: codes.to_vec(),
             correlation_id: None,
             trace_id: None,
+            details: Vec::new(),
             remediation: Vec::new(),
             delay: None,
         };

@@ -8,11 +8,13 @@ use http::{HeaderName, Method, Request, Response};
 use http_body_util::Full;
 use tokio::time::timeout;
 
-use super::acquisition::{Acquisition, Failure};
+use super::acquisition::Acquisition;
+use super::failure::Failure;
 use super::cause::{self, ReadResponse};
 use super::connectivity::{SERVER_TIMEOUT, Server};
 use super::delivery::{self, Deliver};
 use super::finding::{BrokenStep, Check, Finding, Progress};
+use super::details::explained;
 use super::remediation::{self, Facts};
 use crate::credential::{Bearer, CredentialSettings, NoBearer, RequestUrl, SetupStep, in_one_line};
 use crate::endpoint::{Endpoint, EndpointSettings, Proxies, TlsClients, UnpooledError, is_from_front_end};
@@ -91,13 +93,15 @@ impl<'a, P: Fn(Progress<'_>)> Chain<'a, P> {
     }
 
     fn finish(self, failure: Option<Failure>) -> Finding {
+        let token = self.acquisition.bearer.as_ref().and_then(Bearer::claims);
         let facts = Facts {
             credential: self.credential,
             endpoint: self.endpoint,
             assertion: self.acquisition.assertion.as_ref(),
+            token: token.as_ref(),
             object_id: self.acquisition.object_id.as_deref(),
         };
-        let broken = failure.map(|failure| remediation::of(failure, &facts));
+        let broken = failure.map(|failure| explained(failure, &facts));
         finding(self.endpoint, Some(self.credential), self.checks, broken)
     }
 
@@ -147,8 +151,10 @@ impl<'a, P: Fn(Progress<'_>)> Chain<'a, P> {
                 Ok(())
             }
             Some((cause, meaning)) => {
-                let failure = Failure::new(cause, tried, format!("{meaning} ({})", response.status()));
-                Err(Box::new(Failure { remedy: cause::remedy_of_status(response.status()), ..failure }))
+                let answer = response.status().to_string();
+                let failure = Failure::new(cause, tried, format!("{meaning} ({answer})"));
+                let remedy = cause::remedy_of_status(response.status());
+                Err(Box::new(Failure { remedy, answer: Some(answer), ..failure }))
             }
         }
     }
@@ -178,8 +184,10 @@ impl<'a, P: Fn(Progress<'_>)> Chain<'a, P> {
             Some((cause, meaning)) => {
                 let challenge = header(&response, &WWW_AUTHENTICATE);
                 let challenge = challenge.map(|challenge| format!(", {challenge}")).unwrap_or_default();
-                let failure = Failure::new(cause, tried, format!("{meaning} ({}{challenge})", response.status()));
-                Err(Box::new(Failure { remedy: cause::remedy_of_status(response.status()), ..failure }))
+                let answer = format!("{}{challenge}", response.status());
+                let failure = Failure::new(cause, tried, format!("{meaning} ({answer})"));
+                let remedy = cause::remedy_of_status(response.status());
+                Err(Box::new(Failure { remedy, answer: Some(answer), ..failure }))
             }
         }
     }

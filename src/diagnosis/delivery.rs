@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use super::acquisition::{Acquisition, Failure};
+use super::acquisition::Acquisition;
+use super::failure::Failure;
 use super::finding::Check;
 use crate::canary::{Authorization, Client, DeliveryError, Stage, is_hub};
 use crate::credential::{RequestUrl, SetupStep, in_one_line};

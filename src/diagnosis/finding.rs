@@ -79,10 +79,21 @@ pub struct BrokenStep {
     pub correlation_id: Option<String>,
     /// The id of Entra's response.
     pub trace_id: Option<String>,
+    /// What is known, the most decisive first.
+    pub details: Vec<Detail>,
     /// What to do, in order.
     pub remediation: Vec<Remediation>,
     /// How long a change takes to come into effect, if that is not immediate.
     pub delay: Option<&'static str>,
+}
+
+/// Something that is known about a broken step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Detail {
+    /// What it is, such as `client_id`: a key of the configuration or a term of the protocol.
+    pub name: &'static str,
+    /// Its value, in one line.
+    pub value: String,
 }
 
 /// One action.

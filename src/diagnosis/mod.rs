@@ -15,10 +15,13 @@
 //! | `delivery.rs` | the delivery of a message to a client |
 //! | `connectivity.rs` | name resolution, TCP and TLS to one server |
 //! | `claims.rs` | the comparison of a token with the configuration |
+//! | `details.rs` | what is known about a broken step |
+//! | `clock.rs` | times for people |
 //! | `cause.rs` | the map from a failure to the step of the setup that caused it |
 //! | `commands.rs` | the `az` commands of the setup |
 //! | `remediation/` | what to do about a broken step |
 //! | `observed.rs` | the same explanations for failures that the running gateway has observed |
+//! | `failure.rs` | a failed check |
 //! | `finding.rs` | the report |
 //! | `causes.rs` | endpoints that have the same cause |
 //!
@@ -29,9 +32,12 @@ mod cause;
 mod causes;
 mod chain;
 mod claims;
+mod clock;
 pub mod commands;
 mod connectivity;
 mod delivery;
+mod details;
+mod failure;
 mod finding;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
@@ -49,8 +55,9 @@ use tokio::time::{Instant, timeout_at};
 pub use acquisition::Acquisition;
 use acquisition::NewCredentials;
 pub use causes::{SharedCause, shared_causes};
+pub use clock::clock;
 pub use delivery::{DELIVERY_HUB, Deliver, NotAHub};
-pub use finding::{BrokenStep, Check, Finding, Progress, Remediation, Verdict};
+pub use finding::{BrokenStep, Check, Detail, Finding, Progress, Remediation, Verdict};
 pub use observed::{explain_acquisition, explain_endpoint, explain_refused_access_key};
 
 use crate::credential::CredentialSettings;

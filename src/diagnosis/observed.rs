@@ -2,14 +2,17 @@
 
 use std::sync::Arc;
 
-use super::acquisition::{Failure, failure_of};
+use super::acquisition::failure_of;
+use super::failure::Failure;
 use super::cause::{self, ReadResponse};
 use super::connectivity::Layer;
+use super::details::{explained, presented_assertion};
 use super::finding::BrokenStep;
-use super::remediation::{self, Facts};
-use crate::credential::{Claims, CredentialSettings, FailedAcquisition, SetupStep, StepOutcome};
+use super::remediation::Facts;
+use crate::credential::{Claims, CredentialSettings, FailedAcquisition, SetupStep};
 use crate::endpoint::{EndpointFailure, EndpointSettings, ErrorResponse, FailureCause};
-use crate::metrics::{TokenStage, UpstreamErrorReason};
+use crate::metrics::UpstreamErrorReason;
+use crate::redact::is_guid;
 
 /// Explains why a credential obtained no token. `endpoint` is one that uses the credential.
 pub fn explain_acquisition(
@@ -18,15 +21,15 @@ pub fn explain_acquisition(
     endpoint: &EndpointSettings,
 ) -> BrokenStep {
     let failure = failure_of(&failed.cause, &failed.steps, &credential.kind, failed.at);
-    let facts = facts(credential, endpoint, assertion(failed));
-    remediation::of(*failure, &facts)
+    explained(*failure, &facts(credential, endpoint, presented_assertion(&failed.steps), None))
 }
 
-/// Explains why an endpoint failed a call or a probe.
+/// Explains why an endpoint failed a call or a probe. `token` are the claims of its token, if they are known.
 pub fn explain_endpoint(
     failure: &EndpointFailure,
     credential: &CredentialSettings,
     endpoint: &EndpointSettings,
+    token: Option<&Claims>,
 ) -> BrokenStep {
     let failure = match &failure.cause {
         FailureCause::Transport { reason, error, proxy, certificate } => {
@@ -45,17 +48,18 @@ pub fn explain_endpoint(
         }
         FailureCause::Response(response) => of_response(response, credential, endpoint),
     };
-    remediation::of(failure, &facts(credential, endpoint, None))
+    explained(failure, &facts(credential, endpoint, None, token))
 }
 
-/// Explains that an endpoint refuses `access_key` for want of a role.
+/// Explains that an endpoint refuses `access_key` for want of a role. `token` are the claims of its token, if they are known.
 pub fn explain_refused_access_key(
     meaning: &str,
     credential: &CredentialSettings,
     endpoint: &EndpointSettings,
+    token: Option<&Claims>,
 ) -> BrokenStep {
     let failure = Failure::new(SetupStep::Access, format!("call {}", endpoint.origin), meaning);
-    remediation::of(failure, &facts(credential, endpoint, None))
+    explained(failure, &facts(credential, endpoint, None, token))
 }
 
 fn of_response(response: &ErrorResponse, credential: &CredentialSettings, endpoint: &EndpointSettings) -> Failure {
@@ -64,11 +68,12 @@ fn of_response(response: &ErrorResponse, credential: &CredentialSettings, endpoi
     let explained = if *was_authorized { cause::of_read(&read, &credential.kind) } else { cause::of_health(*status) };
     let tried = format!("call {}", endpoint.origin);
     let challenge = challenge.as_ref().map(|challenge| format!(", {challenge}")).unwrap_or_default();
+    let answer = format!("{status}{challenge}");
     let failure = match explained {
-        Some((cause, meaning)) => Failure::new(cause, tried, format!("{meaning} ({status}{challenge})")),
-        None => Failure::new(SetupStep::EndpointNetwork, tried, format!("the endpoint responded {status}{challenge}")),
+        Some((cause, meaning)) => Failure::new(cause, tried, format!("{meaning} ({answer})")),
+        None => Failure::new(SetupStep::EndpointNetwork, tried, format!("the endpoint responded {answer}")),
     };
-    Failure { remedy: cause::remedy_of_status(*status), ..failure }
+    Failure { remedy: cause::remedy_of_status(*status), answer: Some(answer), ..failure }
 }
 
 fn layer_of(reason: UpstreamErrorReason) -> Option<Layer> {
@@ -87,18 +92,13 @@ fn layer_of(reason: UpstreamErrorReason) -> Option<Layer> {
     }
 }
 
-/// Returns the claims of the assertion that was presented.
-fn assertion(failed: &FailedAcquisition) -> Option<&Claims> {
-    failed.steps.iter().rev().find_map(|step| match &step.outcome {
-        StepOutcome::Token { claims, .. } if step.stage == TokenStage::Assertion => claims.as_ref(),
-        StepOutcome::Token { .. } | StepOutcome::Failed { .. } => None,
-    })
-}
-
 fn facts<'a>(
     credential: &'a CredentialSettings,
     endpoint: &'a EndpointSettings,
     assertion: Option<&'a Claims>,
+    token: Option<&'a Claims>,
 ) -> Facts<'a> {
-    Facts { credential, endpoint, assertion, object_id: credential.object_id.as_deref() }
+    // The claim is not verified and becomes part of a command that users copy, so only a GUID is used.
+    let object_id = token.and_then(|claims| claims.get("oid")?.as_str()).filter(|oid| is_guid(oid));
+    Facts { credential, endpoint, assertion, token, object_id: object_id.or(credential.object_id.as_deref()) }
 }

@@ -140,6 +140,13 @@ impl Origin {
             (_, port) => format!("{host}:{port}"),
         }
     }
+
+    /// Returns `scheme://host:port`, also if the port is the default of the scheme.
+    pub fn with_port(&self) -> String {
+        let (scheme, host) = (if self.tls { "https" } else { "http" }, &self.host);
+        let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+        format!("{scheme}://{host}:{}", self.port)
+    }
 }
 
 impl fmt::Display for Origin {

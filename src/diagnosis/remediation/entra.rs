@@ -3,7 +3,7 @@
 
 use super::facts::Facts;
 use crate::credential::{Claims, Proof};
-use crate::diagnosis::acquisition::Failure;
+use crate::diagnosis::failure::Failure;
 use crate::diagnosis::commands::{self, quoted_path};
 use crate::diagnosis::finding::Remediation;
 

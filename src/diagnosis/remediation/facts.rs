@@ -10,6 +10,8 @@ pub(in crate::diagnosis) struct Facts<'a> {
     pub(in crate::diagnosis) endpoint: &'a EndpointSettings,
     /// The claims of the assertion that was presented, if any.
     pub(in crate::diagnosis) assertion: Option<&'a Claims>,
+    /// The unverified claims of the endpoint's token, if it is known and a JWT.
+    pub(in crate::diagnosis) token: Option<&'a Claims>,
     /// The caller's object id in the endpoint's tenant, from the configuration or from the token.
     pub(in crate::diagnosis) object_id: Option<&'a str>,
 }

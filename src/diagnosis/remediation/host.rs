@@ -2,7 +2,8 @@
 
 use super::facts::Facts;
 use crate::credential::{AssertionSettings, CredentialKind, Proof};
-use crate::diagnosis::acquisition::Failure;
+use crate::diagnosis::failure::Failure;
+use crate::diagnosis::claims::CLOCK_CODES;
 use crate::diagnosis::commands::quoted_path;
 use crate::diagnosis::finding::Remediation;
 
@@ -87,8 +88,7 @@ pub(super) fn proof(failure: &Failure, facts: &Facts<'_>) -> Vec<Remediation> {
         CredentialKind::AccessKey { .. } => vec![Remediation::note(SECRET)],
         CredentialKind::ManagedIdentity { .. } => Vec::new(),
     };
-    // AADSTS700024 and 500133: the assertion is not valid yet or has expired.
-    let is_clock = failure.codes.iter().any(|code| [700_024, 500_133].contains(code)) || failure.tried == "claim exp";
+    let is_clock = failure.codes.iter().any(|code| CLOCK_CODES.contains(code)) || failure.tried == "claim exp";
     if is_clock || remediation.is_empty() {
         remediation.push(Remediation::command("set this host's clock and keep it synchronised", "timedatectl status"));
     }

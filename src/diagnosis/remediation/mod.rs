@@ -12,7 +12,7 @@ mod proxy;
 
 pub(super) use facts::Facts;
 
-use super::acquisition::Failure;
+use super::failure::Failure;
 use super::commands;
 use super::finding::{BrokenStep, Remediation};
 use crate::credential::{CredentialKind, SetupStep};
@@ -64,6 +64,7 @@ fn broken_step(failure: Failure, remediation: Vec<Remediation>) -> BrokenStep {
         codes: failure.codes,
         correlation_id: failure.correlation_id,
         trace_id: failure.trace_id,
+        details: failure.details,
         remediation,
     }
 }

@@ -2,7 +2,7 @@
 
 use super::certificate::{self, Server};
 use super::facts::Facts;
-use crate::diagnosis::acquisition::Failure;
+use crate::diagnosis::failure::Failure;
 use crate::diagnosis::connectivity::Layer;
 use crate::diagnosis::finding::Remediation;
 

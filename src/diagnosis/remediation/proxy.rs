@@ -1,7 +1,7 @@
 //! Remediation for the forward proxy of outgoing connections.
 
 use super::facts::Facts;
-use crate::diagnosis::acquisition::Failure;
+use crate::diagnosis::failure::Failure;
 use crate::diagnosis::connectivity::Layer;
 use crate::diagnosis::finding::Remediation;
 use crate::egress::{ProxyLayer, RefusalKind};
