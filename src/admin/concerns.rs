@@ -1,15 +1,18 @@
 //! What needs an operator while calls succeed: what is wrong, what it means, and what to do.
 
+use std::path::Path;
 use std::time::SystemTime;
 
 use super::entries::{ListenerView, StoreView};
+use super::failure::{DetailView, RemediationView};
+use super::names::shortened;
+use super::problem::ProblemView;
+use super::repair;
 use super::time::{clock, now, seconds};
 use super::traces::TracesView;
+use crate::diagnosis::commands;
 use crate::metrics::{LostLine, RecentLoss};
 use crate::runbook::{Condition, Section};
-
-/// The longest error in a line, in characters.
-const MAX_ERROR: usize = 160;
 
 /// Something that needs an operator while calls succeed.
 #[derive(Debug, Default)]
@@ -20,7 +23,14 @@ pub(super) struct Concern {
     pub(super) effect: Option<String>,
     /// What to do.
     pub(super) action: Option<String>,
+    /// More about it.
+    pub(super) problem: ProblemView,
 }
+
+/// What callers get while calls succeed.
+pub(super) const NORMAL: &str = "the normal answers";
+/// What happens once a file that the gateway follows is repaired.
+const FOLLOWED: &str = "the gateway reads the files again within 2 s of a change: no reload or restart is needed";
 
 /// A configuration that was rejected.
 #[derive(Clone, Debug)]
@@ -62,39 +72,81 @@ impl Concern {
         lines.into_iter().flatten().collect()
     }
 
-    fn of(fact: String, effect: &str, condition: Condition) -> Self {
-        let action = Section::Condition(condition).remedy().map(str::to_owned);
-        Self { fact, effect: Some(effect.to_owned()), action }
+    /// Makes a concern that has a section in the runbook. Callers get the normal answers.
+    fn of(fact: String, effect: &str, condition: Condition, once_repaired: String) -> Self {
+        let section = Section::Condition(condition);
+        let problem = ProblemView {
+            callers_get: Some(NORMAL.to_owned()),
+            once_repaired: Some(once_repaired),
+            runbook: Some(section.to_string()),
+            ..ProblemView::default()
+        };
+        Self { fact, effect: Some(effect.to_owned()), action: section.remedy().map(str::to_owned), problem }
     }
 
-    pub(super) fn of_rejection(rejection: &Rejection) -> Self {
+    fn detail(mut self, name: &'static str, value: impl ToString) -> Self {
+        self.problem.details.push(DetailView { name, value: value.to_string() });
+        self
+    }
+
+    fn command(mut self, note: &str, command: String) -> Self {
+        self.problem.commands.push(RemediationView { note: note.to_owned(), command: Some(command) });
+        self
+    }
+
+    pub(super) fn of_rejection(rejection: &Rejection, config: Option<&Path>) -> Self {
         let at = clock(seconds(rejection.at), now());
         let fact = format!("the last configuration was rejected at {at}: {}", shortened(&rejection.problem));
-        Self::of(fact, "calls are served with the previous configuration", Condition::ConfigurationRejected)
+        let effect = "calls are served with the previous configuration";
+        let condition = Condition::ConfigurationRejected;
+        let mut concern = Self::of(fact, effect, condition, repair::reload(config));
+        let Some(config) = config else { return concern };
+        concern.action = Some(format!("correct {}: a restart would fail until then", config.display()));
+        concern.detail("file", config.display()).command("test it", commands::check(config))
     }
 
     pub(super) fn of_restart(keys: &[&str], since: Option<SystemTime>) -> Self {
         let since = since.map(|since| format!(" since {}", clock(seconds(since), now()))).unwrap_or_default();
         let fact = format!("settings wait for a restart{since}: {}", keys.join(", "));
-        Self::of(fact, "all other settings of the new configuration are in force", Condition::RestartNeeded)
+        let effect = "calls are served as before; all other settings of the new configuration are in force";
+        let then = "a restart puts them in force: a reload cannot".to_owned();
+        let concern = Self::of(fact, effect, Condition::RestartNeeded, then);
+        concern.command("with systemd", "systemctl restart signalr-gateway".to_owned())
     }
 
     pub(super) fn of_ca_files(problems: &[String]) -> Option<Self> {
         let fact = format!("a CA file cannot be used: {}", shortened(problems.first()?));
-        Some(Self::of(fact, "the CAs that were read before are in force", Condition::CaFile))
+        let effect = "calls are served as before, with the CAs that were read before";
+        Some(Self::of(fact, effect, Condition::CaFile, FOLLOWED.to_owned()))
     }
 
     pub(super) fn of_store(store: Option<&StoreView>) -> Option<Self> {
         let store = store.filter(|store| store.state == "out")?;
         let problem = store.problem.as_deref().map(|problem| format!(": {}", shortened(problem)));
-        let fact = format!("the idempotency store is out{}", problem.unwrap_or_default());
-        Some(Self { fact, effect: None, action: store.fix.map(str::to_owned) })
+        let since = store.since.map(|since| format!(" since {}", clock(since, now()))).unwrap_or_default();
+        let fact = format!("the idempotency store at {} is out{since}{}", store.address, problem.unwrap_or_default());
+        let (effect, callers_get) = if store.is_required {
+            let answer = "503 `store_unavailable`, nothing is delivered; without the header, the normal answers";
+            ("calls with an Idempotency-Key fail", format!("with an Idempotency-Key: {answer}"))
+        } else {
+            ("a call that is repeated at another replica may be delivered twice", NORMAL.to_owned())
+        };
+        let then = "the gateway connects again by itself: no reload or restart is needed".to_owned();
+        let concern = Self::of(fact, effect, Condition::StoreOut, then);
+        let problem = ProblemView { callers_get: Some(callers_get), ..concern.problem };
+        Some(Self { action: store.fix.map(str::to_owned), problem, ..concern })
     }
 
     pub(super) fn of_listener(listener: &ListenerView) -> Option<Self> {
         let problem = shortened(listener.refused_files.as_deref()?);
         let fact = format!("the TLS files of listener {} cannot be used: {problem}", listener.name);
-        Some(Self::of(fact, "those that were read before are in force", Condition::TlsFiles))
+        let effect = "calls are served as before, with the files that were read before";
+        let concern = Self::of(fact, effect, Condition::TlsFiles, FOLLOWED.to_owned());
+        let ends = listener.not_after.map(|ends| clock(ends, now()));
+        Some(match ends {
+            Some(ends) => concern.detail("certificate in use", format!("expires {ends}")),
+            None => concern,
+        })
     }
 
     pub(super) fn of_connections(limit: ConnectionLimit) -> Option<Self> {
@@ -103,7 +155,12 @@ impl Concern {
             "the limit of open files allows {in_force} connections of callers instead of {configured} (`limits.max_connections`)"
         );
         let effect = "callers beyond that wait to be accepted";
-        limit.is_low().then(|| Self::of(fact, effect, Condition::OpenFiles))
+        let then = "the limit is read at the start: it needs a restart".to_owned();
+        let concern = limit.is_low().then(|| Self::of(fact, effect, Condition::OpenFiles, then))?;
+        let answers = format!("the normal answers, over {in_force} connections; others wait to be accepted");
+        let problem = ProblemView { callers_get: Some(answers), ..concern.problem };
+        let show = format!("grep 'open files' /proc/{}/limits", std::process::id());
+        Some(Self { problem, ..concern }.command("show the limits of this process", show))
     }
 
     pub(super) fn of_traces(traces: Option<&TracesView>) -> Option<Self> {
@@ -115,7 +172,9 @@ impl Concern {
             0 => "calls are served as before, and spans wait".to_owned(),
             lost => format!("calls are served as before; spans lost so far: {lost}"),
         };
-        Some(Self { fact, effect: Some(effect), action: traces.fix.map(str::to_owned) })
+        let then = "the next export succeeds: no reload or restart is needed".to_owned();
+        let concern = Self::of(fact, &effect, Condition::TraceCollector, then);
+        Some(Self { action: traces.fix.map(str::to_owned), ..concern.detail("collector", &traces.collector) })
     }
 
     /// Returns the concern about lines that the log has lost in the last minutes.
@@ -134,16 +193,11 @@ impl Concern {
         let since = clock(seconds(since), now());
         let fact = format!("log lines are lost since {since} ({lines} so far): stderr {what}");
         let effect = "calls are served as before, and the log does not show them";
-        Some(Self { fact, effect: Some(effect.to_owned()), action: Some(action.to_owned()) })
-    }
-}
-
-/// Returns a text in one line, and at most [`MAX_ERROR`] characters of it.
-pub(super) fn shortened(text: &str) -> String {
-    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    match text.char_indices().nth(MAX_ERROR) {
-        None => text,
-        Some((end, _)) => text.get(..end).unwrap_or(&text).to_owned() + "…",
+        let then = "lines are written again by themselves, and one says how many were lost; this page forgets it after some \
+                    minutes; no restart is needed";
+        let concern = Self::of(fact, effect, Condition::LostLines, then.to_owned());
+        let show = format!("ls -l /proc/{}/fd/2", std::process::id());
+        Some(Self { action: Some(action.to_owned()), ..concern.command("show where stderr goes", show) })
     }
 }
 
@@ -152,7 +206,12 @@ mod tests {
     use super::*;
 
     fn concern(fact: &str) -> Concern {
-        Concern { fact: fact.to_owned(), effect: Some("effect".to_owned()), action: Some(format!("repair {fact}")) }
+        Concern {
+            fact: fact.to_owned(),
+            effect: Some("effect".to_owned()),
+            action: Some(format!("repair {fact}")),
+            ..Concern::default()
+        }
     }
 
     #[test]
@@ -176,7 +235,7 @@ mod tests {
     fn rejected_configuration_has_its_time_and_the_command_that_tests_it() {
         let at = SystemTime::now();
         let rejection = Rejection { at, problem: "limits.max_bodyy: unknown key\n  hint: did you mean …".to_owned() };
-        let lines = Concern::lines(vec![Concern::of_rejection(&rejection)]);
+        let lines = Concern::lines(vec![Concern::of_rejection(&rejection, Some("/etc/gateway.toml".as_ref()))]);
         let time = clock(seconds(at), seconds(at));
         assert_eq!(
             lines[0],
@@ -184,6 +243,6 @@ mod tests {
                 "the last configuration was rejected at {time}: limits.max_bodyy: unknown key hint: did you mean …"
             )
         );
-        assert!(lines[2].starts_with("do this: ") && lines[2].contains("signalr-gateway check"), "{lines:?}");
+        assert_eq!(lines[2], "do this: correct /etc/gateway.toml: a restart would fail until then");
     }
 }

@@ -1,5 +1,7 @@
 //! The entries of `/status`: endpoints, credentials, routes, listeners and the idempotency store.
 
+use std::path::Path;
+
 use serde::Serialize;
 
 use super::calls::{CallsView, TimesView, per_second};
@@ -9,7 +11,7 @@ use super::figures::{LAST_MINUTE, Recent};
 use super::time::seconds;
 use crate::credential::{BearerSource, CredentialSettings, CredentialState};
 use crate::endpoint::{DisabledEndpoint, Endpoint, EndpointRole, ProbeRecord};
-use crate::idempotency::StoreStatus;
+use crate::idempotency::{StoreStatus, WhenStoreIsOut};
 use crate::route::RouteSettings;
 
 /// An endpoint that is not in use.
@@ -28,6 +30,9 @@ pub struct EndpointStatus {
     pub name: String,
     /// `scheme://host[:port]`.
     pub url: String,
+    /// `host:port`, for the verdict.
+    #[serde(skip)]
+    pub(super) address: String,
     /// The credential's name.
     pub credential: String,
     /// The tenant, if the endpoint names it.
@@ -104,6 +109,9 @@ pub struct CredentialView {
     /// When that token expires.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expires: Option<u64>,
+    /// When the last token expired, if there is no valid one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expired: Option<u64>,
     /// When the next acquisition is due: a renewal, or another try after a failure.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_acquisition: Option<u64>,
@@ -171,6 +179,9 @@ pub struct StoreView {
     /// What to do about it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fix: Option<&'static str>,
+    /// Whether calls with an idempotency key fail while it is out.
+    #[serde(skip)]
+    pub(super) is_required: bool,
 }
 
 /// Returns the state of an endpoint and whether it is a problem.
@@ -215,6 +226,7 @@ impl EndpointStatus {
         state: &'static str,
         (credential, source): (&CredentialSettings, &dyn BearerSource),
         (recent, has_series): (&Recent, bool),
+        config: Option<&Path>,
     ) -> Self {
         let (settings, health) = (endpoint.settings(), endpoint.health());
         let happened = health.history().get();
@@ -222,11 +234,13 @@ impl EndpointStatus {
         let has_failed = happened.last_failure.is_some() || note.is_some();
         let token = if has_failed { source.claims() } else { None };
         let token = token.as_ref();
-        let explain_note =
-            |since| note.map(|note| FailureView::of_refused_access_key(since, note, credential, settings, token));
+        let explain_note = |since| {
+            note.map(|note| FailureView::of_refused_access_key(since, note, credential, settings, token, config))
+        };
         Self {
             name: settings.name.to_string(),
             url: endpoint.origin().to_owned(),
+            address: settings.origin.host_and_port(),
             credential: settings.credential.name.to_string(),
             tenant: settings.credential.tenant.as_deref().map(str::to_owned),
             role: match settings.role {
@@ -248,7 +262,7 @@ impl EndpointStatus {
             cool_down_until: health.state().cool_down.map(seconds),
             last_failure: happened
                 .last_failure
-                .map(|failure| FailureView::of_endpoint(&failure, credential, settings, token)),
+                .map(|failure| FailureView::of_endpoint(&failure, credential, (endpoint, state), token, config)),
             last_probe: happened.last_probe.map(ProbeView::from),
             canary: None,
             note,
@@ -265,11 +279,16 @@ impl From<ProbeRecord> for ProbeView {
 
 impl CredentialView {
     /// Makes the entry of a credential. `endpoint` is one that uses it, if there is one.
-    pub(super) fn of(settings: &CredentialSettings, source: &dyn BearerSource, endpoint: Option<&Endpoint>) -> Self {
+    pub(super) fn of(
+        settings: &CredentialSettings,
+        source: &dyn BearerSource,
+        endpoint: Option<&Endpoint>,
+        config: Option<&Path>,
+    ) -> Self {
         let status = source.status();
         let explain = |endpoint: &Endpoint| {
             let failed = status.last_failure.as_ref()?;
-            Some(FailureView::of_acquisition(failed, settings, endpoint.settings()))
+            Some(FailureView::of_acquisition(failed, settings, endpoint.settings(), status.next_at, config))
         };
         Self {
             name: settings.id.name.to_string(),
@@ -279,6 +298,7 @@ impl CredentialView {
             token: status.fingerprint.map(|fingerprint| fingerprint.to_string()),
             acquired: status.obtained_at.map(seconds),
             expires: status.expires_at.map(seconds),
+            expired: status.expired_at.map(seconds),
             next_acquisition: status.next_at.map(seconds),
             last_success: status.last_success.map(seconds),
             failures: status.failures,
@@ -312,7 +332,8 @@ impl RouteView {
 
 impl From<StoreStatus> for StoreView {
     fn from(status: StoreStatus) -> Self {
-        let StoreStatus { address, state, since, problem, remedy } = status;
-        Self { address, state, since: since.map(seconds), problem, fix: remedy }
+        let StoreStatus { address, state, since, problem, remedy, when_out } = status;
+        let is_required = when_out == WhenStoreIsOut::Refuse;
+        Self { address, state, since: since.map(seconds), problem, fix: remedy, is_required }
     }
 }

@@ -1,14 +1,18 @@
 //! A failure on `/status`: when, what, and the explanation that `doctor` gives.
 
+use std::path::Path;
 use std::time::SystemTime;
 
 use serde::Serialize;
 
+use super::repair;
 use super::time::seconds;
-use crate::credential::{Claims, CredentialSettings, FailedAcquisition, Remedy, in_one_line, remedy};
-use crate::diagnosis::{self, BrokenStep, Detail, Remediation};
-use crate::endpoint::{EndpointFailure, EndpointSettings};
-use crate::metrics::TokenErrorReason;
+use crate::credential::{
+    CertificateError, Claims, CredentialError, CredentialSettings, FailedAcquisition, Remedy, SetupStep, in_one_line,
+    remedy,
+};
+use crate::diagnosis::{self, BrokenStep, Detail, Remediation, commands};
+use crate::endpoint::{Endpoint, EndpointFailure, EndpointSettings};
 use crate::runbook::{EndpointRefusal, Section};
 
 /// A failure on `/status`.
@@ -41,6 +45,9 @@ pub struct FailureView {
     /// The section of the runbook.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub runbook: Option<String>,
+    /// What happens once the cause is repaired. The verdict shows it of its first problem.
+    #[serde(skip)]
+    pub once_repaired: Option<String>,
 }
 
 /// Something that is known about a failure.
@@ -69,42 +76,41 @@ pub struct RemediationView {
 }
 
 impl FailureView {
-    /// Explains why a credential obtained no token. `endpoint` is one that uses the credential.
+    /// Explains why a credential obtained no token. `endpoint` is one that uses the credential, and `next` is when the next token
+    /// request is due.
     pub(super) fn of_acquisition(
         failed: &FailedAcquisition,
         credential: &CredentialSettings,
         endpoint: &EndpointSettings,
+        next: Option<SystemTime>,
+        config: Option<&Path>,
     ) -> Self {
         let broken = diagnosis::explain_acquisition(failed, credential, endpoint);
-        let fact = remedy(&broken.codes).map(|remedy| remedy.fact.to_owned());
         Self {
             kind: failed.cause.reason().label(),
             runbook: Some(Section::Token(failed.cause.reason()).to_string()),
-            // A problem of this host has no code of Entra, and says itself what is wrong.
-            fact: fact.unwrap_or_else(|| {
-                if failed.cause.reason() == TokenErrorReason::Local {
-                    return failed.cause.to_string();
-                }
-                let why = failed.cause.root().map(|root| format!(": {root}"));
-                format!("{} fails{}", broken.step.title(), why.unwrap_or_default())
-            }),
+            fact: acquisition_fact(&failed.cause, &broken, failed.at),
             error: in_one_line(&*failed.cause),
-            ..Self::of(failed.at, broken)
+            once_repaired: Some(repair::of_acquisition(broken.step, &credential.kind, next, config)),
+            ..Self::of(failed.at, broken, config)
         }
     }
 
-    /// Explains why an endpoint failed a call or a probe.
+    /// Explains why an endpoint in this state failed a call or a probe.
     pub(super) fn of_endpoint(
         failure: &EndpointFailure,
         credential: &CredentialSettings,
-        endpoint: &EndpointSettings,
+        (endpoint, state): (&Endpoint, &str),
         token: Option<&Claims>,
+        config: Option<&Path>,
     ) -> Self {
         let kind = failure.cause.kind();
         let status = kind.status().map(|status| status.as_u16());
-        let view = Self::of(failure.at, diagnosis::explain_endpoint(failure, credential, endpoint, token));
+        let broken = diagnosis::explain_endpoint(failure, credential, endpoint.settings(), token);
+        let view = Self::of(failure.at, broken, config);
         let runbook = failure.cause.section().map(|section| section.to_string());
-        Self { kind: kind.label(), status, fact: view.error.clone(), runbook, ..view }
+        let once_repaired = Some(repair::of_endpoint(endpoint, state, config));
+        Self { kind: kind.label(), status, fact: view.error.clone(), runbook, once_repaired, ..view }
     }
 
     /// Explains that an endpoint refuses `access_key` for want of a role, since then.
@@ -114,14 +120,17 @@ impl FailureView {
         credential: &CredentialSettings,
         endpoint: &EndpointSettings,
         token: Option<&Claims>,
+        config: Option<&Path>,
     ) -> Self {
-        let view = Self::of(since, diagnosis::explain_refused_access_key(meaning, credential, endpoint, token));
+        let broken = diagnosis::explain_refused_access_key(meaning, credential, endpoint, token);
+        let view = Self::of(since, broken, config);
         let runbook = Some(Section::Refusal(EndpointRefusal::Forbidden).to_string());
         Self { kind: "response", status: Some(403), runbook, ..view }
     }
 
-    fn of(at: SystemTime, broken: BrokenStep) -> Self {
+    fn of(at: SystemTime, broken: BrokenStep, config: Option<&Path>) -> Self {
         let action = remedy(&broken.codes)
+            .filter(|_| !broken.is_specific)
             .map(|Remedy { action, .. }| Remediation { note: (*action).to_owned(), command: None });
         let actions = action.into_iter().chain(broken.remediation);
         Self {
@@ -133,9 +142,50 @@ impl FailureView {
             step: broken.step.name(),
             explanation: broken.step.title(),
             details: broken.details.into_iter().map(DetailView::from).collect(),
-            remediation: actions.map(|Remediation { note, command }| RemediationView { note, command }).collect(),
+            remediation: actions.map(|action| RemediationView::of(action, config)).collect(),
             delay: broken.delay,
             runbook: None,
+            once_repaired: None,
         }
+    }
+}
+
+impl RemediationView {
+    fn of(action: Remediation, config: Option<&Path>) -> Self {
+        let Remediation { note, command } = action;
+        let with_config = |command: String| match config {
+            Some(config) => commands::with_config(&command, config),
+            None => command,
+        };
+        Self { note, command: command.map(with_config) }
+    }
+}
+
+/// Returns what is wrong with a credential that obtained no token at a time, in a few words.
+fn acquisition_fact(cause: &CredentialError, broken: &BrokenStep, at: SystemTime) -> String {
+    let skew = broken.skew.as_ref().map(|skew| format!("; {skew}")).unwrap_or_default();
+    if let Some(remedy) = remedy(&broken.codes) {
+        let code = broken.codes.iter().find(|code| remedy.codes.contains(code)).unwrap_or(&0);
+        return format!("AADSTS{code}: {}{skew}", remedy.fact);
+    }
+    match cause {
+        CredentialError::OtherRequest(other) => acquisition_fact(other.cause(), broken, at),
+        CredentialError::Certificate(CertificateError::Expired { path, not_after }) => {
+            format!("the certificate in {} expired at {}", path.display(), diagnosis::clock(*not_after, at))
+        }
+        CredentialError::ExpiredFile { path, expired } => {
+            format!("the token in {} expired at {}", path.display(), diagnosis::clock(*expired, at))
+        }
+        CredentialError::NoResponse { endpoint, .. } => {
+            let why = cause.root().map(|root| format!(": {root}"));
+            let to = if broken.step == SetupStep::IdentityEndpoint {
+                format!(" at {}", endpoint.authority)
+            } else {
+                String::new()
+            };
+            format!("{}{to} fails{}", broken.step.title(), why.unwrap_or_default())
+        }
+        // A problem of this host has no code of Entra, and says itself what is wrong.
+        _ => cause.to_string(),
     }
 }

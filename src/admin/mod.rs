@@ -18,15 +18,19 @@
 //! it and the workers do not delay each other.
 
 mod access;
+mod callers;
 mod calls;
 mod canary;
 mod concerns;
 mod entries;
 mod failure;
 mod figures;
+mod names;
 mod page;
+mod problem;
 mod quantile;
 mod query;
+mod repair;
 mod response;
 mod status;
 mod time;
@@ -73,11 +77,12 @@ use concerns::Rejection;
 pub use entries::{CredentialView, DisabledView, EndpointStatus, ListenerView, ProbeView, RouteView, StoreView};
 pub use failure::{DetailView, FailureView, RemediationView};
 use figures::Figures;
+pub use problem::ProblemView;
 use query::Query;
 use response::{response, text};
 pub use status::{Counts, LabelCounts, PageView, Status, View};
 pub use traces::TracesView;
-pub use verdict::{ProblemView, VerdictView};
+pub use verdict::VerdictView;
 use write_timeout::WriteTimeout;
 
 use crate::metrics::{Exposition, Metrics};

@@ -2,11 +2,13 @@
 //! fingerprints.
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use serde::Serialize;
 
+use super::callers::Answer;
 use super::calls::TrafficView;
 use super::concerns::{ConnectionLimit, Rejection};
 use super::entries::{
@@ -32,6 +34,8 @@ use crate::serve::LiveTls;
 pub struct View {
     /// The hash of the configuration in force.
     pub config_hash: String,
+    /// The configuration file, if there is one.
+    pub config_file: Option<PathBuf>,
     /// Keys of the last accepted configuration that take effect only after a restart.
     pub after_restart: Vec<&'static str>,
     /// When that configuration was accepted.
@@ -169,6 +173,7 @@ impl View {
         query: &Query,
         recent: &Recent,
     ) -> Status {
+        let config = self.config_file.as_deref();
         let mut states = HashMap::with_capacity(self.credentials.len());
         for (settings, source) in &self.credentials {
             states.insert(&settings.id, (settings, source, source.current_state()));
@@ -190,9 +195,9 @@ impl View {
             let (state, is_broken) = endpoint_state(endpoint, *credential);
             add(&mut counts.endpoints, state, is_broken);
             if is_broken {
-                let entry = || EndpointStatus::of(endpoint, state, (settings, &***source), (recent, false));
-                let since = endpoint_since(endpoint, state, &***source);
-                situation.add_broken_endpoint(endpoint.name().as_str(), state, since, entry);
+                let entry = || EndpointStatus::of(endpoint, state, (settings, &***source), (recent, false), config);
+                let (since, answer) = (endpoint_since(endpoint, state, &***source), Answer::of(endpoint, state));
+                situation.add_broken_endpoint(endpoint.name().as_str(), state, since, answer, entry);
             }
             let canary = self.canaries.get(endpoint.name()).and_then(|canary| canary.get().last);
             let failure = canary.and_then(|round| round.outcome.err());
@@ -223,7 +228,7 @@ impl View {
             let (state, is_broken) = credential_state(of_id);
             add(&mut counts.credentials, state, is_broken);
             let user = user_of.get(id).map(|endpoint| &***endpoint);
-            situation.add_credential(of_id, id, || CredentialView::of(settings, &**source, user));
+            situation.add_credential(of_id, id, || CredentialView::of(settings, &**source, user, config));
             let names = [id.name.as_str()].into_iter().chain(id.tenant.as_deref());
             if query.has_state(state, is_broken) && query.has_name(names) {
                 credentials.push((severity(of_id), settings, source, user));
@@ -254,7 +259,7 @@ impl View {
         let idempotency_store: Option<StoreView> = self.idempotency_store.as_ref().map(|store| store.status().into());
         let tracing = self.tracing.as_deref().map(TracesView::of);
         situation.counts = (self.endpoints.len(), self.credentials.len());
-        situation.process((ready, draining), rejection, (&self.after_restart, self.restart_since));
+        situation.process((ready, draining), rejection, (&self.after_restart, self.restart_since), config);
         situation.others(
             (&listeners, self.connections),
             &self.refused_ca_files,
@@ -290,13 +295,16 @@ impl View {
                 .map(|(_, state, endpoint, settings, source)| {
                     let canary = self.canaries.get(endpoint.name()).map(|canary| canary.get().into());
                     let figures = (recent, query.has_series);
-                    EndpointStatus { canary, ..EndpointStatus::of(endpoint, state, (settings, &***source), figures) }
+                    EndpointStatus {
+                        canary,
+                        ..EndpointStatus::of(endpoint, state, (settings, &***source), figures, config)
+                    }
                 })
                 .collect(),
             disabled_endpoints: query.page_of(&disabled).map(|endpoint| DisabledView::of(endpoint)).collect(),
             credentials: query
                 .page_of(&credentials)
-                .map(|(_, settings, source, user)| CredentialView::of(settings, &***source, *user))
+                .map(|(_, settings, source, user)| CredentialView::of(settings, &***source, *user, config))
                 .collect(),
             routes: query
                 .page_of(&routes)

@@ -1,24 +1,23 @@
 //! The verdict of `/status`: what is wrong, what it means for calls, and what to do, in at most three lines.
 
-use std::collections::HashSet;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use serde::Serialize;
 
-use super::concerns::{Concern, ConnectionLimit, Rejection, shortened};
+use super::callers::{Answer, Broken, RouteEffect, callers_get};
+use super::concerns::{Concern, ConnectionLimit, NORMAL, Rejection};
 use super::entries::{CredentialView, EndpointStatus, ListenerView, StoreView};
-use super::failure::{DetailView, FailureView, RemediationView};
+use super::failure::FailureView;
+use super::names::{names, shortened};
+use super::problem::ProblemView;
 use super::time::{clock, now};
 use super::traces::TracesView;
 use crate::canary::CanaryFailure;
 use crate::credential::{CredentialId, CredentialState};
 use crate::route::RouteSettings;
-
-/// The most names in a line.
-const MAX_NAMES: usize = 3;
-/// The longest command in a line, in characters.
-const MAX_COMMAND: usize = 100;
+use crate::runbook::{Condition, Section};
 
 /// The verdict.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -32,29 +31,6 @@ pub struct VerdictView {
     pub problem: Option<ProblemView>,
 }
 
-/// What an operator needs to repair a problem without looking elsewhere.
-#[derive(Clone, Debug, Default, Serialize)]
-pub struct ProblemView {
-    /// What is known: where, with which identity, and what the other side said.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub details: Vec<DetailView>,
-    /// The commands that show or repair the cause, with the known ids filled in.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub commands: Vec<RemediationView>,
-    /// What callers get meanwhile.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub callers_get: Option<String>,
-    /// What happens once the cause is repaired: whether the gateway notices by itself, or needs a reload or a restart.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub once_repaired: Option<String>,
-    /// `endpoint` or `credential` and its name, if the problem has an entry of its own.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub entry: Option<(&'static str, String)>,
-    /// The section of the runbook.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub runbook: Option<String>,
-}
-
 /// What the verdict is made from.
 #[derive(Debug, Default)]
 pub(super) struct Situation<'a> {
@@ -65,9 +41,12 @@ pub(super) struct Situation<'a> {
     rejection: Option<&'a Rejection>,
     after_restart: &'a [&'static str],
     restart_since: Option<SystemTime>,
+    config: Option<&'a Path>,
     /// The names of broken endpoints, and the first one whose own token is not the cause.
     broken_endpoints: Vec<&'a str>,
     first_endpoint: Option<EndpointStatus>,
+    /// What calls get that only a broken endpoint could take.
+    answers: Broken<'a>,
     /// How many endpoints are broken for a cause other than their credential.
     own_faults: usize,
     earliest: Option<u64>,
@@ -89,9 +68,11 @@ impl<'a> Situation<'a> {
         name: &'a str,
         state: &str,
         since: u64,
+        answer: Answer,
         entry: impl FnOnce() -> EndpointStatus,
     ) {
         self.broken_endpoints.push(name);
+        self.answers.insert(name, answer);
         self.earliest = Some(self.earliest.map_or(since, |earliest| earliest.min(since)));
         if state != "no_token" {
             self.own_faults += 1;
@@ -131,12 +112,14 @@ impl<'a> Situation<'a> {
         (is_ready, is_draining): (bool, bool),
         rejection: Option<&'a Rejection>,
         (after_restart, restart_since): (&'a [&'static str], Option<SystemTime>),
+        config: Option<&'a Path>,
     ) {
         self.is_ready = is_ready;
         self.is_draining = is_draining;
         self.rejection = rejection;
         self.after_restart = after_restart;
         self.restart_since = restart_since;
+        self.config = config;
     }
 
     /// Adds what the listeners, the CA files, the idempotency store, the log and the export of traces need.
@@ -163,17 +146,18 @@ impl<'a> Situation<'a> {
             return VerdictView { state: "stopping", lines: vec![line], problem: None };
         }
         if !self.unavailable.is_empty() || !self.broken_endpoints.is_empty() {
-            return VerdictView { state: "broken", lines: self.broken(endpoints, credentials, routes), problem: None };
+            return self.broken(endpoints, credentials, routes);
         }
         let mut concerns: Vec<Concern> = self.of_stale(credentials).into_iter().collect();
         concerns.extend(self.of_canaries());
-        concerns.extend(self.rejection.map(Concern::of_rejection));
+        concerns.extend(self.rejection.map(|rejection| Concern::of_rejection(rejection, self.config)));
         concerns.extend(self.others);
         if !self.after_restart.is_empty() {
             concerns.push(Concern::of_restart(self.after_restart, self.restart_since));
         }
         if !concerns.is_empty() {
-            return VerdictView { state: "attention", lines: Concern::lines(concerns), problem: None };
+            let problem = concerns.first().map(|first| first.problem.clone());
+            return VerdictView { state: "attention", lines: Concern::lines(concerns), problem };
         }
         if !self.is_ready {
             let line = "the first tokens have not been obtained yet".to_owned();
@@ -203,7 +187,11 @@ impl<'a> Situation<'a> {
             effect: stale
                 .expires
                 .map(|expires| format!("calls succeed until {}, when the token expires", clock(expires, now()))),
-            action: first_action(&names, stale.last_failure.as_ref()),
+            action: first_action(stale.last_failure.as_ref()),
+            problem: ProblemView {
+                callers_get: Some("the normal answers, until the token expires".to_owned()),
+                ..ProblemView::of_credential(stale)
+            },
         })
     }
 
@@ -217,19 +205,28 @@ impl<'a> Situation<'a> {
             fact: format!("canary messages of endpoint{s} {names} do not arrive ({})", shortened(problem)),
             effect: Some("messages of calls may not arrive either, though calls succeed".to_owned()),
             action: Some((*remedy).to_owned()),
+            problem: ProblemView {
+                callers_get: Some(NORMAL.to_owned()),
+                once_repaired: Some("the next canary message shows it: no reload or restart is needed".to_owned()),
+                entry: self.failing_canaries.first().map(|name| ("endpoint", (*name).to_owned())),
+                runbook: Some(Section::Condition(Condition::CanaryFailed).to_string()),
+                ..ProblemView::default()
+            },
         })
     }
 
-    fn broken(&self, endpoints: usize, credentials: usize, routes: &[Arc<RouteSettings>]) -> Vec<String> {
-        let (mut facts, mut action) = (Vec::new(), None);
+    /// Returns the lines and the first problem of a gateway with broken endpoints or credentials.
+    fn broken(&self, endpoints: usize, credentials: usize, routes: &[Arc<RouteSettings>]) -> VerdictView {
+        let (mut facts, mut action, mut problem) = (Vec::new(), None, None);
         if let Some(first) = &self.first_unavailable {
             let count = of(self.unavailable.len(), credentials, "credential");
             let names = names(self.unavailable.iter().map(ToString::to_string), self.unavailable.len());
             let fact = first.last_failure.as_ref().map(|failure| failure.fact.as_str());
             let fact = fact.or(first.last_error.as_deref()).map(|fact| format!(" ({})", shortened(fact)));
             let is = if self.unavailable.len() == 1 { "is" } else { "are" };
-            facts.push(format!("{count} {is} broken: {names}{}", fact.unwrap_or_default()));
-            action = first_action(&names, first.last_failure.as_ref());
+            facts.push(format!("{count} {is} broken: {names}{}{}", fact.unwrap_or_default(), former_token(first)));
+            action = first_action(first.last_failure.as_ref());
+            problem = Some(ProblemView::of_credential(first));
         }
         if let Some(first) = &self.first_endpoint {
             let fact = first.last_failure.as_ref().map(|failure| format!(" ({})", shortened(&failure.fact)));
@@ -237,54 +234,55 @@ impl<'a> Situation<'a> {
                 "unauthorized" => "refuses the gateway's token",
                 _ => "fails calls",
             };
+            let at = &first.address;
             let count = match self.own_faults {
-                1 => of(1, endpoints, "endpoint") + &format!(": {} {what}", first.name),
-                _ => format!("{} and other endpoints fail calls", first.name),
+                1 => of(1, endpoints, "endpoint") + &format!(": {} at {at} {what}", first.name),
+                _ => format!("{} at {at} and other endpoints fail calls", first.name),
             };
             facts.push(format!("{count}{}", fact.unwrap_or_default()));
-            action = action.or_else(|| first_action(&first.name, first.last_failure.as_ref()));
+            action = action.or_else(|| first_action(first.last_failure.as_ref()));
+            problem = problem.or_else(|| Some(ProblemView::of_endpoint(first)));
         }
         let mut lines = vec![facts.join("; ")];
         lines.extend(self.effect(routes));
         lines.extend(action.map(|action| format!("do this: {action}")));
-        lines
+        let callers_get = callers_get(routes.iter().map(|route| &**route), &self.answers);
+        VerdictView { state: "broken", lines, problem: problem.map(|problem| ProblemView { callers_get, ..problem }) }
     }
 
     /// Returns what broken endpoints mean for calls.
     fn effect(&self, routes: &[Arc<RouteSettings>]) -> Option<String> {
-        let broken: HashSet<&str> = self.broken_endpoints.iter().copied().collect();
         let since = clock(self.earliest?, now());
-        let has_broken = |route: &RouteSettings, all: bool| {
-            let mut endpoints = route.endpoints.iter().map(|named| broken.contains(named.endpoint.as_str()));
-            !route.endpoints.is_empty()
-                && if all { endpoints.all(|broken| broken) } else { endpoints.any(|broken| broken) }
+        let effects: Vec<(&str, RouteEffect)> =
+            routes.iter().map(|route| (route.name.as_str(), RouteEffect::of(route, &self.answers))).collect();
+        let of = |is: fn(RouteEffect) -> bool| -> Vec<&str> {
+            effects.iter().filter(|(_, effect)| is(*effect)).map(|(name, _)| *name).collect()
         };
-        let is_broken = |route: &RouteSettings| has_broken(route, true);
-        let is_partial = |route: &RouteSettings| route.pick.as_str() == "all" && has_broken(route, false);
-        let partial: Vec<&Arc<RouteSettings>> = routes.iter().filter(|route| is_partial(route)).collect();
-        let failing: Vec<&str> =
-            routes.iter().filter(|route| is_broken(route)).map(|route| route.name.as_str()).collect();
-        let endpoints = names(self.broken_endpoints.iter().map(|name| (*name).to_owned()), broken.len());
-        let rest = match failing.len() {
-            0 if !partial.is_empty() => {
-                let s = if partial.len() == 1 { "" } else { "s" };
-                let names = names(partial.iter().map(|route| route.name.to_string()), partial.len());
-                // With another policy, the answer depends on how many endpoints accept a call.
-                let is_refused = partial.iter().all(|route| route.pick.needs_all());
-                let answer = if is_refused { ", and are answered 502" } else { "" };
-                format!(", so calls of route{s} {names} reach the other endpoints only{answer}")
-            }
-            0 if routes.iter().any(|route| !route.endpoints.is_empty()) => {
-                "; routes with another endpoint use that".to_owned()
-            }
-            0 => String::new(),
-            count if count == routes.len() => ", so all calls fail".to_owned(),
-            1 => format!(", so calls of route {} fail", failing.join("")),
-            count => {
-                format!(", so calls of routes {} fail", names(failing.iter().map(|name| (*name).to_owned()), count))
-            }
+        let failing = of(|effect| matches!(effect, RouteEffect::Fails(_)));
+        let some = of(|effect| matches!(effect, RouteEffect::SomeFail(_)));
+        let partial = of(|effect| matches!(effect, RouteEffect::Partial { .. }));
+        let refused = of(|effect| matches!(effect, RouteEffect::Partial { is_refused: true }));
+        let routes_of = |names: &[&str]| {
+            let s = if names.len() == 1 { "" } else { "s" };
+            format!("route{s} {}", self::names(names.iter().map(|name| (*name).to_owned()), names.len()))
         };
-        Some(format!("calls to {endpoints} fail since {since}{rest}"))
+        let names = names(self.broken_endpoints.iter().map(|name| (*name).to_owned()), self.broken_endpoints.len());
+        let rest = if failing.len() == routes.len() && !routes.is_empty() {
+            ", so all calls fail".to_owned()
+        } else if !failing.is_empty() {
+            format!(", so calls of {} fail", routes_of(&failing))
+        } else if !some.is_empty() {
+            format!(", so calls of {} that go there fail", routes_of(&some))
+        } else if !partial.is_empty() {
+            // With another policy, the answer depends on how many endpoints accept a call.
+            let answer = if refused.len() == partial.len() { ", and are answered 502" } else { "" };
+            format!(", so calls of {} reach the other endpoints only{answer}", routes_of(&partial))
+        } else if routes.iter().any(|route| !route.endpoints.is_empty()) {
+            "; routes with another endpoint use that".to_owned()
+        } else {
+            String::new()
+        };
+        Some(format!("calls to {names} fail since {since}{rest}"))
     }
 }
 
@@ -294,21 +292,19 @@ fn of(count: usize, total: usize, word: &str) -> String {
     format!("{count} of {total} {word}{plural}")
 }
 
-/// Returns the first names, and how many more there are.
-fn names(names: impl Iterator<Item = String>, count: usize) -> String {
-    let first: Vec<String> = names.take(MAX_NAMES).collect();
-    match count.saturating_sub(first.len()) {
-        0 => first.join(", "),
-        more => format!("{} and {more} more", first.join(", ")),
+/// Returns until when the token of a credential was valid, and since when its renewal fails.
+fn former_token(credential: &CredentialView) -> String {
+    match (credential.expired, credential.failing_since) {
+        (Some(expired), Some(failing)) => {
+            let (expired, failing) = (clock(expired, now()), clock(failing, now()));
+            format!("; its token was valid until {expired}, renewals fail since {failing}")
+        }
+        (Some(expired), None) => format!("; its token was valid until {}", clock(expired, now())),
+        (None, _) => String::new(),
     }
 }
 
-/// Returns what to do first. A command that is too long for a line is at the entry of the endpoint or credential.
-fn first_action(at: &str, failure: Option<&FailureView>) -> Option<String> {
-    let action = failure?.remediation.iter().find(|action| !action.note.is_empty())?;
-    Some(match &action.command {
-        None => action.note.clone(),
-        Some(command) if command.len() <= MAX_COMMAND => format!("{}: `{command}`", action.note),
-        Some(_) => format!("{} (the command is at {at})", action.note),
-    })
+/// Returns what to do first. Its command is among those of the problem.
+fn first_action(failure: Option<&FailureView>) -> Option<String> {
+    failure?.remediation.iter().find(|action| !action.note.is_empty()).map(|action| action.note.clone())
 }

@@ -235,7 +235,8 @@ impl Loader {
         if self.allows_absent {
             context.allow_absent();
         }
-        let (settings, tests) = lower::lower(&file, &mut context);
+        let (mut settings, tests) = lower::lower(&file, &mut context);
+        settings.file = self.sources.absolute_file();
         problems.append(&mut context.problems);
         if problems.is_empty() {
             lower::run_tests(&tests, &settings, &mut context);

@@ -43,6 +43,12 @@ impl Sources {
         self.file.as_deref().and_then(Path::parent).map(Path::to_owned).unwrap_or_default()
     }
 
+    /// Returns the absolute path of the file; `None` if there is none, or if it is standard input.
+    pub(super) fn absolute_file(&self) -> Option<PathBuf> {
+        let file = self.file.as_deref().filter(|file| !is_stdin(file))?;
+        Some(std::path::absolute(file).unwrap_or_else(|_invalid| file.to_owned()))
+    }
+
     /// Returns that folder in one spelling, so that equal configurations have equal hashes however `--config` is typed.
     pub(super) fn absolute_folder(&self) -> PathBuf {
         let folder = self.folder();

@@ -235,6 +235,8 @@ impl BearerSource for TokenCell {
         let state = self.state_after(&progress);
         let current = self.state.current();
         let unusable_since = current.as_ref().and_then(|current| current.unusable_since());
+        let expired = current.as_ref().filter(|current| !current.is_valid());
+        let expired_at = expired.and_then(|expired| expired.expires_at);
         let current = current.as_ref().filter(|current| current.is_valid());
         CredentialStatus {
             state,
@@ -247,6 +249,7 @@ impl BearerSource for TokenCell {
             fingerprint: current.map(|current| current.fingerprint()),
             obtained_at: current.map(|current| current.obtained_at),
             expires_at: current.and_then(|current| current.expires_at),
+            expired_at,
             next_at: progress.next_at,
             last_success: progress.last_success,
             failures: progress.failures,

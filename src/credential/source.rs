@@ -85,6 +85,7 @@ impl BearerSource for NoBearer {
             fingerprint: None,
             obtained_at: None,
             expires_at: None,
+            expired_at: None,
             next_at: None,
             last_success: None,
             failures: 0,
@@ -111,6 +112,8 @@ pub struct CredentialStatus {
     pub obtained_at: Option<SystemTime>,
     /// When the token expires, by this host's clock.
     pub expires_at: Option<SystemTime>,
+    /// When the last token expired, if it is no longer used and there is no other.
+    pub expired_at: Option<SystemTime>,
     /// When the next acquisition is due: a renewal, or another try after a failure.
     pub next_at: Option<SystemTime>,
     /// When the last acquisition succeeded.

@@ -69,6 +69,8 @@ mod tests {
             correlation_id: None,
             trace_id: None,
             details: Vec::new(),
+            skew: None,
+            is_specific: false,
             remediation: Vec::new(),
             delay: None,
         };

@@ -9,12 +9,12 @@ use http_body_util::Full;
 use tokio::time::timeout;
 
 use super::acquisition::Acquisition;
-use super::failure::Failure;
 use super::cause::{self, ReadResponse};
 use super::connectivity::{SERVER_TIMEOUT, Server};
 use super::delivery::{self, Deliver};
-use super::finding::{BrokenStep, Check, Finding, Progress};
 use super::details::explained;
+use super::failure::Failure;
+use super::finding::{BrokenStep, Check, Finding, Progress};
 use super::remediation::{self, Facts};
 use crate::credential::{Bearer, CredentialSettings, NoBearer, RequestUrl, SetupStep, in_one_line};
 use crate::endpoint::{Endpoint, EndpointSettings, Proxies, TlsClients, UnpooledError, is_from_front_end};

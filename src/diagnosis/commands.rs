@@ -5,6 +5,24 @@ use std::path::Path;
 /// The name of the federated credential on the app registration.
 pub const FEDERATED_CREDENTIAL: &str = "signalr-gateway";
 
+/// The configuration in commands of the gateway, where its path is not known.
+const CONFIG: &str = "--config <file>";
+
+/// Returns the command that writes the whole setup of an endpoint.
+pub fn setup(endpoint: &str) -> String {
+    format!("signalr-gateway setup {CONFIG} --endpoint {endpoint}")
+}
+
+/// Returns the command that checks a configuration file.
+pub fn check(config: &Path) -> String {
+    format!("signalr-gateway check --config {}", quoted_path(config))
+}
+
+/// Names the configuration file in a command that needs it.
+pub fn with_config(command: &str, config: &Path) -> String {
+    command.replace(CONFIG, &format!("--config {}", quoted_path(config)))
+}
+
 /// Returns the command that lets other tenants use an app registration.
 pub fn make_multi_tenant(client_id: &str) -> String {
     format!("az ad app update --id {client_id} --sign-in-audience AzureADMultipleOrgs")

@@ -2,10 +2,10 @@
 
 use std::time::SystemTime;
 
-use super::failure::Failure;
 use super::claims::{self, CLOCK_CODES, noteworthy_skew};
 use super::clock::clock;
 use super::connectivity::Layer;
+use super::failure::Failure;
 use super::finding::{BrokenStep, Detail};
 use super::remediation::{self, Facts};
 use crate::credential::{
@@ -104,7 +104,13 @@ fn of_endpoint(failure: &Failure, facts: &Facts<'_>) -> Vec<Detail> {
         }
         SetupStep::EndpointNetwork | SetupStep::Proxy | SetupStep::Delivery => {
             details.add("url", url);
-            details.add("error", &failure.result);
+            if let Some(certificate) = &failure.certificate {
+                for (name, value) in certificate.details() {
+                    details.add(name, value);
+                }
+            } else {
+                details.add("error", &failure.result);
+            }
             if failure.layer == Some(Layer::Tls) {
                 let ca_file = endpoint.ca_file.as_deref();
                 details.trusted(ca_file.map(|path| format!("{} (`endpoints.{name}.ca_file`)", path.display())));
@@ -203,7 +209,7 @@ impl Details {
 
     /// Adds which CAs are trusted.
     fn trusted(&mut self, ca_file: Option<String>) {
-        self.add("trusted CAs", ca_file.as_deref().unwrap_or("those of the system (no `ca_file`)"));
+        self.add("CAs in use", ca_file.as_deref().unwrap_or("those of the system (no `ca_file`)"));
     }
 
     fn authority(&mut self, app: &AppSettings) {

@@ -35,6 +35,10 @@ pub(super) struct Failure {
     pub(super) remedy: Option<&'static str>,
     /// The status and challenge of the endpoint's response, if that is the failure.
     pub(super) answer: Option<String>,
+    /// How far this host's clock is from Entra's, if it is far.
+    pub(super) skew: Option<String>,
+    /// Whether the first remediation is for this configuration, and so better than the general action for the codes.
+    pub(super) is_specific: bool,
     /// What is known about the failure.
     pub(super) details: Vec<Detail>,
 }
@@ -57,6 +61,8 @@ impl Failure {
             is_throttled: false,
             remedy: None,
             answer: None,
+            skew: None,
+            is_specific: false,
             details: Vec::new(),
         }
     }

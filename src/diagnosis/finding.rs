@@ -81,6 +81,10 @@ pub struct BrokenStep {
     pub trace_id: Option<String>,
     /// What is known, the most decisive first.
     pub details: Vec<Detail>,
+    /// How far this host's clock is from Entra's, if it is far.
+    pub skew: Option<String>,
+    /// Whether the first remediation is for this configuration, and so better than the general action for the codes.
+    pub is_specific: bool,
     /// What to do, in order.
     pub remediation: Vec<Remediation>,
     /// How long a change takes to come into effect, if that is not immediate.

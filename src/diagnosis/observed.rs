@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use super::acquisition::failure_of;
-use super::failure::Failure;
 use super::cause::{self, ReadResponse};
 use super::connectivity::Layer;
 use super::details::{explained, presented_assertion};
+use super::failure::Failure;
 use super::finding::BrokenStep;
 use super::remediation::Facts;
 use crate::credential::{Claims, CredentialSettings, FailedAcquisition, SetupStep};

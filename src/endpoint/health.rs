@@ -22,6 +22,8 @@ use window::{Counts, Window};
 
 /// The maximum time for which a circuit stays open before a trial. Chosen: recovery is detected within a minute.
 const MAX_PAUSE: Duration = Duration::from_secs(60);
+/// The factor by which the probe interval is shorter while the circuit is open.
+pub(super) const OPEN_CIRCUIT_FACTOR: u32 = 6;
 /// The maximum cool-down that an endpoint can request.
 const MAX_COOL_DOWN: Duration = Duration::from_secs(300);
 
@@ -150,6 +152,22 @@ impl Health {
     /// Returns whether the circuit is closed and the class is not in a cool-down.
     pub fn accepts_calls(&self, class: CallClass) -> bool {
         self.is_closed() && self.now() >= self.cools_until(class)
+    }
+
+    /// Returns whether a successful probe closes the circuit. If the endpoint was reached and failed calls, only a call does.
+    pub fn closes_by_probe(&self) -> bool {
+        !self.failed_since_success.load(Ordering::Relaxed)
+    }
+
+    /// Returns the interval of probes while the circuit is open, without jitter.
+    pub fn probe_interval(&self) -> Duration {
+        self.settings.probe_interval / OPEN_CIRCUIT_FACTOR
+    }
+
+    /// Returns when the open circuit permits a trial call.
+    pub fn trial_at(&self) -> SystemTime {
+        let left = self.open_until.load(Ordering::Relaxed).saturating_sub(self.now());
+        SystemTime::now() + Duration::from_millis(left)
     }
 
     /// Returns the time until a call of a class may be tried.

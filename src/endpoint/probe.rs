@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::failure::{ErrorResponse, FailureCause};
+use super::health::OPEN_CIRCUIT_FACTOR;
 use super::transport_failure::probe_failure;
 use super::{Endpoint, UnpooledError};
 
@@ -32,8 +33,6 @@ const SEARCH_INTERVAL: (Duration, Duration) = (Duration::from_millis(50), Durati
 /// The timeout of the response to a probe. Source: the SDK's `RestHealthCheckService` has two seconds. The connection has the
 /// timeouts of a call's: the first query of a name may be lost.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
-/// The factor by which the probe interval is shorter while the circuit is open.
-const OPEN_CIRCUIT_FACTOR: u32 = 6;
 /// The path of a probe. Any API version with this path works.
 const PROBE_PATH: &str = "/api/health?api-version=2022-06-01";
 

@@ -143,9 +143,13 @@ impl Origin {
 
     /// Returns `scheme://host:port`, also if the port is the default of the scheme.
     pub fn with_port(&self) -> String {
-        let (scheme, host) = (if self.tls { "https" } else { "http" }, &self.host);
-        let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
-        format!("{scheme}://{host}:{}", self.port)
+        format!("{}://{}", if self.tls { "https" } else { "http" }, self.host_and_port())
+    }
+
+    /// Returns `host:port`, also if the port is the default of the scheme.
+    pub fn host_and_port(&self) -> String {
+        let host = &self.host;
+        if host.contains(':') { format!("[{host}]:{}", self.port) } else { format!("{host}:{}", self.port) }
     }
 }
 

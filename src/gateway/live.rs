@@ -286,6 +286,7 @@ impl Live {
         let listeners = self.addresses.listeners.iter();
         View {
             config_hash: self.parts.settings.hash.clone(),
+            config_file: self.parts.settings.file.clone(),
             after_restart: self.after_restart.clone(),
             restart_since: self.restart_since,
             connections: self.connections,

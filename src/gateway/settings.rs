@@ -1,6 +1,7 @@
 //! The settings that a gateway is built from: those of every part, and those of its logs.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use aws_lc_rs::digest;
@@ -50,6 +51,8 @@ pub struct Settings {
     pub logging: LoggingSettings,
     /// A hash of the effective settings, in eight hex digits.
     pub hash: String,
+    /// The configuration file, by an absolute path. `None` if there is none, or if it is standard input.
+    pub file: Option<PathBuf>,
 }
 
 impl Settings {

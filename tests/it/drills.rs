@@ -129,7 +129,10 @@ async fn entra_that_is_down_is_logged_with_the_network_to_it() {
     let line = drill.assert_logged("request", "token_unavailable", "error-token-unavailable").await;
     assert_eq!(line["side"], "credential", "{line}");
     let (_, lines) = drill.process.verdict().await;
-    assert!(lines[0].contains("(the connection to Entra fails: Connection refused"), "{lines:?}");
+    assert!(
+        lines[0].contains("(the connection to Entra at ") && lines[0].contains(" fails: Connection refused"),
+        "{lines:?}"
+    );
 }
 
 #[tokio::test]

@@ -78,16 +78,17 @@ async fn dead_credential_is_explained_with_its_effect_and_what_to_do() {
     assert_recent(&west["since"]);
     assert_eq!(verdict["state"], "broken");
     let lines = lines(&verdict);
-    assert_eq!(lines[0], "1 of 2 credentials is broken: west (the client secret is wrong)");
+    assert_eq!(lines[0], "1 of 2 credentials is broken: west (AADSTS7000215: the client secret is wrong)");
     assert!(lines[1].starts_with("calls to west fail since ") && lines[1].contains("UTC"), "{lines:?}");
-    assert_eq!(
-        lines[2],
-        "do this: use the secret's value (not its id), of a secret that the app of `client_id` has now"
-    );
+    assert!(lines[2].starts_with("do this: put the value (not the id) of a secret that app "), "{lines:?}");
+    let problem = &verdict["problem"];
+    assert_eq!(problem["callers_get"], "503 `token_unavailable`, nothing is delivered", "{problem}");
+    assert_eq!(problem["entry"], json!(["credential", "west"]));
+    assert_eq!(send_to_west(&harness).await, 503);
     let failure = harness.credential("west").await["last_failure"].clone();
     assert_recent(&failure["at"]);
     assert_eq!((&failure["step"], &failure["kind"]), (&"app_proof".into(), &"refused".into()));
-    let command = &failure["remediation"][1]["command"];
+    let command = &failure["remediation"][0]["command"];
     assert!(
         command.as_str().is_some_and(|command| command.starts_with("az ad app credential list --id ")),
         "{failure}"
@@ -111,7 +112,7 @@ async fn endpoint_that_refuses_the_token_is_broken_until_it_accepts_one() {
         let error = entry["last_failure"]["error"].as_str().unwrap();
         assert!(error.contains(r#"Bearer error="invalid_token""#), "{error}");
         let lines = lines(&verdict);
-        assert!(lines[0].starts_with("1 of 2 endpoints: west refuses the gateway's token ("), "{lines:?}");
+        assert!(lines[0].starts_with("1 of 2 endpoints: west at 127.0.0.1:"), "{lines:?}");
         assert!(lines[1].ends_with(", so calls of route west fail"), "{lines:?}");
         west.clear().await;
         assert_eq!(send_to_west(&harness).await, 202);
@@ -145,7 +146,7 @@ async fn unreachable_endpoint_has_a_reason_and_a_time() {
     assert_recent(&failure["at"]);
     assert!(failure["error"].as_str().unwrap().contains("onnection refused"), "{failure}");
     let notes = failure["remediation"].to_string();
-    assert!(notes.contains("allow this host to connect to the endpoint"), "{notes}");
+    assert!(notes.contains("allow this host to connect to 127.0.0.1:"), "{notes}");
 }
 
 #[tokio::test]

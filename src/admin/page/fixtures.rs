@@ -67,6 +67,7 @@ pub(super) fn endpoint(name: &str) -> EndpointStatus {
     EndpointStatus {
         name: name.into(),
         url: format!("https://{name}.service.signalr.net"),
+        address: format!("{name}.service.signalr.net:443"),
         credential: "fabrikam".into(),
         tenant: None,
         role: "primary",
@@ -106,6 +107,7 @@ pub(super) fn credential(name: &str) -> CredentialView {
         token: Some("7Jd0cQ".into()),
         acquired: Some(now - 400),
         expires: Some(now + 3200),
+        expired: None,
         next_acquisition: Some(now + 2000),
         last_success: Some(now - 400),
         failures: 0,
@@ -144,6 +146,7 @@ pub(super) fn failure(kind: &'static str, error: &str) -> FailureView {
         remediation: vec![step("correct `url`", None), step("on this host:", Some("getent hosts nowhere.invalid"))],
         delay: None,
         runbook: Some("https://example.com/config/guide/runbook-causes.md#endpoint-dns".into()),
+        once_repaired: None,
     }
 }
 

@@ -77,6 +77,7 @@ pub(super) fn lower(file: &ConfigFile, context: &mut Context<'_>) -> (Settings, 
         tracing,
         logging,
         hash,
+        file: None,
     };
     advice::warn(file, &settings, context);
     // After the hash: replicas with different numbers of cores must have the same hash.

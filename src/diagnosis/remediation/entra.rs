@@ -3,8 +3,8 @@
 
 use super::facts::Facts;
 use crate::credential::{Claims, Proof};
-use crate::diagnosis::failure::Failure;
 use crate::diagnosis::commands::{self, quoted_path};
+use crate::diagnosis::failure::Failure;
 use crate::diagnosis::finding::Remediation;
 
 pub(super) fn app(facts: &Facts<'_>) -> Vec<Remediation> {
@@ -23,16 +23,24 @@ pub(super) fn app(facts: &Facts<'_>) -> Vec<Remediation> {
 
 pub(super) fn app_proof(facts: &Facts<'_>) -> Vec<Remediation> {
     let client_id = facts.client_id();
-    let Some(Proof::Certificate(certificate)) = facts.app().map(|app| &app.proof) else {
+    let proof = facts.app().map(|app| &app.proof);
+    let Some(Proof::Certificate(certificate)) = proof else {
+        let place = match proof {
+            Some(Proof::Secret(source)) => source.to_string(),
+            _ => "the configured file or variable".to_owned(),
+        };
         return vec![
             Remediation::command(
-                "in the app's own tenant: list its secrets (`hint` is the beginning of the value) and when they expire",
+                format!(
+                    "put the value (not the id) of a secret that app {client_id} has now into {place}. In the app's own tenant, \
+                     this lists its secrets (`hint` is the beginning of the value) and when they expire"
+                ),
                 format!(
                     "az ad app credential list --id {client_id} --query \"[].{{hint: hint, ends: endDateTime}}\" -o table"
                 ),
             ),
             Remediation::command(
-                "create another, and put its value, not its id, into the configured file or variable",
+                format!("or create another, whose value this prints, for {place}"),
                 commands::add_secret(client_id),
             ),
         ];

@@ -2,9 +2,9 @@
 
 use super::facts::Facts;
 use crate::credential::{AssertionSettings, CredentialKind, Proof};
-use crate::diagnosis::failure::Failure;
 use crate::diagnosis::claims::CLOCK_CODES;
 use crate::diagnosis::commands::quoted_path;
+use crate::diagnosis::failure::Failure;
 use crate::diagnosis::finding::Remediation;
 
 pub(super) fn configuration(failure: &Failure, facts: &Facts<'_>) -> Vec<Remediation> {
@@ -12,6 +12,17 @@ pub(super) fn configuration(failure: &Failure, facts: &Facts<'_>) -> Vec<Remedia
         return vec![Remediation::note(
             "print the effective values and the source of each: run `signalr-gateway check` with the --config of this command",
         )];
+    }
+    if failure.cause.keys == ["tenant", "url"] {
+        let (tenant, url) = (facts.path("tenant"), facts.path("url"));
+        let note = format!(
+            "correct `{tenant}`, now {}, or `{url}`, now {}: the token must be of the resource's tenant. Signed in there, this \
+             prints its id",
+            facts.tenant(),
+            facts.endpoint.origin
+        );
+        let first = Remediation::command(note, "az account show --query tenantId -o tsv");
+        return vec![first, correct("url", facts)];
     }
     failure.cause.keys.iter().map(|key| correct(key, facts)).collect()
 }
@@ -88,6 +99,11 @@ pub(super) fn proof(failure: &Failure, facts: &Facts<'_>) -> Vec<Remediation> {
         CredentialKind::AccessKey { .. } => vec![Remediation::note(SECRET)],
         CredentialKind::ManagedIdentity { .. } => Vec::new(),
     };
+    if let (Some(skew), true) = (&failure.skew, failure.is_specific) {
+        let note = format!("correct the clock of this host and keep it synchronised (NTP): {skew}");
+        remediation.insert(0, Remediation::command(note, "timedatectl status"));
+        return remediation;
+    }
     let is_clock = failure.codes.iter().any(|code| CLOCK_CODES.contains(code)) || failure.tried == "claim exp";
     if is_clock || remediation.is_empty() {
         remediation.push(Remediation::command("set this host's clock and keep it synchronised", "timedatectl status"));

@@ -12,8 +12,8 @@ mod proxy;
 
 pub(super) use facts::Facts;
 
-use super::failure::Failure;
 use super::commands;
+use super::failure::Failure;
 use super::finding::{BrokenStep, Remediation};
 use crate::credential::{CredentialKind, SetupStep};
 
@@ -49,7 +49,7 @@ fn setup(step: SetupStep, facts: &Facts<'_>) -> Option<Remediation> {
     is_setup.then(|| {
         Remediation::command(
             "or print all that this endpoint needs in its tenants, as commands, Terraform, Bicep or a page",
-            format!("signalr-gateway setup --config <file> --endpoint {}", facts.endpoint.name),
+            commands::setup(facts.endpoint.name.as_str()),
         )
     })
 }
@@ -65,6 +65,8 @@ fn broken_step(failure: Failure, remediation: Vec<Remediation>) -> BrokenStep {
         correlation_id: failure.correlation_id,
         trace_id: failure.trace_id,
         details: failure.details,
+        skew: failure.skew,
+        is_specific: failure.is_specific,
         remediation,
     }
 }

@@ -2,8 +2,8 @@
 
 use super::certificate::{self, Server};
 use super::facts::Facts;
-use crate::diagnosis::failure::Failure;
 use crate::diagnosis::connectivity::Layer;
+use crate::diagnosis::failure::Failure;
 use crate::diagnosis::finding::Remediation;
 
 /// Environment variables that name proxies. The gateway uses them only if it is configured to.
@@ -11,8 +11,10 @@ const PROXY_VARIABLES: [&str; 4] = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "
 
 pub(super) fn identity_endpoint(failure: &Failure, facts: &Facts<'_>) -> Vec<Remediation> {
     let ca_file = format!("credentials.{}.ca_file", facts.credential.id.name);
-    let mut remediation = connection(failure, "the authority", &ca_file);
     let origin = facts.app().map(|app| app.authority.origin());
+    let authority = origin.unwrap_or("the authority");
+    let names = Names { server: authority, name: authority, url: None, ca_file: &ca_file };
+    let mut remediation = connection(failure, &names);
     if let Some(certificate) = &failure.certificate {
         let authority = facts.path("authority");
         let server = Server { what: "the authority", ca_file: &ca_file, url: &authority };
@@ -25,10 +27,10 @@ pub(super) fn identity_endpoint(failure: &Failure, facts: &Facts<'_>) -> Vec<Rem
         return remediation;
     }
     if failure.is_unreachable {
-        remediation.push(Remediation::note(
-            "allow this host to reach the authority: check name resolution, firewall and proxy; if others cannot reach it either, \
-             see https://status.azure.com and wait",
-        ));
+        remediation.push(Remediation::note(format!(
+            "allow this host to reach {authority}: check name resolution, firewall and proxy; if others cannot reach it either, \
+             see https://status.azure.com and wait"
+        )));
     } else if failure.layer.is_none() {
         remediation.push(Remediation::note(
             "only Entra may answer at this address: find the proxy or captive portal that answers instead",
@@ -45,12 +47,13 @@ pub(super) fn identity_endpoint(failure: &Failure, facts: &Facts<'_>) -> Vec<Rem
 
 pub(super) fn endpoint_network(failure: &Failure, facts: &Facts<'_>) -> Vec<Remediation> {
     let ca_file = format!("endpoints.{}.ca_file", facts.endpoint.name);
-    let mut remediation = connection(failure, "the endpoint", &ca_file);
+    let (origin, url) = (&facts.endpoint.origin, facts.path("url"));
+    let server = origin.host_and_port();
+    let names = Names { server: &server, name: &origin.host, url: Some(&url), ca_file: &ca_file };
+    let mut remediation = connection(failure, &names);
     if let Some(certificate) = &failure.certificate {
-        let url = facts.path("url");
         let server = Server { what: "the endpoint", ca_file: &ca_file, url: &url };
         remediation.push(certificate::refused(certificate, &server));
-        let origin = &facts.endpoint.origin;
         remediation.push(certificate::show(&origin.host, origin.port, failure.proxy.as_deref()));
         return remediation;
     }
@@ -73,14 +76,29 @@ pub(super) fn endpoint_network(failure: &Failure, facts: &Facts<'_>) -> Vec<Reme
     remediation
 }
 
+/// How a server is named in a remediation.
+struct Names<'a> {
+    server: &'a str,
+    /// What is resolved.
+    name: &'a str,
+    /// The configuration key of its URL, if it has one.
+    url: Option<&'a str>,
+    ca_file: &'a str,
+}
+
 /// Returns what to do about the layer at which connecting to a server failed.
-fn connection(failure: &Failure, server: &str, ca_file: &str) -> Vec<Remediation> {
+fn connection(failure: &Failure, names: &Names<'_>) -> Vec<Remediation> {
+    let Names { server, name, url, ca_file } = names;
     let mut remediation: Vec<Remediation> = match failure.layer {
         // The steps of a proxy have a remediation of their own.
         None | Some(Layer::Proxy(_)) => Vec::new(),
-        Some(Layer::Name) => vec![Remediation::note(format!("allow this host to resolve the name of {server}"))],
+        Some(Layer::Name) => vec![Remediation::note(match url {
+            Some(url) => format!("correct `{url}`, or repair the DNS of this host: it does not resolve {name}"),
+            None => format!("repair the DNS of this host: it does not resolve {name}"),
+        })],
         Some(Layer::Connection) => vec![Remediation::note(format!(
-            "allow this host to connect to {server}: check firewall, network rules and routing, and that {server} still exists"
+            "allow this host to connect to {server}: check firewall, network rules and routing, and that the server still exists{}",
+            url.map(|url| format!(" (else correct `{url}`)")).unwrap_or_default()
         ))],
         // What is wrong with the certificate has a remediation of its own.
         Some(Layer::Tls) if failure.certificate.is_some() => Vec::new(),
@@ -90,8 +108,8 @@ fn connection(failure: &Failure, server: &str, ca_file: &str) -> Vec<Remediation
                  have {server} exempted from inspection"
             ),
             None => format!(
-                "if a proxy inspects TLS between this host and {server}: set `{ca_file}` to the PEM file of its CA, or have \
-                 {server} exempted; if {server} has a CA of its own: set it to that"
+                "find out what answers at {server}: it must be a TLS server, and no proxy that inspects TLS may break the \
+                 handshake"
             ),
         })],
     };

@@ -1,8 +1,8 @@
 //! Remediation for the forward proxy of outgoing connections.
 
 use super::facts::Facts;
-use crate::diagnosis::failure::Failure;
 use crate::diagnosis::connectivity::Layer;
+use crate::diagnosis::failure::Failure;
 use crate::diagnosis::finding::Remediation;
 use crate::egress::{ProxyLayer, RefusalKind};
 

@@ -9,7 +9,7 @@ use tokio::task::AbortHandle;
 use super::client::Client;
 use super::durability;
 use super::error::StoreError;
-use super::settings::StoreSettings;
+use super::settings::{StoreSettings, WhenStoreIsOut};
 use crate::metrics::{IdempotencyMetrics, StoreOperation};
 use crate::runbook::{Condition, Section};
 
@@ -55,6 +55,8 @@ pub struct StoreStatus {
     pub problem: Option<String>,
     /// What to do about it.
     pub remedy: Option<&'static str>,
+    /// What calls with a key get while it is out.
+    pub when_out: WhenStoreIsOut,
 }
 
 /// The result of a check of the store.
@@ -107,6 +109,7 @@ impl SharedStore {
             since: state.since,
             problem: problem.map(ToString::to_string),
             remedy: problem.map(|problem| problem.what.remedy()),
+            when_out: settings.when_out,
         }
     }
 

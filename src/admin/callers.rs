@@ -1,0 +1,226 @@
+//! What callers get while endpoints are broken.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fmt;
+
+use super::names::names;
+use crate::endpoint::{Endpoint, FailureKind};
+use crate::metrics::{ErrorKind, UpstreamErrorReason};
+use crate::route::{Pick, RouteSettings, WhenUnavailable};
+use crate::signalr::Policy;
+
+/// What a call that only a broken endpoint could take gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// An error of the gateway with this status. It says whether the endpoint may have processed the call.
+    Gateway(u16, ErrorKind, Processed),
+    /// The endpoint's own response with this status. Its calls do not go to another endpoint.
+    Refusal(u16),
+    /// The endpoint's own response with this status.
+    Failure(u16),
+}
+
+/// Whether an endpoint has processed a call that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Processed {
+    /// It has not.
+    No,
+    /// It may have.
+    Maybe,
+}
+
+/// The endpoints that are broken, and what a call that only one of them could take gets.
+pub(super) type Broken<'a> = HashMap<&'a str, Answer>;
+
+/// What broken endpoints mean for the calls of a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RouteEffect {
+    /// Nothing: it has none of them.
+    None,
+    /// Other endpoints of the route take the calls.
+    FailsOver,
+    /// All calls fail.
+    Fails(Answer),
+    /// Those calls fail that go to a broken endpoint.
+    SomeFail(Answer),
+    /// The other endpoints of a fan-out get the calls. `is_refused`: callers are told that the delivery is partial.
+    Partial {
+        /// Whether callers are answered 502.
+        is_refused: bool,
+    },
+}
+
+/// The answer to a call without a valid token.
+const NO_TOKEN: Answer = Answer::Gateway(503, ErrorKind::TokenUnavailable, Processed::No);
+/// The answer if no endpoint of the route is reached.
+const UNREACHED: Answer = Answer::Gateway(503, ErrorKind::EndpointUnavailable, Processed::No);
+
+impl Answer {
+    /// Returns what a call gets that only this endpoint could take; `state` is its state on `/status`.
+    pub(super) fn of(endpoint: &Endpoint, state: &str) -> Self {
+        if state == "no_token" {
+            return NO_TOKEN;
+        }
+        let last = endpoint.health().history().get().last_failure;
+        match last.map(|last| last.cause.kind()) {
+            None => UNREACHED,
+            Some(FailureKind::Response(status)) if state == "unauthorized" => Self::Refusal(status.as_u16()),
+            Some(FailureKind::Response(status)) => Self::Failure(status.as_u16()),
+            Some(FailureKind::Transport(reason)) => Self::without_response(reason),
+        }
+    }
+
+    /// Returns what a call gets that got no response of the endpoint.
+    const fn without_response(reason: UpstreamErrorReason) -> Self {
+        match reason {
+            UpstreamErrorReason::Dns
+            | UpstreamErrorReason::Connect
+            | UpstreamErrorReason::Tls
+            | UpstreamErrorReason::Proxy
+            | UpstreamErrorReason::ConnectTimeout
+            | UpstreamErrorReason::ResetBeforeSend => UNREACHED,
+            UpstreamErrorReason::TryTimeout | UpstreamErrorReason::RequestTimeout => {
+                Self::Gateway(504, ErrorKind::Deadline, Processed::Maybe)
+            }
+            UpstreamErrorReason::ResetAfterSend | UpstreamErrorReason::Protocol | UpstreamErrorReason::Body => {
+                Self::Gateway(502, ErrorKind::UpstreamBroken, Processed::Maybe)
+            }
+            UpstreamErrorReason::Local => Self::Gateway(503, ErrorKind::Overload, Processed::No),
+        }
+    }
+
+    /// Returns whether the endpoint may have processed the call.
+    const fn may_be_processed(self) -> bool {
+        matches!(self, Self::Gateway(_, _, Processed::Maybe) | Self::Failure(_))
+    }
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Gateway(status, kind, Processed::No) => {
+                write!(f, "{status} `{}`, nothing is delivered", kind.label())
+            }
+            Self::Gateway(status, kind, Processed::Maybe) => {
+                write!(f, "{status} `{}`, the message may be delivered", kind.label())
+            }
+            Self::Refusal(status) => write!(f, "the endpoint's own {status}, nothing is delivered"),
+            Self::Failure(status) => write!(f, "the endpoint's own {status}, the message may be delivered"),
+        }
+    }
+}
+
+impl RouteEffect {
+    /// Returns what broken endpoints mean for a route.
+    pub(super) fn of(route: &RouteSettings, broken: &Broken<'_>) -> Self {
+        let answer_of = |name: &str| broken.get(name).copied();
+        let mut answers = route.endpoints.iter().filter_map(|one| answer_of(one.endpoint.as_str()));
+        let count = answers.clone().count();
+        let Some(first) = answers.next() else {
+            // Calls name any endpoint.
+            let named = broken.values().next().filter(|_| route.endpoints.is_empty());
+            return named.map_or(Self::None, |answer| Self::SomeFail(*answer));
+        };
+        if count == route.endpoints.len() {
+            return Self::Fails(if route.when_unavailable == WhenUnavailable::Fail {
+                unavailable(first)
+            } else {
+                first
+            });
+        }
+        if route.captures().next().is_some() {
+            return Self::SomeFail(first);
+        }
+        let refusal = route.endpoints.iter().enumerate().find_map(|(index, one)| {
+            let answer = answer_of(one.endpoint.as_str())?;
+            matches!(answer, Answer::Refusal(_)).then_some((index, answer))
+        });
+        match (&route.pick, refusal) {
+            (Pick::All(policy), _) => {
+                let (all, accepted) = (route.endpoints.len(), route.endpoints.len() - count);
+                let is_refused = match policy {
+                    Policy::All => true,
+                    Policy::Any => false,
+                    Policy::Quorum => accepted < all / 2 + 1,
+                };
+                Self::Partial { is_refused }
+            }
+            (Pick::First, Some((index, answer))) => {
+                let is_first = route.endpoints.iter().take(index).all(|one| answer_of(one.endpoint.as_str()).is_some());
+                if is_first { Self::Fails(answer) } else { Self::FailsOver }
+            }
+            (Pick::Weighted | Pick::Hash(_), Some((_, answer))) => Self::SomeFail(answer),
+            (Pick::First | Pick::Weighted | Pick::Hash(_), None) => Self::FailsOver,
+        }
+    }
+}
+
+/// Returns the answer of a route that fails immediately while its circuits are open.
+const fn unavailable(answer: Answer) -> Answer {
+    match answer {
+        // The circuit of an endpoint without a token, or that refuses it, is closed.
+        Answer::Gateway(_, ErrorKind::TokenUnavailable, _) | Answer::Refusal(_) => answer,
+        Answer::Gateway(..) | Answer::Failure(_) => UNREACHED,
+    }
+}
+
+/// Returns what callers of the routes with broken endpoints get; `None` if there is no such route.
+pub(super) fn callers_get<'r>(routes: impl Iterator<Item = &'r RouteSettings>, broken: &Broken<'_>) -> Option<String> {
+    let mut answers: Vec<(String, Vec<&str>)> = Vec::new();
+    let mut total = 0;
+    for route in routes {
+        let text = match RouteEffect::of(route, broken) {
+            RouteEffect::None => continue,
+            RouteEffect::FailsOver => "the normal answers, of the route's other endpoints".to_owned(),
+            RouteEffect::Fails(answer) => answer.to_string(),
+            RouteEffect::SomeFail(answer) => format!("{answer}, for calls that go to a broken endpoint"),
+            RouteEffect::Partial { is_refused } => partial(route, broken, is_refused),
+        };
+        total += 1;
+        match answers.iter_mut().find(|(known, _)| *known == text) {
+            Some((_, names)) => names.push(route.name.as_str()),
+            None => answers.push((text, vec![route.name.as_str()])),
+        }
+    }
+    // What fails comes first.
+    answers.sort_by_key(|(text, _)| text.starts_with("the normal"));
+    let parts = answers.iter().take(MAX_ANSWERS).map(|(text, routes)| {
+        let s = if routes.len() == 1 { "" } else { "s" };
+        let names = names(routes.iter().map(|name| (*name).to_owned()), routes.len());
+        if routes.len() == total { text.clone() } else { format!("{text} (route{s} {names})") }
+    });
+    let parts: Vec<String> = parts.collect();
+    (!parts.is_empty()).then(|| parts.join("; "))
+}
+
+/// The most different answers in a text.
+const MAX_ANSWERS: usize = 3;
+
+/// Returns what callers get of a fan-out that some endpoints do not take.
+fn partial(route: &RouteSettings, broken: &Broken<'_>, is_refused: bool) -> String {
+    let (mut works, mut not, mut maybe) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+    for one in &route.endpoints {
+        let name = one.endpoint.to_string();
+        match broken.get(one.endpoint.as_str()) {
+            None => works.insert(name),
+            Some(answer) if answer.may_be_processed() => maybe.insert(name),
+            Some(_) => not.insert(name),
+        };
+    }
+    let list = |set: BTreeSet<String>| (set.len(), names(set.clone().into_iter(), set.len()));
+    let has = |count: usize| if count == 1 { "has" } else { "have" };
+    let (works, not, maybe) = (list(works), list(not), list(maybe));
+    let mut text = if is_refused {
+        let kind = ErrorKind::PartialDelivery.label();
+        format!("502 `{kind}`: {} {} delivered the message", works.1, has(works.0))
+    } else {
+        format!("the normal answers: {} {} delivered the message", works.1, has(works.0))
+    };
+    if not.0 > 0 {
+        text.push_str(&format!(", {} {} not", not.1, has(not.0)));
+    }
+    if maybe.0 > 0 {
+        text.push_str(&format!(", {} {} not confirmed it", maybe.1, has(maybe.0)));
+    }
+    text
+}

@@ -1,0 +1,110 @@
+//! What happens once the cause of a problem is repaired: whether the gateway notices by itself, or needs a reload or a restart.
+
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use crate::credential::{AssertionSettings, CredentialKind, Proof, SecretSource, SetupStep};
+use crate::diagnosis::clock;
+use crate::endpoint::{Endpoint, FailureKind};
+
+/// What a credential reads for each token request.
+enum Source<'a> {
+    File(&'a Path),
+    Variable(&'a str),
+    /// Another program or service.
+    Elsewhere,
+}
+
+/// Returns what happens once the cause of a failed token request is repaired. `next` is when the next one is due.
+pub(super) fn of_acquisition(
+    step: SetupStep,
+    kind: &CredentialKind,
+    next: Option<SystemTime>,
+    config: Option<&Path>,
+) -> String {
+    let next = next_request(next);
+    match (step, source(kind)) {
+        (SetupStep::Proof | SetupStep::AppProof, Source::File(path)) => format!(
+            "{} is read again within 2 s of a change, and a token is requested then; without a change, {next}; no reload or \
+             restart is needed",
+            path.display()
+        ),
+        (SetupStep::Proof | SetupStep::AppProof, Source::Variable(name)) => {
+            format!("a changed variable {name} needs a restart; after any other repair, {next}")
+        }
+        (SetupStep::Configuration, _) => format!("{}; after any other repair, {next}", reload(config)),
+        _ => format!("the gateway tries again by itself: {next}; no reload or restart is needed"),
+    }
+}
+
+/// Returns what happens once the cause of an endpoint's failure is repaired; `state` is its state on `/status`.
+pub(super) fn of_endpoint(endpoint: &Endpoint, state: &str, config: Option<&Path>) -> String {
+    let health = endpoint.health();
+    let last = health.history().get().last_failure.map(|last| last.cause.kind());
+    if state == "unauthorized" {
+        let file = match last {
+            Some(FailureKind::Response(status)) if status.as_u16() == 401 => format!("; {}", reload(config)),
+            _ => String::new(),
+        };
+        return format!(
+            "calls are sent to the endpoint all the time, and the first one that it accepts ends this; no restart is needed{file}"
+        );
+    }
+    let file = match last {
+        Some(FailureKind::Transport(_)) => format!("; {}", reload(config)),
+        Some(FailureKind::Response(_)) | None => String::new(),
+    };
+    if health.closes_by_probe() {
+        let every = humantime::format_duration(health.probe_interval());
+        return format!(
+            "the gateway probes the endpoint every {every}, and sends calls to it once a probe succeeds; no restart is needed{file}"
+        );
+    }
+    let trial = health.trial_at();
+    let from = if trial <= SystemTime::now() { "now".to_owned() } else { clock(trial, SystemTime::now()) };
+    format!(
+        "the first call that succeeds closes the circuit: a trial call is sent from {from} on; no restart is needed{file}"
+    )
+}
+
+/// Returns how a change of the configuration comes into force.
+pub(super) fn reload(config: Option<&Path>) -> String {
+    config.map_or_else(
+        || "a change of the configuration needs a reload (SIGHUP)".to_owned(),
+        |path| format!("a change of {} is in force within 10 s, or at once after SIGHUP", path.display()),
+    )
+}
+
+fn next_request(next: Option<SystemTime>) -> String {
+    let now = SystemTime::now();
+    match next.filter(|next| *next > now + Duration::from_millis(500)) {
+        Some(next) => format!("the next token request is at {}", clock(next, now)),
+        None => "the next token request is due now".to_owned(),
+    }
+}
+
+/// Returns what the credential reads for each token request.
+fn source(kind: &CredentialKind) -> Source<'_> {
+    let of_secret = |secret| match secret {
+        &SecretSource::File(ref path) => Source::File(path),
+        SecretSource::Env(name) => Source::Variable(name),
+    };
+    match kind {
+        CredentialKind::App { app, .. } => match &app.proof {
+            Proof::Secret(secret) => of_secret(secret),
+            Proof::Certificate(certificate) => Source::File(&certificate.certificate),
+            Proof::Federated(AssertionSettings::File { path }) => Source::File(path),
+            Proof::Federated(AssertionSettings::OAuth2(settings)) => of_secret(&settings.secret),
+            Proof::Federated(AssertionSettings::AzurePipelines { access_token, .. }) => of_secret(access_token),
+            Proof::Federated(
+                AssertionSettings::ManagedIdentity { .. }
+                | AssertionSettings::GithubActions { .. }
+                | AssertionSettings::GcpMetadata { .. }
+                | AssertionSettings::Command(_),
+            ) => Source::Elsewhere,
+        },
+        CredentialKind::AccessKey { key } => of_secret(key),
+        CredentialKind::TokenFile { path } => Source::File(path),
+        CredentialKind::ManagedIdentity { .. } | CredentialKind::AzureCli { .. } => Source::Elsewhere,
+    }
+}
