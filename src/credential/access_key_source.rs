@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 
 use super::access_key::AccessKey;
-use super::acquire::{Acquire, Acquired, TokenOrKey, WatchedFiles};
+use super::acquire::{Acquire, Acquired, FileContent, TokenOrKey, WatchedFiles};
 use super::error::CredentialError;
 use super::record::AcquisitionRecord;
 use super::secret::read_secret;
@@ -34,7 +34,7 @@ impl Acquire for AccessKeySource {
     }
 
     fn watched_files(&self) -> WatchedFiles {
-        WatchedFiles { paths: self.key.file().into_iter().map(Into::into).collect(), hold_token: true }
+        WatchedFiles { paths: self.key.file().into_iter().map(Into::into).collect(), content: FileContent::Token }
     }
 
     async fn inspect(&self, record: &AcquisitionRecord) -> Result<(), CredentialError> {

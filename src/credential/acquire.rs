@@ -38,7 +38,7 @@ pub(crate) trait Acquire: fmt::Debug + Send + Sync {
     /// Requests a new token, or reads the token or key again. Uses no cache.
     async fn acquire(&self, record: &AcquisitionRecord) -> Result<Acquired, CredentialError>;
 
-    /// Returns the files that an acquisition reads, and when to watch them.
+    /// Returns the files that an acquisition reads, and what they hold.
     fn watched_files(&self) -> WatchedFiles;
 
     /// Returns the app registration that authenticates, if the credential is one.
@@ -56,9 +56,19 @@ pub(crate) trait Acquire: fmt::Debug + Send + Sync {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct WatchedFiles {
     pub(crate) paths: Vec<PathBuf>,
-    /// Whether the files hold the token or key itself. If so, a change always starts an acquisition, otherwise only after a
-    /// failure.
-    pub(crate) hold_token: bool,
+    pub(crate) content: FileContent,
+}
+
+/// What watched files hold. A change of them starts an acquisition after a failed one; this decides what it starts otherwise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum FileContent {
+    /// A token of another identity, which a program replaces every few minutes: a change starts nothing.
+    #[default]
+    Assertion,
+    /// What an operator replaces, such as a secret or a certificate: a change is tried with one token of the app.
+    Proof,
+    /// The token or key itself: a change always starts an acquisition.
+    Token,
 }
 
 /// The result of a successful acquisition.

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 
+use super::acquire::Acquire;
 use super::app_state::AppState;
 use super::cell::TokenCell;
 use super::error::RefusedParty;
@@ -32,6 +33,8 @@ pub(super) struct App {
     pub(super) state: Arc<AppState>,
     /// Its token lives, one for each tenant.
     pub(super) cells: Vec<Arc<TokenCell>>,
+    /// The acquirer of one of them.
+    pub(super) acquirer: Option<Arc<dyn Acquire>>,
     /// The names of its credentials.
     pub(super) names: BTreeSet<CredentialName>,
 }
@@ -52,6 +55,17 @@ impl<'a> AppKey<'a> {
             | CredentialKind::AccessKey { .. }
             | CredentialKind::TokenFile { .. } => Self::Other(kind),
         }
+    }
+}
+
+impl App {
+    pub(super) fn new(state: Arc<AppState>) -> Self {
+        Self { state, cells: Vec::new(), acquirer: None, names: BTreeSet::new() }
+    }
+
+    pub(super) fn add(&mut self, cell: &Arc<TokenCell>, acquirer: &Arc<dyn Acquire>) {
+        self.cells.push(Arc::clone(cell));
+        self.acquirer.get_or_insert_with(|| Arc::clone(acquirer));
     }
 }
 
@@ -83,4 +97,4 @@ pub(super) async fn try_in_turn(app: Arc<AppState>, cells: Vec<Arc<TokenCell>>) 
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::record::NotAfter;
+use crate::files::Stamp;
 use crate::metrics::ProofExpiries;
 
 /// When tokens are acquired and released. Shared by all token lives of a gateway, across reloads.
@@ -40,6 +41,8 @@ pub(crate) struct AppState {
     /// Whether all its tenants were tried, and each refused it for a reason of its own.
     refused_by_all_tenants: AtomicBool,
     expiries: Mutex<ProofExpiries>,
+    /// The metadata of the files that prove the app, when Entra last accepted or refused it.
+    judged_files: Mutex<Option<Box<[Option<Stamp>]>>>,
 }
 
 impl AppState {
@@ -90,6 +93,19 @@ impl AppState {
 
     pub(crate) fn expiries(&self) -> ProofExpiries {
         *self.expiries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Records the metadata of the files that prove the app, before they were read and Entra accepted or refused it.
+    pub(crate) fn files_judged(&self, files: &[Option<Stamp>]) {
+        let mut judged = self.judged_files.lock().unwrap_or_else(PoisonError::into_inner);
+        if judged.as_deref() != Some(files) {
+            *judged = Some(files.into());
+        }
+    }
+
+    /// Returns whether Entra last accepted or refused the app with these files. `None` if it has done neither yet.
+    pub(crate) fn are_judged(&self, files: &[Option<Stamp>]) -> Option<bool> {
+        self.judged_files.lock().unwrap_or_else(PoisonError::into_inner).as_deref().map(|judged| judged == files)
     }
 
     pub(crate) fn obtained(&self) -> bool {

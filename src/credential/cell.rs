@@ -85,6 +85,25 @@ impl TokenCell {
         self.start_and_wait().await
     }
 
+    /// Acquires another token now. The current one stays in service. Returns the number of the acquisition that obtains it.
+    pub(crate) fn renew(&self) -> u64 {
+        // A running acquisition may have read its files already.
+        let number = self.progress.borrow().begun + 1;
+        self.state.request_renewal();
+        self.start();
+        number
+    }
+
+    /// Returns whether an acquisition with this number, or a later one, has ended.
+    pub(crate) fn has_ended(&self, number: u64) -> bool {
+        self.progress.borrow().ended >= number
+    }
+
+    /// Returns whether the token is valid and the last acquisition succeeded.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.current_state() == CredentialState::Ready
+    }
+
     /// Ends the refresh task once the running acquisition has ended, and releases the token, unless a caller uses it.
     pub(crate) fn release_unless_used(&self) {
         self.state.request_release();

@@ -15,6 +15,7 @@ use super::app::{App, AppKey, try_in_turn};
 use super::app_state::{AppState, Demand};
 use super::cell::TokenCell;
 use super::error::CredentialError;
+use super::proof_files;
 use super::readiness::Readiness;
 use super::record::AcquisitionRecord;
 use super::refresh::Refresher;
@@ -30,7 +31,9 @@ use crate::redact::in_one_line;
 pub struct Credentials {
     shared: Arc<Shared>,
     pub(super) sources: HashMap<CredentialId, Arc<Source>>,
-    apps: Vec<App>,
+    apps: Arc<[App]>,
+    /// The credentials of each source.
+    ids: Vec<(Arc<Source>, Vec<CredentialId>)>,
     /// Why CA files that were read before cannot be used now.
     refused_cas: BTreeSet<String>,
     /// The CA files of the credentials that these are about: they are read again each time, like changed ones.
@@ -38,7 +41,7 @@ pub struct Credentials {
     /// Shared with the configurations before and after this one.
     demand: Arc<Demand>,
     control: tokio::runtime::Handle,
-    /// The tasks that try the tenants of apps without a token. Dropping it stops them.
+    /// The tasks that try the tenants of apps without a token, and the changed files of apps. Dropping it stops them.
     tries: Mutex<JoinSet<()>>,
 }
 
@@ -46,8 +49,6 @@ pub struct Credentials {
 #[derive(Debug)]
 pub(super) struct Source {
     kind: CredentialKind,
-    /// The credentials that share the cell.
-    ids: Vec<CredentialId>,
     app: Arc<AppState>,
     /// Whether the token life that this one replaces was in use.
     was_in_use: bool,
@@ -77,7 +78,8 @@ impl Credentials {
         let empty = Self {
             shared: Arc::new(Shared::new(metrics)),
             sources: HashMap::new(),
-            apps: Vec::new(),
+            apps: Arc::default(),
+            ids: Vec::new(),
             refused_cas: BTreeSet::new(),
             refused_ca_files: HashSet::new(),
             demand: Arc::default(),
@@ -113,11 +115,13 @@ impl Credentials {
             }
         }
         let predecessors = LazyCell::new(|| self.by_identity());
+        let known_sources: HashMap<&CredentialKind, &Arc<Source>> =
+            self.ids.iter().map(|(source, _)| (&source.kind, source)).collect();
         let mut clients = Clients::default();
         let known: HashMap<AppKey<'_>, &Arc<AppState>> =
-            self.sources.values().map(|source| (AppKey::of(&source.kind), &source.app)).collect();
+            self.ids.iter().map(|(source, _)| (AppKey::of(&source.kind), &source.app)).collect();
         let (mut apps, mut positions) = (Vec::<App>::new(), HashMap::new());
-        let (mut sources, mut problems) = (HashMap::with_capacity(settings.len()), Vec::new());
+        let (mut sources, mut ids_of, mut problems) = (HashMap::with_capacity(settings.len()), Vec::new(), Vec::new());
         let (mut refused_keys, mut refused_cas, mut refused_ca_files) =
             (HashSet::new(), BTreeSet::new(), HashSet::new());
         let is_read_again = |path: &Path| changed_cas.contains(path) || self.refused_ca_files.contains(path);
@@ -127,7 +131,7 @@ impl Credentials {
                 let state = known
                     .get(&key)
                     .map_or_else(|| Arc::new(AppState::new(Arc::clone(&self.demand))), |state| Arc::clone(state));
-                apps.push(App { state, cells: Vec::new(), names: BTreeSet::new() });
+                apps.push(App::new(state));
                 apps.len() - 1
             });
             let Some(app) = apps.get_mut(position) else { continue };
@@ -136,12 +140,15 @@ impl Credentials {
                     app.names.insert(name.clone());
                 }
             }
-            let same = ids.first().and_then(|id| self.sources.get(id));
-            let same = same.filter(|source| source.kind == *kind && source.ids == ids);
+            let (same, app_state) = (known_sources.get(kind).copied(), Arc::clone(&app.state));
+            let mut add = |source: &Arc<Source>, ids: Vec<CredentialId>| {
+                app.add(&source.cell, &source.acquirer);
+                sources.extend(ids.iter().map(|id| (id.clone(), Arc::clone(source))));
+                ids_of.push((Arc::clone(source), ids));
+            };
             let keeps_cas = refused_keys.contains(&key) || !kind.ca_files().any(is_read_again);
             if let Some(same) = same.filter(|_| keeps_cas) {
-                app.cells.push(Arc::clone(&same.cell));
-                sources.extend(ids.into_iter().map(|id| (id, Arc::clone(same))));
+                add(same, ids);
                 continue;
             }
             let predecessor = kind.facts().identity.and_then(|identity| predecessors.get(&identity));
@@ -157,35 +164,26 @@ impl Credentials {
                         refused_keys.insert(key);
                         refused_cas.insert(in_one_line(&problem));
                         refused_ca_files.extend(kind.ca_files().map(Path::to_owned));
-                        app.cells.push(Arc::clone(&same.cell));
-                        sources.extend(ids.into_iter().map(|id| (id, Arc::clone(same))));
+                        add(same, ids);
                     } else {
                         problems.push((ids, problem));
                     }
                     continue;
                 }
             };
-            let (acquire, app_state) = (Arc::clone(&acquirer), Arc::clone(&app.state));
-            let refresher = Refresher::new(
-                Arc::clone(&state),
-                publish,
-                acquire,
-                ids.clone(),
-                app_state,
-                metrics.clone(),
-                &self.shared.file_checks,
-            );
-            let cell = TokenCell::new(state, progress, refresher, Arc::clone(&app.state), control.clone());
+            state.set_ids(ids.clone());
+            let (acquire, task_app) = (Arc::clone(&acquirer), Arc::clone(&app_state));
+            let checks = &self.shared.file_checks;
+            let refresher = Refresher::new(Arc::clone(&state), publish, acquire, task_app, metrics.clone(), checks);
+            let cell = TokenCell::new(state, progress, refresher, Arc::clone(&app_state), control.clone());
             let source = Arc::new(Source {
                 kind: kind.clone(),
-                ids: ids.clone(),
-                app: Arc::clone(&app.state),
+                app: app_state,
                 was_in_use: predecessor.is_some(),
                 cell: Arc::new(cell),
                 acquirer,
             });
-            app.cells.push(Arc::clone(&source.cell));
-            sources.extend(ids.into_iter().map(|id| (id, Arc::clone(&source))));
+            add(&source, ids);
         }
         if !problems.is_empty() {
             return Err(CredentialBuildError { problems });
@@ -193,7 +191,8 @@ impl Credentials {
         Ok(Self {
             shared: Arc::clone(&self.shared),
             sources,
-            apps,
+            apps: apps.into(),
+            ids: ids_of,
             refused_cas,
             refused_ca_files,
             demand: Arc::clone(&self.demand),
@@ -209,8 +208,8 @@ impl Credentials {
 
     /// Returns the sources by the identity in their tokens.
     fn by_identity(&self) -> HashMap<Identity<'_>, &Source> {
-        let sources = self.sources.values();
-        sources.filter_map(|source| Some((source.kind.facts().identity?, &**source))).collect()
+        let sources = self.ids.iter().map(|(source, _)| &**source);
+        sources.filter_map(|source| Some((source.kind.facts().identity?, source))).collect()
     }
 
     /// Checks the secrets, keys, certificates and token files of a credential. Sends nothing and runs no program. Returns
@@ -227,7 +226,8 @@ impl Credentials {
     pub fn start(&self, settings: &TokenSettings) {
         self.shared.authorities.set_max_requests(settings.max_requests);
         let changed = self.demand.set(settings.release_after);
-        for source in self.sources.values() {
+        for (source, ids) in &self.ids {
+            source.cell.state().set_ids(ids.clone());
             if settings.release_after.is_none() || source.was_in_use {
                 source.cell.start();
             }
@@ -236,13 +236,14 @@ impl Credentials {
                 source.cell.state().wake.notify_one();
             }
         }
+        let mut tries = JoinSet::new();
+        proof_files::follow(&self.apps, &mut tries, &self.control);
         if settings.release_after.is_some() {
-            let mut tries = JoinSet::new();
             for app in self.apps.iter().filter(|app| !app.state.obtained()) {
                 tries.spawn_on(try_in_turn(Arc::clone(&app.state), app.cells.clone()), &self.control);
             }
-            *self.tries.lock().unwrap_or_else(PoisonError::into_inner) = tries;
         }
+        *self.tries.lock().unwrap_or_else(PoisonError::into_inner) = tries;
     }
 
     /// Returns the sources whose first acquisition has started and not ended.
@@ -267,7 +268,7 @@ impl Credentials {
 
     /// Calls `visit` with the name of each credential whose certificate or assertion file was read, and with when they expire.
     pub fn proof_expiries(&self, visit: &mut dyn FnMut(&str, ProofExpiries)) {
-        for app in &self.apps {
+        for app in &*self.apps {
             let expiries = app.state.expiries();
             if expiries != ProofExpiries::default() {
                 app.names.iter().for_each(|name| visit(name.as_str(), expiries));

@@ -3,7 +3,7 @@
 //! A credential of the library caches its token and cannot refresh it early. Each try therefore creates a new credential, and
 //! reads the secret, certificate or assertion again. The cell keeps the tokens.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -15,7 +15,7 @@ use azure_identity::{
 };
 use tokio::time::Instant;
 
-use super::acquire::{Acquire, Acquired, WatchedFiles};
+use super::acquire::{Acquire, Acquired, FileContent, WatchedFiles};
 use super::assertion::{AssertionProvider, AssertionSource, SharedAssertions};
 use super::authority::Authority;
 use super::authority_settings::Cloud;
@@ -167,13 +167,15 @@ impl Acquire for App {
     }
 
     fn watched_files(&self) -> WatchedFiles {
-        let paths = match &self.registration.proof {
-            AppProof::Secret(source) => source.file().into_iter().map(Into::into).collect(),
+        let mut files = match &self.registration.proof {
+            AppProof::Secret(source) => WatchedFiles {
+                paths: source.file().into_iter().map(Path::to_owned).collect(),
+                content: FileContent::Proof,
+            },
             AppProof::Assertion(source) => source.watched_files(),
         };
-        let mut paths: Vec<PathBuf> = paths;
-        paths.extend(self.registration.settings.egress.password_file().map(Path::to_owned));
-        WatchedFiles { paths, hold_token: false }
+        files.paths.extend(self.registration.settings.egress.password_file().map(Path::to_owned));
+        files
     }
 
     fn app(&self) -> Option<&AppSettings> {

@@ -104,6 +104,11 @@ impl FileWatch {
         }
     }
 
+    /// Returns the metadata of the files when they were last read.
+    pub(crate) fn recorded(&self) -> Option<&[Option<Stamp>]> {
+        self.recorded.as_ref().map(|recorded| recorded.stamps.as_slice())
+    }
+
     /// Waits until the metadata of a file differs from the recorded one. Never returns if there are no files.
     ///
     /// # Cancel safety

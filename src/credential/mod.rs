@@ -15,7 +15,8 @@
 //! * `credentials.rs`: all credentials of a gateway, and `report.rs`: what commands learn about one.
 //! * `cell.rs`: the token in service and its callers; `state.rs`: what the cell shares with the refresh task in `refresh.rs`;
 //!   `schedule.rs`: when to refresh and retry.
-//! * `acquirers.rs`: builds the acquirer of each kind; `app.rs`: the tenants of an app that are tried at start.
+//! * `acquirers.rs`: builds the acquirer of each kind; `app.rs`: the tenants of an app that are tried at start;
+//!   `proof_files.rs`: the secrets and certificates that are tried when they change.
 //! * `acquire.rs`: the trait of an acquisition, implemented in `entra.rs`, `managed_identity.rs`, `azure_cli.rs`, `token_file.rs`
 //!   and `access_key_source.rs`; `record.rs`: the record of its steps.
 //! * `authority/`: what the token requests to one authority share: a queue, and pauses when it throttles.
@@ -104,6 +105,7 @@ mod lifetime;
 mod local_error;
 mod managed_identity;
 mod process;
+mod proof_files;
 mod proof_settings;
 mod readiness;
 mod record;

@@ -10,7 +10,7 @@ use futures_util::FutureExt as _;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::acquire::{Acquire, Acquired};
+use super::acquire::{Acquire, Acquired, FileContent};
 use super::app_state::AppState;
 use super::error::{CredentialError, RefusedParty};
 use super::failure_line;
@@ -31,12 +31,12 @@ pub(crate) struct Refresher {
     state: Arc<TokenState>,
     progress: watch::Sender<Progress>,
     acquirer: Arc<dyn Acquire>,
-    /// The credentials that share the cell. Each has its own metric series.
-    ids: Vec<CredentialId>,
     app: Arc<AppState>,
     metrics: TokenMetrics,
     files: FileWatch,
-    watch_always: bool,
+    content: FileContent,
+    /// Whether the last acquisition was requested because a file of the app changed.
+    is_requested: bool,
     /// Whether the app was refused at the last acquisition that says whether it is.
     refused_app: bool,
     failures: u32,
@@ -61,7 +61,6 @@ impl Refresher {
         state: Arc<TokenState>,
         progress: watch::Sender<Progress>,
         acquirer: Arc<dyn Acquire>,
-        ids: Vec<CredentialId>,
         app: Arc<AppState>,
         metrics: TokenMetrics,
         checks: &FileChecks,
@@ -71,11 +70,11 @@ impl Refresher {
             state,
             progress,
             acquirer,
-            ids,
             app,
             metrics,
             files: checks.watch(files.paths),
-            watch_always: files.hold_token,
+            content: files.content,
+            is_requested: false,
             refused_app: false,
             failures: 0,
             due: Instant::now(),
@@ -144,7 +143,7 @@ impl Refresher {
     /// Sleeps until the next acquisition is due or requested, until a file changes, or until the token has not been used for so
     /// long that it is released.
     async fn wait_until_due(&mut self) {
-        let watch_files = self.watch_always || self.failures > 0;
+        let watch_files = self.content == FileContent::Token || self.failures > 0;
         loop {
             if self.is_unused() {
                 return;
@@ -173,6 +172,8 @@ impl Refresher {
 
     /// Makes one acquisition and publishes its outcome.
     async fn acquire(&mut self) {
+        // Before the files are read.
+        self.is_requested = self.state.take_renewal_request();
         self.files.update().await;
         self.progress.send_modify(|progress| progress.begun += 1);
         tracing::debug!(credential = self.joined_names(), failures = self.failures, "token requested");
@@ -192,7 +193,7 @@ impl Refresher {
             Ok(()) => self.succeeded(),
             Err(err) => {
                 if failures_counted == 0 {
-                    self.ids.iter().for_each(|id| self.metrics.request_failed(id.name.as_str(), err.reason()));
+                    self.state.ids().iter().for_each(|id| self.metrics.request_failed(id.name.as_str(), err.reason()));
                 }
                 self.failed(err, steps);
             }
@@ -214,10 +215,21 @@ impl Refresher {
         self.failures = 0;
         self.refused_app = false;
         self.app.succeeded();
+        self.files_were_judged();
         let fingerprint = self.state.fingerprint().map(tracing::field::display);
         let next_in_secs = self.due.saturating_duration_since(Instant::now()).as_secs();
         if self.logged == LoggedState::InService {
-            tracing::debug!(credential = self.joined_names(), fingerprint, next_in_secs, "token refreshed");
+            let credential = self.joined_names();
+            if self.is_requested {
+                tracing::info!(
+                    credential,
+                    fingerprint,
+                    next_in_secs,
+                    "token in service, obtained with the changed files"
+                );
+            } else {
+                tracing::debug!(credential, fingerprint, next_in_secs, "token refreshed");
+            }
         } else {
             tracing::info!(credential = self.joined_names(), fingerprint, next_in_secs, "token in service");
             self.logged = LoggedState::InService;
@@ -240,6 +252,7 @@ impl Refresher {
             Some(RefusedParty::App) => {
                 self.refused_app = true;
                 self.app.refused();
+                self.files_were_judged();
             }
             Some(RefusedParty::Tenant) if std::mem::take(&mut self.refused_app) => self.app.not_refused(),
             Some(RefusedParty::Tenant) | None => {}
@@ -259,6 +272,13 @@ impl Refresher {
             progress.failures = progress.failures.saturating_add(1);
             progress.last_failure = Some(failure);
         });
+    }
+
+    /// Records that the acquisition shows whether the files prove the app.
+    fn files_were_judged(&self) {
+        if let Some(files) = self.files.recorded().filter(|_| self.content == FileContent::Proof) {
+            self.app.files_judged(files);
+        }
     }
 
     /// Logs the warnings that the previous acquisition did not have.
@@ -321,7 +341,7 @@ impl Refresher {
 
     /// Records the steps in the metrics. Returns how many failed.
     fn record_metrics(&self, steps: &[AcquisitionStep]) -> usize {
-        let mut failures = 0;
+        let (mut failures, ids) = (0, self.state.ids());
         for step in steps {
             failures += usize::from(matches!(step.outcome, StepOutcome::Failed { .. }));
             if let Some(not_after) = step.not_after {
@@ -342,7 +362,7 @@ impl Refresher {
                     TokenOutcome::Permanent
                 }
             };
-            for CredentialId { name, .. } in &self.ids {
+            for CredentialId { name, .. } in ids.iter() {
                 if step.endpoint.is_some() {
                     self.metrics.request_ended(name.as_str(), step.stage, outcome, step.took);
                 }
@@ -355,7 +375,7 @@ impl Refresher {
     }
 
     fn joined_names(&self) -> String {
-        let names: Vec<String> = self.ids.iter().map(CredentialId::to_string).collect();
+        let names: Vec<String> = self.state.ids().iter().map(CredentialId::to_string).collect();
         names.join(", ")
     }
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use arc_swap::{ArcSwapOption, Guard};
+use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -17,6 +17,7 @@ use super::error::CredentialError;
 use super::jwt::Claims;
 use super::record::FailedAcquisition;
 use super::schedule;
+use super::settings::CredentialId;
 use super::waiting_callers::WaitingCallers;
 
 /// The shortest time between two replacements after a 401. Chosen: an endpoint that rejects every token causes at most twelve
@@ -34,6 +35,10 @@ pub(crate) struct TokenState {
     used: AtomicBool,
     /// Whether the refresh task ends as soon as no caller needs the token.
     release_requested: AtomicBool,
+    /// Whether to acquire a token although the current one is not due for renewal.
+    renewal_requested: AtomicBool,
+    /// The credentials that share the token. Each has its own metric series.
+    ids: ArcSwap<Vec<CredentialId>>,
     /// Wakes the refresh task.
     pub(crate) wake: Notify,
     /// The callers that wait for a token.
@@ -167,6 +172,16 @@ impl TokenState {
         state
     }
 
+    /// Returns the credentials that share the token.
+    pub(crate) fn ids(&self) -> Arc<Vec<CredentialId>> {
+        self.ids.load_full()
+    }
+
+    /// Sets the credentials that share the token.
+    pub(crate) fn set_ids(&self, ids: Vec<CredentialId>) {
+        self.ids.store(Arc::new(ids));
+    }
+
     /// Returns the token or key in service, even if it has expired.
     pub(crate) fn current(&self) -> Guard<Option<Arc<CurrentToken>>> {
         self.current.load()
@@ -200,6 +215,17 @@ impl TokenState {
         self.release_requested.store(false, Ordering::Relaxed);
     }
 
+    /// Asks the refresh task for another token now. The current one stays in service.
+    pub(crate) fn request_renewal(&self) {
+        self.renewal_requested.store(true, Ordering::Relaxed);
+        self.wake.notify_one();
+    }
+
+    /// Returns whether another token was requested since the last call.
+    pub(crate) fn take_renewal_request(&self) -> bool {
+        self.renewal_requested.swap(false, Ordering::Relaxed)
+    }
+
     /// Drops the token.
     pub(crate) fn release(&self) {
         self.current.store(None);
@@ -227,11 +253,14 @@ impl TokenState {
         self.current.load().as_ref().map(|current| current.fingerprint())
     }
 
-    /// Returns whether an acquisition should start before it is due: the last one did not fail, and there is no valid token or
-    /// an endpoint rejected the current one.
+    /// Returns whether an acquisition should start before it is due: the last one did not fail, and there is no valid token, an
+    /// endpoint rejected the current one, or another one was requested.
     pub(crate) fn needs_acquisition(&self, progress: &Progress) -> bool {
         if progress.failures > 0 {
             return false;
+        }
+        if self.renewal_requested.load(Ordering::Relaxed) {
+            return true;
         }
         let replacement = *self.replacement.lock().unwrap_or_else(PoisonError::into_inner);
         let rejected = replacement

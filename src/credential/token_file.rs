@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use tokio::time::Instant;
 
-use super::acquire::{Acquire, Acquired, WatchedFiles};
+use super::acquire::{Acquire, Acquired, FileContent, WatchedFiles};
 use super::error::CredentialError;
 use super::jwt;
 use super::lifetime::Lifetime;
@@ -56,7 +56,7 @@ impl Acquire for TokenFile {
     }
 
     fn watched_files(&self) -> WatchedFiles {
-        WatchedFiles { paths: vec![self.path.clone()], hold_token: true }
+        WatchedFiles { paths: vec![self.path.clone()], content: FileContent::Token }
     }
 
     async fn inspect(&self, record: &AcquisitionRecord) -> Result<(), CredentialError> {

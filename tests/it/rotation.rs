@@ -1,5 +1,5 @@
-//! Secrets, certificates and assertions in files that are replaced: replacements are used at the next acquisition, and at
-//! once after the previous ones were rejected.
+//! Secrets, certificates and assertions in files that are replaced: a secret or certificate is tried within seconds, an assertion is
+//! used at the next acquisition, and all of them are used at once after the previous ones were rejected.
 
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -104,6 +104,82 @@ async fn uses_a_rotated_file_at_the_next_acquisition() {
     }
 }
 
+/// Returns the fingerprint of a credential's token.
+async fn token_of(harness: &Harness, credential: &str) -> String {
+    harness.credential(credential).await["token"].as_str().unwrap().to_owned()
+}
+
+async fn wait_for_another_token(harness: &Harness, credential: &str, than: &str) -> String {
+    wait_until(&format!("{credential} has another token"), async || {
+        Some(token_of(harness, credential).await).filter(|token| token != than)
+    })
+    .await
+}
+
+/// Makes a file of a folder a link, as the files of a Kubernetes volume are.
+fn link_like_kubernetes(path: &Path) {
+    let (folder, name) = (path.parent().unwrap(), path.file_name().unwrap());
+    std::fs::create_dir(folder.join("..first")).unwrap();
+    std::fs::copy(path, folder.join("..first").join(name)).unwrap();
+    std::os::unix::fs::symlink("..first", folder.join("..data")).unwrap();
+    std::os::unix::fs::symlink(Path::new("..data").join(name), folder.join("link")).unwrap();
+    std::fs::rename(folder.join("link"), path).unwrap();
+}
+
+/// Replaces what such a link leads to.
+fn swap_like_kubernetes(path: &Path, content: &str) {
+    let (folder, name) = (path.parent().unwrap(), path.file_name().unwrap());
+    std::fs::create_dir(folder.join("..second")).unwrap();
+    std::fs::write(folder.join("..second").join(name), content).unwrap();
+    std::os::unix::fs::symlink("..second", folder.join("..new")).unwrap();
+    std::fs::rename(folder.join("..new"), folder.join("..data")).unwrap();
+}
+
+fn replace_by_rename(path: &Path, content: &str) {
+    let beside = path.with_extension("next");
+    std::fs::write(&beside, content).unwrap();
+    std::fs::rename(beside, path).unwrap();
+}
+
+/// How a file is replaced: what happens before, and the replacement.
+type Replacement = (fn(&Path), fn(&Path, &str));
+
+#[tokio::test]
+async fn a_rotated_secret_or_certificate_is_used_within_seconds_however_it_is_replaced() {
+    let in_place: Replacement = (|_| (), |path, content| std::fs::write(path, content).unwrap());
+    let by_rename: Replacement = (|_| (), replace_by_rename);
+    let by_link: Replacement = (link_like_kubernetes, swap_like_kubernetes);
+    let [secret, certificate, _] = BY_FILE;
+    for (ByFile { choice, file, rotate, .. }, (prepare, replace)) in
+        [(&secret, in_place), (&secret, by_rename), (&secret, by_link), (&certificate, by_rename)]
+    {
+        let harness = harness_with(*choice).await;
+        let path = file(&harness.files);
+        prepare(path);
+        let first = token_of(&harness, "east").await;
+        replace(path, &rotate(&harness.sandbox));
+        wait_for_another_token(&harness, "east", &first).await;
+        assert!(harness.metrics().await.sum("token_errors_total", &[]) < 0.5, "{choice:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_rotated_assertion_file_starts_no_request() {
+    let harness = Harness::start(|options| {
+        let config = options.config.clone().with_credential("east", CredentialChoice::FederatedFile);
+        options.config = config.with_credential("west", CredentialChoice::ClientSecret);
+    })
+    .await;
+    harness.sandbox.directory().edit(|directory| directory.tokens.repeat = false);
+    let [secret, _, assertion] = BY_FILE;
+    let (east, west) = (token_of(&harness, "east").await, token_of(&harness, "west").await);
+    std::fs::write((assertion.file)(&harness.files), (assertion.rotate)(&harness.sandbox)).unwrap();
+    // A file that is followed and changes later is noticed.
+    std::fs::write((secret.file)(&harness.files), (secret.rotate)(&harness.sandbox)).unwrap();
+    wait_for_another_token(&harness, "west", &west).await;
+    assert_eq!(token_of(&harness, "east").await, east);
+}
+
 #[tokio::test]
 async fn retries_a_rejected_file_as_soon_as_it_changes() {
     for ByFile { choice, file, rotate, .. } in BY_FILE {
@@ -146,6 +222,63 @@ async fn reload(process: &Process, files: &Files, from: &str, to: &str) {
     std::fs::write(&files.config, text.replacen(from, to, 1)).unwrap();
     process.hang_up().await;
     process.wait_for_reloads("success", before + 1.0).await;
+}
+
+#[tokio::test]
+async fn a_wrong_secret_is_reported_when_it_is_put_in_place_while_calls_succeed() {
+    let builder = HarnessBuilder::start().await;
+    let (process, files) = process_with_secret(&builder).await;
+    let right = std::fs::read_to_string(&files.secret).unwrap();
+    let broadcast = async || {
+        let mut caller = Caller::connect(process.listener()).await;
+        caller.post(BROADCAST_PATH, "application/json", BROADCAST_BODY).await.assert_status(202);
+    };
+    assert_eq!(process.verdict().await.0, "healthy");
+    std::fs::write(&files.secret, "wrong-secret").unwrap();
+    let lines = wait_until("the verdict is attention", async || {
+        let (state, lines) = process.verdict().await;
+        (state == "attention").then_some(lines)
+    })
+    .await;
+    let lines = lines.join("\n");
+    assert!(lines.contains("cannot be renewed") && lines.contains("calls succeed until"), "{lines}");
+    process.wait_for_log("AADSTS7000215").await;
+    let log = process.log();
+    let warning = log.lines().find(|line| line.contains("AADSTS7000215")).unwrap();
+    assert!(warning.contains("WARN") && warning.contains("the current one stays in service"), "{warning}");
+    broadcast().await;
+    std::fs::write(&files.secret, right).unwrap();
+    wait_until("the verdict is healthy", async || (process.verdict().await.0 == "healthy").then_some(())).await;
+    broadcast().await;
+}
+
+#[tokio::test]
+async fn a_second_name_for_a_credential_starts_no_request() {
+    let builder = HarnessBuilder::start().await;
+    let (process, files) = process_with_secret(&builder).await;
+    let asked = || builder.sandbox.entra().journal().received();
+    let before = asked();
+    let text = std::fs::read_to_string(&files.config).unwrap();
+    let of_east = text.split("[credentials.east]").nth(1).unwrap().split("\n[").next().unwrap();
+    let named = |name: &str| {
+        format!(
+            "[credentials.{name}]{of_east}\n[endpoints.{name}]\nurl = \"http://127.0.0.1:1\"\ncredential = \"{name}\"\n"
+        )
+    };
+    reload(&process, &files, "[[routes]]", &format!("{}\n[[routes]]", named("second"))).await;
+    process.wait_until_credentials_are("ready").await;
+    assert_eq!(asked(), before);
+    // Both names belong to the requests that follow.
+    std::fs::write(&files.secret, "wrong-secret").unwrap();
+    wait_until("the error counts for both names", async || {
+        let errors = process.metrics().await;
+        let of = |name| errors.sum("token_errors_total", &[("credential", name)]);
+        (of("east") > 0.5 && of("second") > 0.5).then_some(())
+    })
+    .await;
+    assert_eq!(asked(), before + 1);
+    reload(&process, &files, &named("second"), &named("third")).await;
+    assert_eq!(asked(), before + 1);
 }
 
 #[tokio::test]

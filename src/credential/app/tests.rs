@@ -23,10 +23,10 @@ use crate::credential::source::{BearerSource as _, CredentialState};
 use crate::credential::state::{Progress, TokenState};
 use crate::metrics::{MetricRegistry, TokenMetrics};
 
-const WRONG_SECRET: u32 = 7_000_215;
+pub(in crate::credential) const WRONG_SECRET: u32 = 7_000_215;
 const UNKNOWN_TENANT: u32 = 90_002;
 const NO_CONSENT: u32 = 65_001;
-const NOT_PROVISIONED: u32 = 7_000_229;
+pub(in crate::credential) const NOT_PROVISIONED: u32 = 7_000_229;
 
 /// What Entra answers for one tenant: a token, or an error with this code.
 #[derive(Debug)]
@@ -43,30 +43,45 @@ impl Acquire for Tenant {
             let token_or_key = TokenOrKey::Bearer(Bearer::new("token").unwrap());
             return Ok(Acquired { token_or_key, lifetime: None });
         };
-        let (status, error) = match code {
-            WRONG_SECRET => (StatusCode::UNAUTHORIZED, "invalid_client"),
-            UNKNOWN_TENANT => (StatusCode::BAD_REQUEST, "invalid_request"),
-            NO_CONSENT => (StatusCode::BAD_REQUEST, "invalid_grant"),
-            _ => (StatusCode::BAD_REQUEST, "unauthorized_client"),
-        };
-        Err(CredentialError::Response(Box::new(ResponseError {
-            endpoint: IdentityEndpoint { kind: IdentityEndpointKind::Entra, authority: "login.example".into() },
-            status,
-            unusable: None,
-            error: Some(error.to_owned()),
-            codes: vec![code],
-            description: None,
-            correlation_id: None,
-            trace_id: None,
-            retry_after: None,
-            date: None,
-            federated: false,
-        })))
+        Err(refusal(code))
     }
 
     fn watched_files(&self) -> WatchedFiles {
         WatchedFiles::default()
     }
+}
+
+/// Returns Entra's refusal with a code.
+pub(in crate::credential) fn refusal(code: u32) -> CredentialError {
+    let (status, error) = match code {
+        WRONG_SECRET => (StatusCode::UNAUTHORIZED, "invalid_client"),
+        UNKNOWN_TENANT => (StatusCode::BAD_REQUEST, "invalid_request"),
+        NO_CONSENT => (StatusCode::BAD_REQUEST, "invalid_grant"),
+        _ => (StatusCode::BAD_REQUEST, "unauthorized_client"),
+    };
+    CredentialError::Response(Box::new(ResponseError {
+        endpoint: IdentityEndpoint { kind: IdentityEndpointKind::Entra, authority: "login.example".into() },
+        status,
+        unusable: None,
+        error: Some(error.to_owned()),
+        codes: vec![code],
+        description: None,
+        correlation_id: None,
+        trace_id: None,
+        retry_after: None,
+        date: None,
+        federated: false,
+    }))
+}
+
+/// Creates the cell of one tenant of an app.
+pub(in crate::credential) fn cell(acquirer: Arc<dyn Acquire>, app: &Arc<AppState>) -> Arc<TokenCell> {
+    let metrics = TokenMetrics::register(&mut MetricRegistry::default()).unwrap();
+    let (state, (publish, progress)) = (Arc::<TokenState>::default(), watch::channel(Progress::default()));
+    state.set_ids(vec![CredentialId::without_tenant("saas")]);
+    let (task_state, task_app, checks) = (Arc::clone(&state), Arc::clone(app), FileChecks::default());
+    let refresher = Refresher::new(task_state, publish, acquirer, task_app, metrics, &checks);
+    Arc::new(TokenCell::new(state, progress, refresher, Arc::clone(app), tokio::runtime::Handle::current()))
 }
 
 struct Fixture {
@@ -81,20 +96,10 @@ impl Fixture {
         let demand = Arc::<Demand>::default();
         demand.set(Some(Duration::from_secs(3600)));
         let app = Arc::new(AppState::new(Arc::clone(&demand)));
-        let metrics = TokenMetrics::register(&mut MetricRegistry::default()).unwrap();
         let tenant =
             |refusal: &Option<u32>| Arc::new(Tenant { refusal: Mutex::new(*refusal), requests: AtomicU32::default() });
         let tenants: Vec<_> = refusals.iter().map(tenant).collect();
-        let cell = |tenant: &Arc<Tenant>| {
-            let (state, (publish, progress)) = (Arc::<TokenState>::default(), watch::channel(Progress::default()));
-            let acquirer: Arc<dyn Acquire> = Arc::<Tenant>::clone(tenant);
-            let (ids, checks) = (vec![CredentialId::without_tenant("saas")], FileChecks::default());
-            let (task_state, task_app) = (Arc::clone(&state), Arc::clone(&app));
-            let refresher = Refresher::new(task_state, publish, acquirer, ids, task_app, metrics.clone(), &checks);
-            let control = tokio::runtime::Handle::current();
-            Arc::new(TokenCell::new(state, progress, refresher, Arc::clone(&app), control))
-        };
-        let cells = tenants.iter().map(cell).collect();
+        let cells = tenants.iter().map(|tenant| cell(Arc::<Tenant>::clone(tenant), &app)).collect();
         Self { app, demand, tenants, cells }
     }
 

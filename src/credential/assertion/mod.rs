@@ -16,7 +16,7 @@ mod oauth2;
 mod provider;
 mod shared;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -25,6 +25,7 @@ use azure_identity::ClientAssertion;
 
 pub(crate) use shared::{SharedAssertion, SharedAssertions};
 
+use super::acquire::{FileContent, WatchedFiles};
 use super::error::CredentialError;
 use super::proof_settings::{AssertionSettings, CertificateSettings, Proof};
 use super::record::AcquisitionRecord;
@@ -77,18 +78,23 @@ impl AssertionSource {
         }
     }
 
-    /// Returns the files whose change starts an acquisition after a failed one.
-    pub(crate) fn watched_files(&self) -> Vec<PathBuf> {
+    /// Returns the files that the assertion is made from.
+    pub(crate) fn watched_files(&self) -> WatchedFiles {
         match self {
             Self::Certificate(settings) => {
-                let mut files = vec![settings.certificate.clone()];
-                files.extend(settings.key.clone());
-                files
+                let mut paths = vec![settings.certificate.clone()];
+                paths.extend(settings.key.clone());
+                WatchedFiles { paths, content: FileContent::Proof }
             }
-            Self::File(path) => vec![path.clone()],
+            Self::File(path) => WatchedFiles { paths: vec![path.clone()], content: FileContent::Assertion },
             Self::Shared(shared) => {
                 let secret = federated::secret(shared.settings()).and_then(SecretSource::file);
-                secret.into_iter().map(Into::into).collect()
+                // The token of a job is replaced by the job.
+                let is_operators = matches!(shared.settings(), AssertionSettings::OAuth2(_));
+                WatchedFiles {
+                    paths: secret.into_iter().map(Path::to_owned).collect(),
+                    content: if is_operators { FileContent::Proof } else { FileContent::Assertion },
+                }
             }
         }
     }
@@ -150,12 +156,27 @@ impl ClientAssertion for AssertionProvider {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::credential::proof_settings::AssertionAlgorithm;
+    use crate::credential::proof_settings::{AssertionAlgorithm, ClientAuthentication, OAuth2Settings, OAuth2Token};
 
     fn pipeline(access_token: SecretSource) -> AssertionSource {
         let service_connection = "connection".to_owned();
         let settings = AssertionSettings::AzurePipelines { service_connection, access_token, ca_file: None };
         AssertionSource::federated(&settings, &SharedAssertions::default())
+    }
+
+    fn oauth2_client(secret: &str) -> AssertionSource {
+        let settings = OAuth2Settings {
+            token_url: "https://idp.example/token".to_owned(),
+            client_id: "gateway".to_owned(),
+            secret: SecretSource::File(secret.into()),
+            authentication: ClientAuthentication::Basic,
+            scope: None,
+            audience: None,
+            parameters: Vec::new(),
+            token: OAuth2Token::Access,
+            ca_file: None,
+        };
+        AssertionSource::federated(&AssertionSettings::OAuth2(Box::new(settings)), &SharedAssertions::default())
     }
 
     fn file(path: &str) -> AssertionSource {
@@ -172,15 +193,17 @@ mod tests {
                 send_chain: false,
             }))
         };
-        for (source, files) in [
-            (certificate(None), vec!["app.pem"]),
-            (certificate(Some("app.key")), vec!["app.pem", "app.key"]),
-            (file("assertion"), vec!["assertion"]),
-            (pipeline(SecretSource::File("job-token".into())), vec!["job-token"]),
-            (pipeline(SecretSource::Env("JOB_TOKEN".into())), vec![]),
+        for (source, files, content) in [
+            (certificate(None), vec!["app.pem"], FileContent::Proof),
+            (certificate(Some("app.key")), vec!["app.pem", "app.key"], FileContent::Proof),
+            (file("assertion"), vec!["assertion"], FileContent::Assertion),
+            (pipeline(SecretSource::File("job-token".into())), vec!["job-token"], FileContent::Assertion),
+            (pipeline(SecretSource::Env("JOB_TOKEN".into())), vec![], FileContent::Assertion),
+            (oauth2_client("secret"), vec!["secret"], FileContent::Proof),
         ] {
             let files: Vec<PathBuf> = files.into_iter().map(Into::into).collect();
-            assert_eq!(source.watched_files(), files, "{source:?}");
+            let watched = source.watched_files();
+            assert_eq!((watched.paths, watched.content), (files, content), "{source:?}");
         }
     }
 

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, advance, sleep};
 
 use super::*;
-use crate::credential::acquire::{Acquire, Acquired, TokenOrKey, WatchedFiles};
+use crate::credential::acquire::{Acquire, Acquired, FileContent, TokenOrKey, WatchedFiles};
 use crate::credential::app_state::Demand;
 use crate::credential::error::CredentialError;
 use crate::credential::file_watch::FileChecks;
@@ -130,9 +130,9 @@ impl Fixture {
         let demand = Arc::<Demand>::default();
         demand.set(release_after);
         let app = Arc::new(AppState::new(demand));
-        let ids = vec![CredentialId::without_tenant("fabrikam")];
+        state.set_ids(vec![CredentialId::without_tenant("fabrikam")]);
         let checks = FileChecks::default();
-        let refresher = Refresher::new(Arc::clone(&state), publish, acquirer, ids, Arc::clone(&app), metrics, &checks);
+        let refresher = Refresher::new(Arc::clone(&state), publish, acquirer, Arc::clone(&app), metrics, &checks);
         let cell =
             Arc::new(TokenCell::new(state, progress, refresher, Arc::clone(&app), tokio::runtime::Handle::current()));
         Self { cell, script, app }
@@ -211,7 +211,7 @@ async fn uses_a_corrected_file_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("secret");
     std::fs::write(&path, "wrong").unwrap();
-    let files = WatchedFiles { paths: vec![path.clone()], hold_token: false };
+    let files = WatchedFiles { paths: vec![path.clone()], content: FileContent::Proof };
     let fixture = Fixture::with_files([WRONG_SECRET, WRONG_SECRET, Step::Fresh(HOUR)], files);
     fixture.cell.acquire().await.unwrap_err();
     sleep(Duration::from_secs(10)).await;
@@ -230,7 +230,7 @@ async fn a_changed_file_starts_the_back_off_anew() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("secret");
     std::fs::write(&path, "wrong").unwrap();
-    let files = WatchedFiles { paths: vec![path.clone()], hold_token: false };
+    let files = WatchedFiles { paths: vec![path.clone()], content: FileContent::Proof };
     let fixture = Fixture::with_files([WRONG_SECRET], files);
     fixture.cell.acquire().await.unwrap_err();
     sleep(HOUR).await;
@@ -246,8 +246,10 @@ async fn reads_a_token_file_again_only_when_it_changes() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("token");
     std::fs::write(&path, "one").unwrap();
-    let fixture =
-        Fixture::with_files([Step::Fresh(HOUR)], WatchedFiles { paths: vec![path.clone()], hold_token: true });
+    let fixture = Fixture::with_files(
+        [Step::Fresh(HOUR)],
+        WatchedFiles { paths: vec![path.clone()], content: FileContent::Token },
+    );
     fixture.cell.acquire().await.unwrap();
     sleep(Duration::from_secs(30)).await;
     assert_eq!(fixture.calls(), 1);
