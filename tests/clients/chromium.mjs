@@ -5,7 +5,7 @@ import { chromium } from "playwright-core";
 // Certificates are not checked, because this browser does not trust the sandbox's CA.
 const browser = await chromium.launch({
   executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-  args: ["--ignore-certificate-errors"],
+  args: ["--ignore-certificate-errors", "--host-resolver-rules=MAP gateway.test 127.0.0.1"],
 });
 
 export const close = () => browser.close();

@@ -9,6 +9,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test, { after, before } from "node:test";
 import { close, open } from "./chromium.mjs";
+import { FIRST_SCREEN, layoutFaults } from "./layout.mjs";
 import { until } from "./support.mjs";
 
 const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
@@ -80,7 +81,7 @@ async function withGateway(name, use, change = (config) => config) {
 async function look(name, admin, word, line, check = async () => {}) {
   for (const width of WIDTHS) {
     for (const colorScheme of ["light", "dark"]) {
-      const { page, errors, context } = await open({ colorScheme, viewport: { width, height: 900 } });
+      const { page, errors, context } = await open({ colorScheme, viewport: { width, height: FIRST_SCREEN } });
       await page.goto(admin);
       const verdict = page.getByRole("status");
       assert.equal(await verdict.getAttribute("aria-live"), "polite");
@@ -89,7 +90,8 @@ async function look(name, admin, word, line, check = async () => {}) {
       assert.ok((await verdict.locator("p").count()) <= 3);
       await page.getByText(/^live, /).waitFor();
       await check(page);
-      assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), `${name} overflows at ${width}`);
+      assert.deepEqual(await layoutFaults(page), [], name);
+      await checkProblem(page, (await (await fetch(`${admin}status`)).json()).verdict);
       await page.evaluate(axe);
       const { violations } = await page.evaluate(() => window.axe.run());
       assert.deepEqual(violations.map(({ id, nodes }) => [id, nodes.map(({ html }) => html)]), [], `${name} at ${width}, ${colorScheme}`);
@@ -97,6 +99,22 @@ async function look(name, admin, word, line, check = async () => {}) {
       if (PICTURES) await page.screenshot({ path: join(PICTURES, `${name}-${width}-${colorScheme}.png`), fullPage: true });
       await context.close();
     }
+  }
+}
+
+// Checks that the banner has all of the problem.
+async function checkProblem(page, { state, problem }) {
+  if (state === "healthy") return assert.equal(problem, undefined);
+  const banner = page.locator("#verdict");
+  const text = (await banner.innerText()).replaceAll(/[`\s]+/g, "");
+  const has = (part) => assert.ok(text.includes(part.replaceAll(/[`\s]+/g, "")), `the banner lacks ${part}: ${text}`);
+  for (const { name, value } of problem.details ?? []) [name, value].forEach(has);
+  for (const { command } of problem.commands ?? []) if (command) has(command);
+  [problem.callers_get, problem.once_repaired].forEach(has);
+  assert.ok(await banner.getByRole("link", { name: /^Runbook/ }).getAttribute("href") === problem.runbook);
+  if (problem.entry) {
+    const target = await banner.getByRole("link", { name: `${problem.entry[1]} on this page` }).getAttribute("href");
+    assert.equal(await page.locator(target).count(), 1, "the link has a target");
   }
 }
 
@@ -134,7 +152,7 @@ test("dead credential: the verdict names it, its effect and the remedy, although
     await inState(status, "broken");
     await until(async () => (await status()).ready);
     await look("dead-credential", admin, "Broken", /^1 of 2 credentials is broken: east \(the client secret is wrong\)/, async (page) => {
-      await page.getByRole("status").getByText(/^Calls to east fail since \d\d:\d\d UTC/).waitFor();
+      await page.getByRole("status").getByText(/^Calls to east fail since \d\d:\d\d(:\d\d)? UTC/).waitFor();
       await page.getByRole("status").getByText(/^Do this: use the secret's value/).waitFor();
       await page.getByText("ready, takes calls").waitFor();
       await east(page).getByText("no token since").waitFor();
@@ -176,7 +194,7 @@ test("open circuit: the verdict says since when and why", async () => {
     await send();
     await inState(status, "broken");
     await look("open-circuit", admin, "Broken", /^1 of 2 endpoints: east fails calls \(the endpoint is not healthy/, async (page) => {
-      await east(page).getByText(/circuit open since \d\d:\d\d UTC/).waitFor();
+      await east(page).getByText(/circuit open since \d\d:\d\d(:\d\d)? UTC/).waitFor();
     });
   });
 });
@@ -216,6 +234,33 @@ test("trace collector down: calls go on, and the page says what was lost and wha
 });
 
 const withRoute = (text) => (text.includes('pick = "all"') ? text : `${text}\n[[routes]]\nname = "everywhere"\nendpoints = ["east", "west"]\npick = "all"\n`);
+
+test("a command can be copied without TLS, and the link to an entry opens it", async () => {
+  await withGateway("copy", async ({ admin, send, status }) => {
+    await inState(status, "healthy");
+    await fault("east", { fault: { answer: { status: 403 } }, path_prefix: "/api/hubs" });
+    await send();
+    await inState(status, "broken");
+    const { page, context, errors } = await open();
+    // A host name that is no secure context, as of a gateway on another host.
+    await page.goto(admin.replace("127.0.0.1", "gateway.test"));
+    assert.equal(await page.evaluate(() => isSecureContext), false);
+    const { command } = (await status()).verdict.problem.commands.find((one) => one.command);
+    await page.getByRole("button", { name: "Copy command" }).first().click();
+    await page.getByRole("button", { name: "Copied command" }).waitFor();
+    const field = page.getByRole("textbox", { name: "Part of a name" });
+    await field.focus();
+    await page.keyboard.press("Control+V");
+    assert.equal(await field.inputValue(), command);
+    const steps = east(page).locator("details");
+    assert.equal(await steps.getAttribute("open"), null);
+    await page.getByRole("link", { name: "Endpoint east on this page" }).press("Enter");
+    await until(async () => (await steps.getAttribute("open")) !== null);
+    assert.ok(await east(page).evaluate((entry) => entry.matches(":target")));
+    assert.deepEqual(errors, []);
+    await context.close();
+  }, (text) => text.replace("[admin]", '[admin]\nallowed_hosts = ["gateway.test"]'));
+});
 
 test("the page works by keyboard, keeps what a user opened, can be paused, and says when the gateway is gone", async () => {
   await withGateway("keyboard", async ({ admin, send, status }) => {

@@ -22,7 +22,7 @@ export function faults(run) {
   if (!run.last || run.last.state === "healthy") missing.push("the status page is healthy");
   else if (!run.last.lines.some((text) => drill.verdict.test(text))) missing.push(`verdict without ${drill.verdict}: ${run.last.lines.join(" / ")}`);
   if (run.last && !run.last.lines.some((text) => text.startsWith("do this: "))) missing.push("the verdict has no remedy");
-  if (run.overflows) missing.push("the page overflows");
+  missing.push(...run.layout);
   for (const name of drill.alerts) {
     if (run.alerts.get(name)?.fired === undefined) missing.push(`${name} has not fired`);
   }

@@ -7,6 +7,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { close, open } from "../clients/chromium.mjs";
+import { FIRST_SCREEN, layoutFaults } from "../clients/layout.mjs";
 import { DRILLS } from "./drills.mjs";
 import { Gateway, pause } from "./gateway.mjs";
 import { startPrometheus } from "./prometheus.mjs";
@@ -23,13 +24,17 @@ mkdirSync(OUTPUT, { recursive: true });
 const runs = [];
 let prometheus;
 
-async function picture(run, name) {
-  const { page, context } = await open({ viewport: { width: 1280, height: 900 } });
-  await page.goto(run.gateway.admin);
-  await page.getByText(/^live, /).waitFor();
-  run.overflows ||= !(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth));
-  await page.screenshot({ path: join(OUTPUT, `${name}.png`) });
-  await context.close();
+// Takes pictures of the status page: the first screen, all of it, and all of it on a phone. Notes what overflows or is cut off.
+async function pictures(run, name) {
+  for (const width of [1280, 390]) {
+    const { page, context } = await open({ viewport: { width, height: FIRST_SCREEN } });
+    await page.goto(run.gateway.admin);
+    await page.getByText(/^live, /).waitFor();
+    run.layout.push(...await layoutFaults(page));
+    if (width === 1280) await page.screenshot({ path: join(OUTPUT, `${name}.png`) });
+    await page.screenshot({ path: join(OUTPUT, `${name}-${width === 1280 ? "full" : width}.png`), fullPage: true });
+    await context.close();
+  }
 }
 
 // Notes the alerts, and the first verdict that is not good.
@@ -46,14 +51,14 @@ async function observe(run, alerts) {
   const expected = run.drill.alerts.every((name) => run.alerts.get(name)?.fired !== undefined);
   if (expected && run.verdict && !run.complete) {
     run.complete = true;
-    await picture(run, run.drill.name);
+    await pictures(run, run.drill.name);
     console.log(`${run.drill.name}: ${[...run.alerts].map(([name, { fired }]) => `${name} ${fired ?? "pending"}`).join(", ")}`);
   }
 }
 
 try {
   for (const drill of chosen) {
-    runs.push({ drill, gateway: await Gateway.start(drill, folder), alerts: new Map() });
+    runs.push({ drill, gateway: await Gateway.start(drill, folder), alerts: new Map(), layout: [] });
   }
   const started = Date.now();
   prometheus = await startPrometheus(folder, runs.map(({ drill, gateway }) => [drill.name, new URL(gateway.admin).host]));
@@ -77,7 +82,7 @@ try {
     await Promise.all(runs.map((run) => observe(run, alerts)));
     await pause(2000);
   }
-  for (const run of runs.filter(({ complete }) => !complete)) await picture(run, run.drill.name);
+  for (const run of runs.filter(({ complete }) => !complete)) await pictures(run, run.drill.name);
   await Promise.all(runs.map((run) => run.drill.end?.(run.gateway)));
   stopped = true;
   await Promise.all(traffic);
