@@ -36,7 +36,7 @@ pub(super) fn traffic(html: &mut Html, status: &Status) {
     let (median, high) = (milliseconds(last.overhead_p50_ms), milliseconds(last.overhead_p99_ms));
     let caption = |html: &mut Html| {
         html.element("b", &median).raw("<span class=\"key\">p50</span>");
-        html.element("b", &high).raw("<span class=\"key second\">p99</span><span>of overhead</span>");
+        html.element("b", &high).raw("<span class=\"key second\">p99</span><span>overhead</span>");
     };
     let label =
         format!("time that the gateway adds over the last ten minutes; in the last minute p50 {median}, p99 {high}");
