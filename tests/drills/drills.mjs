@@ -116,7 +116,7 @@ export const DRILLS = [
     title: "endpoint down",
     break: (gateway) => gateway.fault("east", "refuse"),
     log: /circuit is open/,
-    verdict: /east fails calls/,
+    verdict: /east at \S+ fails calls/,
     alerts: ["SignalrGatewayEndpointDown", "SignalrGatewayHighErrorRatio"],
   },
   {
@@ -124,7 +124,7 @@ export const DRILLS = [
     title: "DNS failure",
     break: (gateway) => gateway.write(inEast(gateway.text, /url = ".*"/, 'url = "https://nowhere.invalid"')),
     log: /circuit is open/,
-    verdict: /east fails calls.*name resolution/,
+    verdict: /east at \S+ fails calls.*name resolution/,
     alerts: ["SignalrGatewayEndpointDown", "SignalrGatewayHighErrorRatio"],
   },
   {
@@ -132,7 +132,7 @@ export const DRILLS = [
     title: "TLS failure: a certificate of an unknown CA",
     break: (gateway) => gateway.write(inEast(gateway.text, /\nca_file = ".*"/, "")),
     log: /circuit is open/,
-    verdict: /east fails calls.*(TLS|certificate)/,
+    verdict: /east at \S+ fails calls.*(TLS|certificate)/,
     alerts: ["SignalrGatewayEndpointDown", "SignalrGatewayHighErrorRatio"],
   },
   {
@@ -140,7 +140,7 @@ export const DRILLS = [
     title: "401 from the endpoint",
     break: refuse(401),
     log: /refuses the token/,
-    verdict: /east refuses the gateway's token/,
+    verdict: /east at \S+ refuses the gateway's token/,
     alerts: ["SignalrGatewayEndpointRefusesToken"],
   },
   {
@@ -148,7 +148,7 @@ export const DRILLS = [
     title: "403 from the endpoint",
     break: refuse(403),
     log: /refuses the token/,
-    verdict: /east refuses the gateway's token/,
+    verdict: /east at \S+ refuses the gateway's token/,
     alerts: ["SignalrGatewayEndpointRefusesToken"],
   },
   {
@@ -157,7 +157,7 @@ export const DRILLS = [
     hub: "all",
     break: (gateway) => gateway.fault("west", { answer: { status: 500 } }, "/api/hubs"),
     log: /^request$/,
-    verdict: /west fails calls/,
+    verdict: /west at \S+ fails calls/,
     alerts: ["SignalrGatewayFanoutPartial"],
   },
   {

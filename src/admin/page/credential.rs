@@ -54,10 +54,14 @@ fn facts(html: &mut Html, credential: &CredentialView, now: u64) {
         let name = if credential.failures == 0 { "Renews" } else { "Next try" };
         html.fact(name, format_args!("{}, in {}", clock(next, now), lasting(next.saturating_sub(now))));
     }
-    match credential.expires {
-        Some(at) if at > now => _ = html.fact("Expires", format_args!("{}, in {}", clock(at, now), lasting(at - now))),
-        Some(at) => _ = html.fact("Expired", format_args!("{}, {} ago", clock(at, now), lasting(now - at))),
-        None => {}
+    match (credential.expires, credential.expired) {
+        (Some(at), _) => {
+            _ = html.fact("Expires", format_args!("{}, in {}", clock(at, now), lasting(at.saturating_sub(now))))
+        }
+        (None, Some(at)) => {
+            html.fact("Expired", format_args!("{}, {} ago", clock(at, now), lasting(now.saturating_sub(at))));
+        }
+        (None, None) => {}
     }
     if let Some(since) = credential.failing_since {
         html.fact("Failures", format_args!("{} since {}", credential.failures, clock(since, now)));
