@@ -20,12 +20,6 @@ pub(super) fn clock(at: u64, now: u64) -> String {
     diagnosis::clock(time(at), time(now))
 }
 
-/// Formats a time of day with its seconds.
-pub(super) fn exact(at: u64) -> String {
-    let text = humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(at)).to_string();
-    text.split_once('T').map_or_else(|| text.clone(), |(_, time)| time.trim_end_matches('Z').to_owned())
-}
-
 /// Formats how long something lasts, by its two largest units.
 pub(super) fn lasting(seconds: u64) -> String {
     let text = humantime::format_duration(Duration::from_secs(seconds)).to_string();
@@ -40,6 +34,6 @@ mod tests {
     fn times_have_seconds() {
         let noon = 1_800_014_400;
         assert_eq!(clock(noon, noon + 60), "12:00:00 UTC");
-        assert_eq!((exact(noon + 61), lasting(90_061)), ("12:01:01".to_owned(), "1day 1h".to_owned()));
+        assert_eq!(lasting(90_061), "1day 1h");
     }
 }

@@ -42,8 +42,10 @@ pub(super) fn failure(html: &mut Html, (id, name): (&str, &str), failure: &Failu
         html.raw("</li>");
     }
     html.raw("</ol>");
-    if let Some(delay) = failure.delay {
-        html.element("p class=\"muted\"", delay);
+    let after = [failure.once_repaired.as_deref(), failure.delay];
+    if after.iter().any(Option::is_some) && extent != Extent::InBanner {
+        let after = after.into_iter().flatten().collect::<Vec<_>>().join("; ");
+        html.raw("<p><span class=\"muted\">Once repaired</span> ").prose(&after).raw("</p>");
     }
     if let Some(runbook) = &failure.runbook {
         html.raw("<p><a rel=\"noreferrer\" href=\"").text(runbook).raw("\">Runbook<span class=\"sr\"> on ");

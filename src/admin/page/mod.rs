@@ -49,7 +49,7 @@ pub(super) fn policy() -> HeaderValue {
 pub(super) fn render(status: &Status, query: &Query) -> String {
     let now = time::now();
     let mut html = Html::default();
-    head(&mut html, status);
+    head(&mut html, status, now);
     html.raw("<main id=\"content\">");
     verdict::verdict(&mut html, status);
     verdict::process(&mut html, status, now);
@@ -67,7 +67,7 @@ pub(super) fn render(status: &Status, query: &Query) -> String {
     html.into_string()
 }
 
-fn head(html: &mut Html, status: &Status) {
+fn head(html: &mut Html, status: &Status, now: u64) {
     let (word, class) = verdict::word(status.verdict.state);
     let color = match class {
         "good" => "%231a7f46",
@@ -80,7 +80,7 @@ fn head(html: &mut Html, status: &Status) {
     html.raw(color).raw("'/%3E%3C/svg%3E\"><style>").raw(STYLE).raw("</style></head><body>");
     html.raw("<a class=\"skip\" href=\"#content\">Skip to the verdict</a>");
     html.raw("<header><h1>signalr-gateway <span>status</span></h1><div class=\"live\"><span>as of ");
-    html.text(time::exact(time::now())).raw(" UTC</span><button type=\"button\" hidden>Pause</button></div></header>");
+    html.text(time::clock(now, now)).raw("</span><button type=\"button\" hidden>Pause</button></div></header>");
     html.raw("<p id=\"lost\" class=\"sr\" role=\"alert\"></p><p id=\"said\" class=\"sr\" aria-live=\"polite\"></p>");
 }
 
