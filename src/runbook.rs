@@ -4,11 +4,29 @@
 //! and does not change. Alerts link to `runbook.md` themselves; a test checks them too.
 
 use std::fmt;
+use std::sync::OnceLock;
 
 use crate::metrics::{ErrorKind, TokenErrorReason, UpstreamErrorReason, label_enum};
 
 /// The folder of the pages.
 const GUIDE: &str = concat!(env!("CARGO_PKG_REPOSITORY"), "/blob/main/config/guide");
+
+/// The configuration file of this process as an argument of a shell, for commands.
+static CONFIG: OnceLock<String> = OnceLock::new();
+
+/// Sets the configuration file of this process, as an argument of a shell, for the commands that the log shows.
+pub fn set_config(argument: String) {
+    // The first one counts: it is that of the process.
+    let _is_set = CONFIG.set(argument);
+}
+
+/// Returns a command of the gateway with the configuration file of this process, if it has one.
+fn command(name: &str) -> String {
+    match CONFIG.get() {
+        Some(config) => format!("signalr-gateway {name} --config {config}"),
+        None => format!("signalr-gateway {name}"),
+    }
+}
 
 /// A section of the runbook. It displays as the section's URL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -123,18 +141,36 @@ impl Section {
             Self::Endpoint(reason) => Some(endpoint_remedy(reason)),
             Self::Refusal(refusal) => Some(match refusal {
                 EndpointRefusal::Unauthorized => {
-                    "run `signalr-gateway doctor`: it compares the token's tenant and audience with the endpoint's"
+                    "correct the `tenant` of the credential, or `url`: the token must be of the resource's tenant; `signalr-gateway \
+                     doctor` compares tenant and audience"
                 }
                 EndpointRefusal::Forbidden => {
-                    "assign the gateway's app a role on the resource, such as SignalR REST API Owner, or allow its network there; \
-                     `signalr-gateway doctor` tells which"
+                    "as an owner of the resource, assign the role SignalR REST API Owner on it to the object id in the token; \
+                     `signalr-gateway doctor` prints the command; a new role takes up to 30 minutes"
                 }
                 EndpointRefusal::Throttled => "add units to the resource, or send less: it throttles the gateway",
-                EndpointRefusal::ServerError => "see the resource's health in Azure: the service itself failed",
+                EndpointRefusal::ServerError => {
+                    "see the resource's health in the Azure portal (Help, Resource health): the service itself fails"
+                }
             }),
             Self::Token(reason) => Some(token_remedy(reason)),
             Self::Condition(condition) => Some(condition_remedy(condition)),
         }
+    }
+
+    /// Returns what the operator can do, with the configuration file of this process in its commands.
+    pub fn remedy_here(self) -> Option<String> {
+        Some(self.remedy()?.replace("signalr-gateway check`", &format!("{}`", command("check"))))
+    }
+
+    /// Returns what the operator can do about an endpoint, with the keys of its configuration and the command that examines it.
+    pub fn remedy_at(self, endpoint: &str) -> Option<String> {
+        let doctor = format!("{} --endpoint {endpoint}`", command("doctor"));
+        let mut remedy = self.remedy()?.replace("signalr-gateway doctor`", &doctor);
+        for key in ["url", "ca_file"] {
+            remedy = remedy.replace(&format!("`{key}`"), &format!("`endpoints.{endpoint}.{key}`"));
+        }
+        Some(remedy)
     }
 
     /// Returns the URL without its anchor, the beginning of the anchor, and the label that completes it.
@@ -165,7 +201,7 @@ const fn error_remedy(kind: ErrorKind) -> Option<&'static str> {
             "see what closes connections between the gateway and the endpoint: the resource, a proxy, a firewall"
         }
         ErrorKind::PartialDelivery => {
-            "repair the endpoints in `legs` that did not accept the call; the others have delivered it"
+            "`signalr-gateway doctor` finds why it did not accept the call; the others have delivered it"
         }
         ErrorKind::SeveralOwners => "check that the endpoints of the route are different resources",
         ErrorKind::Deadline => {
@@ -201,13 +237,14 @@ const fn error_remedy(kind: ErrorKind) -> Option<&'static str> {
 
 const fn endpoint_remedy(reason: UpstreamErrorReason) -> &'static str {
     match reason {
-        UpstreamErrorReason::Dns => "correct the host in the endpoint's `url`, or repair the DNS of this host",
+        UpstreamErrorReason::Dns => "correct `url`, or repair the DNS of this host: it does not resolve the name in it",
         UpstreamErrorReason::Connect => {
-            "check that the resource exists, and that firewalls and private endpoints let this host reach it"
+            "allow this host to connect to the endpoint: check firewall, network rules and routing, and that the resource still \
+             exists (else correct `url`)"
         }
         UpstreamErrorReason::Tls => {
-            "if you know the issuer of the certificate, such as a proxy of your organisation that inspects TLS: set `ca_file` of the \
-             endpoint to its CA; if not, do not trust it"
+            "if you know the issuer of the certificate, such as a proxy of your organisation that inspects TLS: set `ca_file` to its \
+             CA; if not, do not trust it"
         }
         UpstreamErrorReason::Proxy => "check `[egress]` and the proxy's own log: it opened no tunnel",
         UpstreamErrorReason::ConnectTimeout => {
@@ -220,7 +257,7 @@ const fn endpoint_remedy(reason: UpstreamErrorReason) -> &'static str {
             "see what closes connections between the gateway and the endpoint: the resource, a proxy, a firewall"
         }
         UpstreamErrorReason::Local => "raise the limit of open files (`LimitNOFILE`), or the memory of this host",
-        UpstreamErrorReason::Protocol => "check what answers at the endpoint's `url`: its responses are not valid HTTP",
+        UpstreamErrorReason::Protocol => "check what answers at `url`: its responses are not valid HTTP",
     }
 }
 

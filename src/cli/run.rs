@@ -16,8 +16,9 @@ use super::service_manager::{ServiceManager, status};
 use super::start_line::{Summary, log_stop};
 use super::{logging, reload, write_file};
 use crate::config::Loader;
+use crate::diagnosis::commands::quoted_path;
 use crate::gateway::{Addresses, Gateway, GatewayError, GatewayEvent, Reload, Settings};
-use crate::runbook::{Condition, Section};
+use crate::runbook::{self, Condition, Section};
 use crate::serve::InheritedSockets;
 
 #[derive(Debug, Args)]
@@ -85,6 +86,10 @@ pub(super) async fn serve(
 ) -> anyhow::Result<()> {
     let Surroundings { file, reloads, sockets, manager } = surroundings;
     let (started, summary) = (Instant::now(), Summary::of(&settings, file.as_deref()));
+    if let Some(file) = file.filter(|file| file.as_os_str() != "-") {
+        let file = std::path::absolute(&file).unwrap_or(file);
+        runbook::set_config(quoted_path(&file));
+    }
     let control = tokio::runtime::Handle::current();
     let gateway = Gateway::build_with(settings, sockets, &control).await.map_err(usage)?;
     let gateway = match reloads {

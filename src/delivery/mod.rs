@@ -49,7 +49,7 @@ pub use retry::{MessageRetry, RetrySettings};
 pub use settings::DeliverySettings;
 pub use steps::STEPS;
 pub(crate) use steps::step;
-pub use trail::{Leg, Trail, listed};
+pub use trail::{Leg, Trail, listed, partly_delivered};
 pub use upstream::Upstream;
 pub use worker::{DeliveryParts, WorkerDelivery};
 

@@ -241,7 +241,9 @@ pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::endpoint::{CallClass, FailureRatio, Health, HealthSettings};
+    use std::sync::Arc;
+
+    use crate::endpoint::{CallClass, EndpointSettings, FailureRatio, Health, HealthSettings};
 
     fn responded(operation: Operation, status: u16) -> AttemptOutcome {
         let mut response = Response::new(UpstreamBody::Empty);
@@ -255,7 +257,8 @@ mod tests {
         let failure_ratio = FailureRatio::ALL;
         let settings =
             HealthSettings { failures: 2, failure_ratio, window: 3600 * second, pause: second, probe_interval: second };
-        let health = Health::new("east".into(), settings);
+        let endpoint = EndpointSettings { health: settings, ..crate::endpoint::tests::settings(443) };
+        let health = Health::new(&Arc::new(endpoint));
         for _ in 0..3 {
             outcome().report(health.acquire_anyway(CallClass::new(0)));
         }

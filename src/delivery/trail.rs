@@ -4,6 +4,8 @@ use std::error::Error;
 use std::fmt;
 use std::rc::Rc;
 
+use http::StatusCode;
+
 use super::outcome::AttemptOutcome;
 use crate::credential::in_one_line;
 use crate::metrics::FanOutOutcome;
@@ -35,6 +37,27 @@ impl Leg {
     /// Returns the name of the endpoint.
     pub fn endpoint(&self) -> &str {
         &self.endpoint
+    }
+
+    /// Returns whether the endpoint accepted the call.
+    pub fn is_accepted(&self) -> bool {
+        self.outcome == FanOutOutcome::Accepted
+    }
+
+    /// Returns the endpoint's status, if it responded.
+    pub fn status(&self) -> Option<u16> {
+        self.status
+    }
+
+    /// Returns why the endpoint did not accept the call.
+    pub fn problem(&self) -> String {
+        let outcome = self.outcome.label();
+        match (self.status.and_then(|status| StatusCode::from_u16(status).ok()), &self.cause) {
+            (Some(status), None) => format!("{outcome}: the endpoint responded {status}"),
+            (Some(status), Some(cause)) => format!("{outcome}: the endpoint responded {status}, {cause}"),
+            (None, Some(cause)) => format!("{outcome}: {cause}"),
+            (None, None) => outcome.to_owned(),
+        }
     }
 
     /// Records how an attempt or a leg ended. A leg without an outcome was cancelled.
@@ -76,6 +99,26 @@ impl fmt::Display for Leg {
     }
 }
 
+/// Describes a call that not every endpoint accepted: which did not and why, and which have delivered it.
+pub fn partly_delivered(legs: &[Leg]) -> String {
+    let failed: Vec<String> = legs
+        .iter()
+        .filter(|leg| !leg.is_accepted())
+        .take(MAX_LISTED)
+        .map(|leg| format!("{} ({})", leg.endpoint, leg.problem()))
+        .collect();
+    let accepted: Vec<&str> = legs.iter().filter(|leg| leg.is_accepted()).map(Leg::endpoint).collect();
+    let more =
+        |count: usize| if count > MAX_LISTED { format!(" and {} more", count - MAX_LISTED) } else { String::new() };
+    format!(
+        "not every endpoint accepted the call: {}{}; delivered by {}{}",
+        failed.join(", "),
+        more(legs.len() - accepted.len()),
+        accepted.get(..MAX_LISTED).unwrap_or(&accepted).join(", "),
+        more(accepted.len())
+    )
+}
+
 /// Returns legs as the log lists them: `east=accepted(202); west=not_sent(cause)`. Of many legs, only those that failed, and not
 /// all of them. `None` if there are none.
 pub fn listed(legs: &[Leg]) -> Option<String> {
@@ -103,9 +146,16 @@ mod tests {
         let few = [leg(0, accepted, Some(202), None), leg(1, not_sent, None, Some("name resolution failed"))];
         assert_eq!(listed(&few).unwrap(), "e0=accepted(202); e1=not_sent(name resolution failed)");
         assert_eq!(listed(&[]), None);
+        assert_eq!(
+            partly_delivered(&[leg(2, FanOutOutcome::Refused, Some(500), None), leg(0, accepted, Some(202), None)]),
+            "not every endpoint accepted the call: e2 (refused: the endpoint responded 500 Internal Server Error); delivered \
+             by e0"
+        );
         let of = |number| if number % 100 == 7 { not_sent } else { accepted };
         let many: Vec<Leg> = (0..1000).map(|number| leg(number, of(number), None, None)).collect();
         let text = listed(&many).unwrap();
         assert!(text.starts_with("e7=not_sent; e107=not_sent") && text.ends_with("; 990 more"), "{text}");
+        let text = partly_delivered(&many);
+        assert!(text.contains(": e7 (not_sent), e107 (not_sent)") && text.ends_with(", e16 and 974 more"), "{text}");
     }
 }

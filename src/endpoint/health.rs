@@ -5,6 +5,7 @@
 //! its worker.
 
 mod history;
+mod line;
 mod settings;
 mod window;
 
@@ -14,8 +15,8 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::failure::FailureCause;
+use super::settings::EndpointSettings;
 use crate::metrics::{BreakerState, EndpointState};
-use history::CIRCUIT_OPEN;
 pub use history::{EndpointHistory, History, ProbeRecord};
 pub use settings::{CallClass, FailureRatio, HealthSettings};
 use window::{Counts, Window};
@@ -68,7 +69,8 @@ pub struct Permit<'a> {
 
 impl Health {
     /// Creates the health of a new endpoint.
-    pub fn new(name: Arc<str>, settings: HealthSettings) -> Arc<Self> {
+    pub fn new(endpoint: &Arc<EndpointSettings>) -> Arc<Self> {
+        let settings = endpoint.health;
         Arc::new(Self {
             settings,
             epoch: Instant::now(),
@@ -81,7 +83,7 @@ impl Health {
             last_probe: AtomicU8::new(0),
             used: AtomicU32::new(0),
             window: Window::new(settings.window),
-            history: EndpointHistory::new(name),
+            history: EndpointHistory::new(Arc::clone(endpoint)),
         })
     }
 
@@ -235,15 +237,14 @@ impl Health {
         self.trips.store(0, Ordering::Relaxed);
         // Earlier failures do not count against a recovered endpoint.
         self.window.clear();
-        self.history.circuit_changed();
-        tracing::info!(
-            endpoint = self.history.endpoint(),
-            "the endpoint's circuit is closed: the endpoint has recovered"
-        );
+        self.history.circuit_closed();
     }
 
     fn failed(&self, is_trial: bool, now: u64) {
         let in_a_row = self.failures.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        if in_a_row == 1 {
+            self.history.begins_to_fail();
+        }
         self.window.failed(now);
         let open_until = self.open_until.load(Ordering::Relaxed);
         let was_open = open_until != 0;
@@ -263,20 +264,7 @@ impl Health {
         }
         self.trips.fetch_add(1, Ordering::Relaxed);
         if !was_open {
-            let last = self.history.circuit_changed();
-            let section = last.as_ref().and_then(|last| last.cause.section()).unwrap_or(CIRCUIT_OPEN);
-            tracing::warn!(
-                endpoint = self.history.endpoint(),
-                failures = counts.failures,
-                calls = counts.failures + counts.successes,
-                pause_ms = millis(pause),
-                error.kind = last.as_ref().map(|last| last.cause.kind().label()),
-                error.cause = last.as_ref().map(|last| last.cause.summary()),
-                side = "endpoint",
-                remedy = section.remedy(),
-                runbook = %section,
-                "the endpoint's circuit is open: until it recovers, calls go to another endpoint of their route or fail"
-            );
+            self.history.circuit_opened((counts.failures, counts.failures + counts.successes), pause);
         }
     }
 

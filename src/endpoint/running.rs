@@ -54,7 +54,7 @@ impl Endpoint {
         let origin = settings.origin.to_string();
         let uri = Uri::try_from(&origin).map_err(|_invalid| unusable_host())?;
         let connector = Connector::build(settings, uri, tls_clients, proxies, unusable_host)?;
-        let health = Health::new(settings.name.shared(), settings.health);
+        let health = Health::new(settings);
         Ok(Self {
             name: settings.name.clone(),
             origin,

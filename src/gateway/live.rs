@@ -264,7 +264,7 @@ impl Live {
     pub(super) fn reject(&self, problem: String, admin: &Admin) {
         self.metrics.reloaded(false);
         let section = Section::Condition(Condition::ConfigurationRejected);
-        tracing::error!(problem, side = "configuration", remedy = section.remedy(), runbook = %section, "the new configuration was rejected; the previous one stays in force");
+        tracing::error!(problem, side = "configuration", remedy = section.remedy_here(), runbook = %section, "the new configuration was rejected; the previous one stays in force");
         admin.show_rejection(problem);
     }
 

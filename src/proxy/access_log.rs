@@ -118,7 +118,7 @@ impl AccessLine<'_> {
                     error.code = $failure.code.as_deref(),
                     error.cause = $failure.cause.as_str(),
                     side = $failure.side.label(),
-                    remedy = $failure.remedy,
+                    remedy = $failure.remedy.as_deref(),
                     runbook = $failure.section.map(tracing::field::display),
                 })
             };

@@ -240,10 +240,8 @@ impl ProxyError {
                     format!("not every endpoint accepted the call: {named}")
                 }
             }
-            Self::HostNotAllowed { .. }
-            | Self::UnknownOperation(_)
-            | Self::NamedEndpoint(_)
-            | Self::CallerNotAllowed(_) => self.title().to_owned(),
+            Self::HostNotAllowed { host } => format!("{}: `{host}`", self.title()),
+            Self::UnknownOperation(_) | Self::NamedEndpoint(_) | Self::CallerNotAllowed(_) => self.title().to_owned(),
             Self::Malformed(_)
             | Self::UnknownCoding
             | Self::OriginNotAllowed { .. }

@@ -1,15 +1,20 @@
 //! What the log says about a failed request: which side failed, why, and what to do.
 
+use std::borrow::Cow;
+
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
 use super::error::ProxyError;
-use crate::delivery::{ERROR_CODE, Side};
+use crate::delivery::{ERROR_CODE, Leg, Side, partly_delivered};
 use crate::metrics::{ErrorKind, UpstreamErrorReason};
 use crate::runbook::{EndpointRefusal, Section};
 use crate::signalr::Operation;
 
 /// The longest `x-ms-error-code` that is logged.
 const MAX_CODE: usize = 100;
+
+/// What a caller may do about a partial delivery.
+const REPEATED: &str = "a call that is sent again reaches the others twice, unless both have the same Idempotency-Key";
 
 /// Why a request failed.
 #[derive(Debug)]
@@ -21,7 +26,7 @@ pub(super) struct Failure {
     /// The endpoint's `x-ms-error-code`.
     pub(super) code: Option<String>,
     /// What the operator can do; `None` if only the caller can.
-    pub(super) remedy: Option<&'static str>,
+    pub(super) remedy: Option<Cow<'static, str>>,
     /// Where the runbook says more.
     pub(super) section: Option<Section>,
     /// Whether the operator should look at it.
@@ -39,7 +44,7 @@ impl Failure {
             side,
             cause: err.log_cause(),
             code: None,
-            remedy: if needs_operator { Section::Error(kind).remedy() } else { None },
+            remedy: if needs_operator { Section::Error(kind).remedy().map(Cow::Borrowed) } else { None },
             section: Some(Section::Error(kind)),
             needs_operator,
         }
@@ -74,8 +79,26 @@ impl Failure {
             _ => format!("the endpoint responded {status}"),
         };
         let needs_operator = refusal.is_some();
-        let remedy = section.and_then(Section::remedy);
+        let remedy = section.and_then(Section::remedy).map(Cow::Borrowed);
         Some(Self { kind: None, side, cause, code, remedy, section, needs_operator })
+    }
+
+    /// Adds what is known of the endpoints: for a partial delivery, which of them did not accept the call and why; else the keys of
+    /// the one that failed.
+    #[cold]
+    pub(super) fn add_endpoints(&mut self, endpoint: Option<&str>, legs: &[Leg]) {
+        if self.kind == Some(ErrorKind::PartialDelivery) {
+            let Some(failed) = legs.iter().find(|leg| !leg.is_accepted()) else { return };
+            self.cause = partly_delivered(legs);
+            let refusal = failed.status().and_then(EndpointRefusal::of).map(Section::Refusal);
+            let section = refusal.unwrap_or(Section::Error(ErrorKind::PartialDelivery));
+            let remedy = section.remedy_at(failed.endpoint()).unwrap_or_default();
+            self.remedy = Some(format!("repair {}: {remedy}; {REPEATED}", failed.endpoint()).into());
+        } else if let (Some(section @ (Section::Endpoint(_) | Section::Refusal(_))), Some(endpoint), true) =
+            (self.section, endpoint, self.needs_operator)
+        {
+            self.remedy = section.remedy_at(endpoint).map(Cow::Owned);
+        }
     }
 
     /// Returns the failure of a response that did not end.
@@ -87,7 +110,7 @@ impl Failure {
             side,
             cause,
             code: None,
-            remedy: if is_endpoints { section.remedy() } else { None },
+            remedy: if is_endpoints { section.remedy().map(Cow::Borrowed) } else { None },
             section: is_endpoints.then_some(section),
             needs_operator: is_endpoints,
         }

@@ -327,6 +327,10 @@ impl RequestRecord {
         let route = self.route.get().and_then(|index| routes.routes().get(index));
         let caller = self.caller.get().and_then(|index| callers.get(index));
         let responded = self.endpoint.get().and_then(|index| endpoints.get(index));
+        let endpoint = endpoint.as_deref().or_else(|| responded.map(|endpoint| endpoint.name().as_str()));
+        if let Some(failure) = &mut self.failure {
+            failure.add_endpoints(endpoint, trail.as_ref().map(|trail| trail.legs.as_slice()).unwrap_or_default());
+        }
         let line = AccessLine {
             request_id: self.request_id(),
             trace_id: recorded.as_deref().or_else(|| trace_parent.as_ref().and_then(TraceParent::id_in)),
@@ -338,7 +342,7 @@ impl RequestRecord {
             operation: self.operation.get(),
             hub: hub.as_deref(),
             route: route.map(|route| route.name().as_str()),
-            endpoint: endpoint.as_deref().or_else(|| responded.map(|endpoint| endpoint.name().as_str())),
+            endpoint,
             attempts: self.call.attempts(),
             trail: trail.as_deref(),
             status: code,

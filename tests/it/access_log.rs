@@ -150,7 +150,11 @@ async fn access_record_has_the_documented_fields_in_json_and_levels_that_ask_for
     assert_eq!(text("fan-out", "legs"), "east=accepted(202); west=accepted(202)");
     let partial = text("partial", "legs");
     assert!(partial.starts_with("east=accepted(202); west=no_answer(") && partial.len() > 50, "{partial}");
-    assert!(text("partial", "error.cause").ends_with("west (no_answer)"), "{}", line("partial"));
+    let cause = text("partial", "error.cause");
+    assert!(cause.contains(": west (no_answer: ") && cause.ends_with("; delivered by east"), "{cause}");
+    assert!(text("partial", "remedy").starts_with("repair west: "), "{}", line("partial"));
+    let rejected = text("bad-token", "remedy");
+    assert!(rejected.contains("`endpoints.east.url`") && rejected.contains("--endpoint east`"), "{rejected}");
     let failover = text("failover", "failed_attempts");
     assert!(failover.starts_with("east=not_sent(the endpoint does not accept connections"), "{failover}");
     assert_eq!((text("failover", "endpoint"), &line("failover")["attempts"]), ("west".into(), &2.into()));

@@ -144,6 +144,14 @@ async fn endpoint_that_is_down_is_logged_with_the_cause() {
     assert_eq!(drill.broadcast().await, 503);
     let line = drill.assert_logged("circuit is open", "refused", "endpoint-connect").await;
     assert_eq!(line["side"], "endpoint");
+    let (name, address) = (line["endpoint"].as_str().unwrap(), line["address"].as_str().unwrap());
+    assert!(address.starts_with("127.0.0.1:"), "{line}");
+    assert!(line["remedy"].as_str().unwrap().contains(&format!("`endpoints.{name}.url`")), "{line}");
+    assert!(line["callers_get"].as_str().unwrap().starts_with("503 endpoint_unavailable"), "{line}");
+    humantime::parse_rfc3339(line["since"].as_str().unwrap()).unwrap();
+    let (error, remedy) = (line["error.cause"].as_str().unwrap(), line["remedy"].as_str().unwrap());
+    assert_eq!(error.matches("refused").count(), 1, "{line}");
+    assert!(remedy.ends_with("then the circuit closes by itself"), "{line}");
     let line = drill.assert_logged("request", "refused", "error-endpoint-unavailable").await;
     assert_eq!((&line["side"], &line["status"]), (&"endpoint".into(), &503.into()), "{line}");
 }
@@ -167,13 +175,19 @@ async fn endpoint_whose_name_does_not_resolve_or_whose_tls_fails_is_logged_with_
     assert_eq!(drill.broadcast().await, 503);
     let line = drill.assert_logged("circuit is open", "nowhere", "endpoint-dns").await;
     assert!(line["error.cause"].as_str().unwrap().contains("name resolution"), "{line}");
+    assert!(
+        line["remedy"].as_str().unwrap().starts_with("correct `endpoints.nowhere.url`, or repair the DNS"),
+        "{line}"
+    );
+    assert_eq!(line["address"], "nowhere.invalid:443", "{line}");
     let line = drill.assert_logged("circuit is open", "plain", "endpoint-tls").await;
     assert!(line["error.cause"].as_str().unwrap().contains("TLS"), "{line}");
+    assert!(line["remedy"].as_str().unwrap().contains("`endpoints.plain.ca_file`"), "{line}");
 }
 
 #[tokio::test]
 async fn endpoint_that_refuses_the_token_is_logged_once_with_what_to_do() {
-    for (status, section, words) in [(401, "endpoint-401", "audience"), (403, "endpoint-403", "role")] {
+    for (status, section, words) in [(401, "endpoint-401", "`endpoints.east.url`"), (403, "endpoint-403", "role")] {
         let drill = Drill::start(HarnessBuilder::start().await, "").await;
         drill.process.wait_until_credentials_are("ready").await;
         drill.faults("east").set(Fault::always(FaultKind::status(status)).on_path("/api/hubs"));
@@ -181,7 +195,13 @@ async fn endpoint_that_refuses_the_token_is_logged_once_with_what_to_do() {
             assert_eq!(drill.broadcast().await, status);
         }
         let line = drill.assert_logged("the endpoint refuses the token", &status.to_string(), section).await;
-        assert!(line["endpoint"] == "east" && line["remedy"].as_str().unwrap().contains(words), "{line}");
+        let remedy = line["remedy"].as_str().unwrap();
+        assert!(line["endpoint"] == "east" && remedy.contains(words), "{line}");
+        let config = std::fs::canonicalize(&drill.files.config).unwrap();
+        let doctor = format!("`signalr-gateway doctor --config {} --endpoint east`", config.display());
+        assert!(remedy.contains(&doctor), "the command {doctor} is not in: {line}");
+        assert!(line["address"].as_str().unwrap().starts_with("127.0.0.1:") && line["credential"] == "east", "{line}");
+        assert_eq!(line["callers_get"], format!("{status} of the endpoint"), "{line}");
         drill.assert_logged("request", &status.to_string(), section).await;
         assert_eq!(drill.process.log().matches("the endpoint refuses the token").count(), 1);
     }

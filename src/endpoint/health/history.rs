@@ -6,16 +6,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::super::failure::{EndpointFailure, FailureCause, FailureKind};
-use crate::runbook::{Condition, EndpointRefusal, Section};
+use super::super::settings::EndpointSettings;
+use super::line::EndpointLine;
+use crate::runbook::{EndpointRefusal, Section};
 
 /// The time in which only the first of several failures of the same kind is kept: while an endpoint is down, every call fails.
 const SAME_FAILURE: Duration = Duration::from_millis(100);
 
 /// The shortest time between two log lines about refusals of the token.
 const SAME_REFUSAL: Duration = Duration::from_secs(60);
-
-/// The section of the runbook about an open circuit.
-pub(super) const CIRCUIT_OPEN: Section = Section::Condition(Condition::CircuitOpen);
 
 /// What it means that an endpoint answers `access_key` with 403, for the log and `/status`.
 const REFUSES_ACCESS_KEY: &str = "the endpoint refuses access_key: no role of the gateway's app on the resource allows it; \
@@ -49,7 +48,7 @@ pub struct ProbeRecord {
 
 /// The history of an endpoint.
 pub struct EndpointHistory {
-    endpoint: Arc<str>,
+    endpoint: Arc<EndpointSettings>,
     /// Whether the endpoint's last response to `access_key` was 403.
     refuses_access_key: AtomicBool,
     /// Whether the endpoint refused the token of the last call (401 or 403).
@@ -61,10 +60,12 @@ struct Kept {
     history: History,
     /// When a refusal of the token was last logged.
     refusal_logged: Option<Instant>,
+    /// When the first of the failures occurred that no success has followed.
+    failing_since: Option<SystemTime>,
 }
 
 impl EndpointHistory {
-    pub(super) fn new(endpoint: Arc<str>) -> Self {
+    pub(super) fn new(endpoint: Arc<EndpointSettings>) -> Self {
         let history = History {
             circuit_since: SystemTime::now(),
             refuses_token_since: None,
@@ -76,13 +77,13 @@ impl EndpointHistory {
             endpoint,
             refuses_access_key: AtomicBool::new(false),
             refuses_token: AtomicBool::new(false),
-            kept: Mutex::new(Kept { history, refusal_logged: None }),
+            kept: Mutex::new(Kept { history, refusal_logged: None, failing_since: None }),
         }
     }
 
     /// Returns the name of the endpoint.
     pub(super) fn endpoint(&self) -> &str {
-        &self.endpoint
+        self.endpoint.name.as_str()
     }
 
     /// Returns a copy.
@@ -99,7 +100,7 @@ impl EndpointHistory {
         self.lock().history.refuses_access_key_since = refuses.then(SystemTime::now);
         if refuses {
             let section = Section::Refusal(EndpointRefusal::Forbidden);
-            tracing::warn!(endpoint = self.endpoint(), side = "endpoint", remedy = section.remedy(), runbook = %section, "{REFUSES_ACCESS_KEY}");
+            tracing::warn!(endpoint = self.endpoint(), side = "endpoint", remedy = section.remedy_at(self.endpoint()), runbook = %section, "{REFUSES_ACCESS_KEY}");
         }
     }
 
@@ -133,13 +134,16 @@ impl EndpointHistory {
             kept.refusal_logged = Some(Instant::now());
             kept.history.last_failure.clone()
         };
-        let section = last.as_ref().map(|last| last.cause.section().unwrap_or(CIRCUIT_OPEN));
+        let line = EndpointLine::of(&self.endpoint, last.as_ref().map(|last| &last.cause));
         tracing::warn!(
             endpoint = self.endpoint(),
-            error.cause = last.as_ref().map(|last| last.cause.summary()),
+            address = line.address,
+            credential = %self.endpoint.credential,
+            callers_get = line.callers_get,
+            error.cause = line.cause,
             side = "endpoint",
-            remedy = section.and_then(Section::remedy),
-            runbook = section.map(tracing::field::display),
+            remedy = line.remedy,
+            runbook = %line.section,
             "the endpoint refuses the token: its calls fail until the cause is repaired"
         );
     }
@@ -167,11 +171,43 @@ impl EndpointHistory {
         self.lock().history.last_probe = Some(probe);
     }
 
-    /// Records that the circuit opened or closed now. Returns the last failure.
-    pub(super) fn circuit_changed(&self) -> Option<Arc<EndpointFailure>> {
-        let history = &mut self.lock().history;
-        history.circuit_since = SystemTime::now();
-        history.last_failure.clone()
+    /// Records a failure that follows a success.
+    #[cold]
+    pub(super) fn begins_to_fail(&self) {
+        self.lock().failing_since = Some(SystemTime::now());
+    }
+
+    /// Records that the circuit opened now, and logs why. The failures are those of so many calls in the window.
+    #[cold]
+    pub(super) fn circuit_opened(&self, (failures, calls): (u64, u64), pause: Duration) {
+        let (last, since) = {
+            let mut kept = self.lock();
+            kept.history.circuit_since = SystemTime::now();
+            (kept.history.last_failure.clone(), kept.failing_since)
+        };
+        let cause = last.as_ref().map(|last| &last.cause);
+        let line = EndpointLine::of(&self.endpoint, cause);
+        tracing::warn!(
+            endpoint = self.endpoint(),
+            address = line.address,
+            since = since.map(|since| humantime::format_rfc3339_seconds(since).to_string()),
+            failures,
+            calls,
+            pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
+            callers_get = line.callers_get,
+            error.kind = cause.map(|cause| cause.kind().label()),
+            error.cause = line.cause,
+            side = "endpoint",
+            remedy = line.remedy.map(|remedy| format!("{remedy}; then the circuit closes by itself")),
+            runbook = %line.section,
+            "the endpoint's circuit is open: until it recovers, calls go to another endpoint of their route or fail"
+        );
+    }
+
+    /// Records that the circuit closed now.
+    pub(super) fn circuit_closed(&self) {
+        self.lock().history.circuit_since = SystemTime::now();
+        tracing::info!(endpoint = self.endpoint(), "the endpoint's circuit is closed: the endpoint has recovered");
     }
 
     fn lock(&self) -> MutexGuard<'_, Kept> {

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::endpoint;
 
 /// Two classes of calls.
 const SENDS: CallClass = CallClass::new(0);
@@ -9,7 +10,7 @@ const TOKENS: CallClass = CallClass::new(5);
 fn health_of(window: Duration, pause: Duration) -> Arc<Health> {
     let failure_ratio = FailureRatio::new(0.5).unwrap();
     let settings = HealthSettings { failures: 3, failure_ratio, window, pause, probe_interval: Duration::from_secs(1) };
-    Health::new("east".into(), settings)
+    Health::new(&Arc::new(EndpointSettings { health: settings, ..endpoint::tests::settings(443) }))
 }
 
 fn refused() -> FailureCause {

@@ -1,0 +1,134 @@
+//! What the log says about an endpoint that fails calls or refuses the token: where it is, why, what callers get and what to do.
+
+use http::StatusCode;
+
+use crate::endpoint::failure::{ErrorResponse, FailureCause, FailureKind};
+use crate::endpoint::settings::EndpointSettings;
+use crate::metrics::{ErrorKind, UpstreamErrorReason};
+use crate::runbook::{Condition, Section};
+
+/// What to do if network rules deny this host.
+const NETWORK_RULES: &str =
+    "allow this host in the network rules of the resource (in the portal: Networking), for the REST API";
+
+/// The section of the runbook about an open circuit.
+const CIRCUIT_OPEN: Section = Section::Condition(Condition::CircuitOpen);
+
+/// The parts of a line.
+pub(super) struct EndpointLine {
+    /// `host:port`.
+    pub(super) address: String,
+    pub(super) cause: Option<String>,
+    pub(super) callers_get: Option<String>,
+    pub(super) remedy: Option<String>,
+    pub(super) section: Section,
+}
+
+impl EndpointLine {
+    pub(super) fn of(settings: &EndpointSettings, failure: Option<&FailureCause>) -> Self {
+        let section = failure.and_then(FailureCause::section).unwrap_or(CIRCUIT_OPEN);
+        let remedy = match failure {
+            Some(FailureCause::Response(response)) if is_network_rule(response) => Some(NETWORK_RULES.to_owned()),
+            Some(_) | None => section.remedy_at(settings.name.as_str()),
+        };
+        Self {
+            address: format!("{}:{}", settings.origin.host, settings.origin.port),
+            cause: failure.map(cause),
+            callers_get: failure.map(|failure| callers_get(failure.kind())),
+            remedy,
+            section,
+        }
+    }
+}
+
+/// Returns whether a front end denied the call, as it does for network rules.
+fn is_network_rule(response: &ErrorResponse) -> bool {
+    response.status == StatusCode::FORBIDDEN && response.is_from_front_end
+}
+
+fn cause(failure: &FailureCause) -> String {
+    let summary = failure.summary();
+    match failure {
+        FailureCause::Response(response) if is_network_rule(response) => {
+            format!("{summary}: its network rules do not allow this host")
+        }
+        FailureCause::Response(response) if response.was_authorized && response.status == StatusCode::FORBIDDEN => {
+            format!("{summary}: the token is valid, but no role assignment on the resource allows the call")
+        }
+        FailureCause::Response(response) if response.status == StatusCode::UNAUTHORIZED => {
+            format!("{summary}: it does not accept tokens of this tenant, or `url` is that of another resource")
+        }
+        FailureCause::Response(_) | FailureCause::Transport { .. } => summary,
+    }
+}
+
+/// Returns what a call gets that no other endpoint of its route takes.
+fn callers_get(kind: FailureKind) -> String {
+    let own = |status: u16, kind: ErrorKind| format!("{status} {}", kind.label());
+    match kind {
+        FailureKind::Response(status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)) => {
+            format!("{} of the endpoint", status.as_u16())
+        }
+        FailureKind::Response(status) => {
+            format!("{} of the endpoint, if no other endpoint of their route takes them", status.as_u16())
+        }
+        FailureKind::Transport(reason) => {
+            let answer = match reason {
+                UpstreamErrorReason::TryTimeout | UpstreamErrorReason::RequestTimeout => own(504, ErrorKind::Deadline),
+                UpstreamErrorReason::ResetAfterSend | UpstreamErrorReason::Protocol | UpstreamErrorReason::Body => {
+                    own(502, ErrorKind::UpstreamBroken)
+                }
+                UpstreamErrorReason::Dns
+                | UpstreamErrorReason::Connect
+                | UpstreamErrorReason::Tls
+                | UpstreamErrorReason::Proxy
+                | UpstreamErrorReason::ConnectTimeout
+                | UpstreamErrorReason::ResetBeforeSend
+                | UpstreamErrorReason::Local => own(503, ErrorKind::EndpointUnavailable),
+            };
+            format!("{answer}, if no other endpoint of their route takes them")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::endpoint::tests::settings;
+
+    #[test]
+    fn remedies_name_the_keys_of_the_endpoint() {
+        let settings = settings(8443);
+        let name = &settings.name;
+        for (reason, key, status) in [
+            (UpstreamErrorReason::Dns, "url", "503 endpoint_unavailable"),
+            (UpstreamErrorReason::Connect, "url", "503 endpoint_unavailable"),
+            (UpstreamErrorReason::Tls, "ca_file", "503 endpoint_unavailable"),
+            (UpstreamErrorReason::Protocol, "url", "502 upstream_broken"),
+        ] {
+            let cause = FailureCause::Transport { reason, error: "refused".to_owned(), proxy: None, certificate: None };
+            let line = EndpointLine::of(&settings, Some(&cause));
+            let remedy = line.remedy.unwrap();
+            assert!(remedy.contains(&format!("`endpoints.{name}.{key}`")), "{reason:?}: {remedy}");
+            assert!(line.callers_get.unwrap().starts_with(status), "{reason:?}");
+            assert_eq!(line.address, format!("{}:8443", settings.origin.host));
+        }
+    }
+
+    #[test]
+    fn denial_by_network_rules_is_distinguished_from_a_missing_role() {
+        let refused = |is_from_front_end| {
+            let response = ErrorResponse {
+                status: StatusCode::FORBIDDEN,
+                challenge: None,
+                is_from_front_end,
+                was_authorized: true,
+            };
+            EndpointLine::of(&settings(443), Some(&FailureCause::Response(response)))
+        };
+        let (role, rules) = (refused(false), refused(true));
+        assert!(role.cause.unwrap().contains("no role assignment") && role.remedy.unwrap().contains("role"));
+        assert!(rules.cause.unwrap().contains("network rules") && rules.remedy.unwrap().contains("Networking"));
+        assert_eq!(role.callers_get.as_deref(), Some("403 of the endpoint"));
+    }
+}
