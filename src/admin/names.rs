@@ -19,8 +19,9 @@ pub(super) fn shortened(text: &str) -> String {
     let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
     let Some((end, _)) = text.char_indices().nth(MAX_ERROR) else { return text };
     let cut = text.get(..end).unwrap_or(&text);
-    // A word that is as long as the limit is cut.
-    let words = cut.rsplit_once(' ').map_or(cut, |(words, _)| words);
+    // The last part is left out if enough remains. A word that is as long as the limit is cut.
+    let parts = cut.rsplit_once("; ").map(|(parts, _)| parts).filter(|parts| parts.len() > MAX_ERROR / 2);
+    let words = parts.unwrap_or_else(|| cut.rsplit_once(' ').map_or(cut, |(words, _)| words));
     format!("{words} …")
 }
 
@@ -34,6 +35,8 @@ mod tests {
         let shortened = shortened(&text);
         assert!(shortened.ends_with("word …") && shortened.chars().count() <= MAX_ERROR + 2, "{shortened}");
         assert_eq!(super::shortened("a\n b"), "a b");
+        let parts = format!("{}; it sent no {}", "issuer ".repeat(20).trim_end(), "certificate ".repeat(10));
+        assert!(super::shortened(&parts).ends_with("issuer …"), "{}", super::shortened(&parts));
         assert_eq!(super::shortened(&"x".repeat(300)).chars().count(), MAX_ERROR + 2);
     }
 }

@@ -71,8 +71,8 @@ fn facts(html: &mut Html, endpoint: &EndpointStatus, status: &Status, now: u64) 
         html.fact("Through the proxy", proxy);
     }
     if let Some(calls) = &endpoint.last_minute {
-        html.fact("Calls in the last minute", format_args!("{} per second", number(calls.calls_per_second)));
-        html.fact("Failed", percent(calls.share_failed));
+        let (rate, failed) = (number(calls.calls_per_second), percent(calls.share_failed));
+        html.fact("Calls in the last minute", format_args!("{rate} per second, {failed} failed"));
     } else {
         let why = match endpoint.state {
             "circuit_open" => "none forwarded: its circuit is open",
@@ -87,7 +87,7 @@ fn facts(html: &mut Html, endpoint: &EndpointStatus, status: &Status, now: u64) 
     html.raw("<div>").element("dt", "Last probe").raw("<dd>");
     if let Some(probe) = &endpoint.last_probe {
         html.text(if probe.ok { "ok" } else { "failed" }).raw(", ").text(clock(probe.at, now));
-        html.raw(", ").text(probe.took_ms).raw(" ms");
+        html.raw(", ").text(probe.took_ms).raw("&nbsp;ms");
         if let Some(why) = why_ok(endpoint, probe.at).filter(|_| probe.ok) {
             html.raw("<br><span class=\"muted small\">").prose(why).raw("</span>");
         }

@@ -20,13 +20,22 @@ impl Html {
         self
     }
 
-    /// Writes a sentence. What is in backticks is code.
+    /// Writes a sentence. Ids, addresses and paths in it are code, as is what is in backticks.
     pub(super) fn prose(&mut self, text: &str) -> &mut Self {
         for (index, part) in text.split('`').enumerate() {
-            if index % 2 == 0 {
-                self.text(part);
-            } else {
-                self.raw("<code>").text(part).raw("</code>");
+            if index % 2 == 1 {
+                self.element("code", part);
+                continue;
+            }
+            for word in part.split_inclusive(char::is_whitespace) {
+                let is_around = |c: char| c.is_whitespace() || matches!(c, '(' | ')' | ',' | ';' | ':' | '.');
+                let core = word.trim_matches(is_around);
+                match word.split_once(core) {
+                    Some((before, after)) if is_literal(core) => {
+                        _ = self.text(before).element("code", core).text(after)
+                    }
+                    _ => _ = self.text(word),
+                }
             }
         }
         self
@@ -73,6 +82,12 @@ impl Write for Escaped<'_> {
     }
 }
 
+/// Whether a word is an id, an address or a path.
+fn is_literal(word: &str) -> bool {
+    let is_id = word.len() >= 12 && word.contains(|c: char| c.is_ascii_digit()) && word.contains(['-', ':', '.', '_']);
+    is_id || word.contains("://") || word.starts_with("AADSTS") || (word.starts_with('/') && word.len() > 1)
+}
+
 /// Whether a character could change how others are shown. A certificate or an error text may have any.
 fn is_hidden(character: char) -> bool {
     match character {
@@ -91,5 +106,21 @@ mod tests {
         let mut html = Html::default();
         html.text("CN=a\u{202e}b\u{1b}[31m\n");
         assert_eq!(html.into_string(), "CN=a\u{fffd}b\u{fffd}[31m\n");
+    }
+
+    #[test]
+    fn ids_addresses_and_paths_in_a_sentence_are_code() {
+        for (text, shown) in [
+            ("at a.example.com:443.", "at <code>a.example.com:443</code>."),
+            ("https://a (`endpoints.east.url`)", "<code>https://a</code> (<code>endpoints.east.url</code>)"),
+            ("file /etc/secret, read 3 s ago", "file <code>/etc/secret</code>, read 3 s ago"),
+            ("(AADSTS700024: no)", "(<code>AADSTS700024</code>: no)"),
+            ("id bbbbbbbb-0000-4000-8000-00000000000b.", "id <code>bbbbbbbb-0000-4000-8000-00000000000b</code>."),
+            ("nbf 13:25:01 UTC, and/or `<b>` /", "nbf 13:25:01 UTC, and/or <code>&lt;b&gt;</code> /"),
+        ] {
+            let mut html = Html::default();
+            html.prose(text);
+            assert_eq!(html.into_string(), shown);
+        }
     }
 }

@@ -45,14 +45,9 @@ pub(super) fn verdict(html: &mut Html, status: &Status) {
 fn problem(html: &mut Html, status: &Status, problem: &ProblemView) {
     let ProblemView { details, commands, callers_get, once_repaired, runbook, .. } = problem;
     html.raw("<div class=\"known\">");
-    if !details.is_empty() || callers_get.is_some() || once_repaired.is_some() {
+    if !details.is_empty() {
         html.raw("<dl class=\"details\">");
         failure::details(html, details);
-        for (name, text) in [("Callers get", callers_get), ("Once repaired", once_repaired)] {
-            if let Some(text) = text {
-                html.raw("<div class=\"effect\">").element("dt", name).raw("<dd>").prose(text).raw("</dd></div>");
-            }
-        }
         html.raw("</dl>");
     }
     if !commands.is_empty() {
@@ -63,6 +58,15 @@ fn problem(html: &mut Html, status: &Status, problem: &ProblemView) {
             failure::action(html, note, command.command.as_deref());
         }
         html.raw("</div>");
+    }
+    if callers_get.is_some() || once_repaired.is_some() {
+        html.raw("<dl class=\"details effects\">");
+        for (name, text) in [("Callers get", callers_get), ("Once repaired", once_repaired)] {
+            if let Some(text) = text {
+                html.raw("<div>").element("dt", name).raw("<dd>").prose(text).raw("</dd></div>");
+            }
+        }
+        html.raw("</dl>");
     }
     let target = Target::of(status);
     if target.is_some() || runbook.is_some() {
