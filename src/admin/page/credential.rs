@@ -56,7 +56,7 @@ fn facts(html: &mut Html, credential: &CredentialView, now: u64) {
     }
     match (credential.expires, credential.expired) {
         (Some(at), _) => {
-            _ = html.fact("Expires", format_args!("{}, in {}", clock(at, now), lasting(at.saturating_sub(now))))
+            html.fact("Expires", format_args!("{}, in {}", clock(at, now), lasting(at.saturating_sub(now))));
         }
         (None, Some(at)) => {
             html.fact("Expired", format_args!("{}, {} ago", clock(at, now), lasting(now.saturating_sub(at))));

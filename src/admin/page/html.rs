@@ -32,7 +32,7 @@ impl Html {
                 let core = word.trim_matches(is_around);
                 match word.split_once(core) {
                     Some((before, after)) if is_literal(core) => {
-                        _ = self.text(before).element("code", core).text(after)
+                        self.text(before).element("code", core).text(after);
                     }
                     _ => _ = self.text(word),
                 }
