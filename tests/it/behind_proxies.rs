@@ -311,7 +311,7 @@ async fn proxies_on_a_unix_socket_name_the_caller_if_they_are_trusted() {
 #[tokio::test]
 async fn reload_applies_trusted_proxies_to_open_connections_and_the_protocol_to_new_ones() {
     let listener = |more: &str| config(format!("{BY_CLIENT}[listeners.proxied]\nbind = \"127.0.0.1:0\"\n{more}"));
-    let mut gateway = ReloadableGateway::start(listener("")).await;
+    let gateway = ReloadableGateway::start(listener("")).await;
     let address = gateway.tcp_address("proxied").await;
     let mut open = Caller::connect(address).await;
     let named = || with_headers(&[("x-forwarded-for", "203.0.113.1")]);

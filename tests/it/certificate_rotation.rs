@@ -264,7 +264,7 @@ async fn replaced_ca_of_callers_applies_to_new_connections_and_closes_those_that
 #[tokio::test]
 async fn reload_keeps_the_certificate_while_its_files_cannot_be_used() {
     let files = Files::new();
-    let mut gateway = ReloadableGateway::start(config(files.listener())).await;
+    let gateway = ReloadableGateway::start(config(files.listener())).await;
     let address = gateway.tcp_address("secure").await;
     std::fs::write(files.key(), "no key").unwrap();
     // A tenant can be added meanwhile.
