@@ -21,8 +21,12 @@ use super::settings::AppSettings;
 use super::waiting_callers::WaitingCallers;
 
 /// The deadline of one acquisition, including all retries and steps, without the time in the queue of its authority. Chosen: if a
-/// request times out after ten seconds, there is time for another.
-const ACQUISITION_DEADLINE: Duration = Duration::from_secs(15);
+/// request times out after ten seconds, there is time for another that Entra may answer more slowly, and calls that wait (30 s by
+/// default) get to know why there is no token.
+const ACQUISITION_DEADLINE: Duration = Duration::from_secs(25);
+
+/// A try with less time than this is not made.
+const SHORTEST_TRY: Duration = Duration::from_secs(1);
 
 /// The maximum number of tries within one acquisition. Chosen: Microsoft recommends few immediate retries; the refresh task
 /// makes later ones.
@@ -112,7 +116,8 @@ impl TokenOrKey {
     }
 }
 
-/// An acquirer that retries transient failures until a deadline. Each try waits for its turn at the authority. It does not retry a
+/// An acquirer that retries transient failures until a deadline. Each try waits for its turn at the authority. After a request that
+/// timed out, the next one gets all the time that is left: the endpoint may be slow. It does not retry a
 /// failure with `Retry-After`: the refresh task waits that long.
 #[derive(Debug)]
 pub(crate) struct WithRetries<A> {
@@ -141,6 +146,13 @@ impl<A: Acquire> Acquire for WithRetries<A> {
                 sleep(pause).await;
                 left = left.saturating_sub(started.elapsed());
                 wait *= 3;
+                if left < SHORTEST_TRY {
+                    break;
+                }
+            }
+            if last.as_ref().is_some_and(CredentialError::is_timeout) {
+                // Less than what is left, so that the request times out and says so.
+                record.set_request_timeout(Duration::from_secs(left.saturating_sub(SHORTEST_TRY / 10).as_secs()));
             }
             let attempt = async {
                 let started = Instant::now();
@@ -180,6 +192,42 @@ mod tests {
     use crate::credential::local_error::SecretError;
     use crate::credential::response_error::NoResponse;
     use crate::metrics::{MetricRegistry, TokenMetrics};
+    use crate::redact::in_one_line;
+
+    /// An endpoint that answers after a time.
+    #[derive(Debug)]
+    struct Slow(Duration);
+
+    #[async_trait]
+    impl Acquire for Slow {
+        async fn acquire(&self, record: &AcquisitionRecord) -> Result<Acquired, CredentialError> {
+            let limit = record.request_timeout().unwrap_or(Duration::from_secs(10));
+            if timeout(limit, sleep(self.0)).await.is_err() {
+                let CredentialError::NoResponse { endpoint, .. } = unreachable_endpoint() else { unreachable!() };
+                return Err(CredentialError::NoResponse { endpoint, source: NoResponse::Timeout(limit) });
+            }
+            Ok(Acquired { token_or_key: TokenOrKey::Bearer(Bearer::new("token").unwrap()), lifetime: None })
+        }
+
+        fn watched_files(&self) -> WatchedFiles {
+            WatchedFiles::default()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_endpoint_that_answers_after_twelve_seconds_is_waited_for_by_the_second_request() {
+        let authorities = Authorities::new(TokenMetrics::register(&mut MetricRegistry::default()).unwrap());
+        let acquire = async |secs| {
+            let slow = Slow(Duration::from_secs(secs));
+            let slow = WithRetries::new(slow, authorities.get("https://login.example"), Arc::default());
+            slow.acquire(&AcquisitionRecord::default()).await
+        };
+        acquire(12).await.unwrap();
+        let started = Instant::now();
+        let error = in_one_line(&acquire(20).await.unwrap_err());
+        assert!(error.contains("no response within 14s"), "{error}");
+        assert!(started.elapsed() <= ACQUISITION_DEADLINE, "{:?}", started.elapsed());
+    }
 
     /// An acquirer that fails for some tries, each after a delay, then obtains a token.
     #[derive(Debug)]
@@ -243,7 +291,7 @@ mod tests {
     async fn reports_the_last_failure_at_the_deadline() {
         let started = Instant::now();
         let (_, never) = tries(0, Duration::from_secs(3600), unreachable_endpoint).await;
-        assert_eq!(never.unwrap_err().to_string(), "no token within 15s");
+        assert_eq!(never.unwrap_err().to_string(), "no token within 25s");
         assert_eq!(started.elapsed(), ACQUISITION_DEADLINE);
         let (_, slow) = tries(9, Duration::from_secs(10), unreachable_endpoint).await;
         assert!(matches!(slow, Err(CredentialError::NoResponse { .. })), "{slow:?}");

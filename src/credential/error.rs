@@ -114,6 +114,11 @@ impl CredentialError {
         }
     }
 
+    /// Returns whether a request got no response in time.
+    pub(crate) fn is_timeout(&self) -> bool {
+        matches!(self, Self::NoResponse { source: NoResponse::Timeout(_), .. })
+    }
+
     /// Returns the response of the identity endpoint, if there was one.
     pub fn response(&self) -> Option<&ResponseError> {
         match self {

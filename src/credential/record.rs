@@ -95,6 +95,7 @@ pub(crate) struct AcquisitionRecord(Arc<Mutex<Contents>>);
 struct Contents {
     steps: Vec<AcquisitionStep>,
     warnings: Vec<String>,
+    request_timeout: Option<Duration>,
 }
 
 impl AcquisitionRecord {
@@ -112,6 +113,16 @@ impl AcquisitionRecord {
         if !contents.warnings.contains(&warning) {
             contents.warnings.push(warning);
         }
+    }
+
+    /// Sets how long each of the next requests may take.
+    pub(crate) fn set_request_timeout(&self, timeout: Duration) {
+        self.lock().request_timeout = Some(timeout);
+    }
+
+    /// Returns how long a request may take, if that differs from the usual time.
+    pub(crate) fn request_timeout(&self) -> Option<Duration> {
+        self.lock().request_timeout
     }
 
     pub(crate) fn take_warnings(&self) -> Vec<String> {

@@ -37,7 +37,8 @@ use crate::tls::{self, Trust, TrustError};
 /// time for another try within the acquisition.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The timeout of one request, from name resolution to the last byte. Chosen: Entra responds within a second.
+/// The timeout of a request, from name resolution to the last byte. Chosen: Entra responds within a second, and another connection may
+/// succeed. The one after it may take longer (`acquire.rs`).
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The largest response body. Tokens are below 10 kB.
@@ -68,8 +69,12 @@ impl IdentityClient {
         Ok(Self { http, request_timeout: REQUEST_TIMEOUT })
     }
 
-    /// Sends a request and reads the whole response.
-    pub(crate) async fn send(&self, request: Request<Full<Bytes>>) -> Result<IdentityResponse, NoResponse> {
+    /// Sends a request and reads the whole response, within `limit` or the usual time.
+    pub(crate) async fn send(
+        &self,
+        request: Request<Full<Bytes>>,
+        limit: Option<Duration>,
+    ) -> Result<IdentityResponse, NoResponse> {
         let sent_at = Instant::now();
         let response = async {
             let response = self.http.request(request).await.map_err(|err| {
@@ -94,9 +99,10 @@ impl IdentityClient {
             })?;
             Ok(IdentityResponse { sent_at, status: head.status, headers: head.headers, body: body.to_bytes() })
         };
-        match tokio::time::timeout(self.request_timeout, response).await {
+        let limit = limit.unwrap_or(self.request_timeout);
+        match tokio::time::timeout(limit, response).await {
             Ok(outcome) => outcome,
-            Err(_elapsed) => Err(NoResponse::Timeout(self.request_timeout)),
+            Err(_elapsed) => Err(NoResponse::Timeout(limit)),
         }
     }
 }
@@ -201,7 +207,7 @@ impl RecordingClient {
     ) -> Result<TokenResponse, CredentialError> {
         let no_response = |source| CredentialError::NoResponse { endpoint: endpoint.clone(), source };
         let copy = to_hyper(request, uri).map_err(no_response)?;
-        let response = self.client.send(copy).await.map_err(no_response)?;
+        let response = self.client.send(copy, self.record.request_timeout()).await.map_err(no_response)?;
         let federated = matches!(self.destination, Destination::Entra { federated: true });
         Ok(validate(endpoint, federated, &response, &|| sent(request))?)
     }

@@ -20,7 +20,7 @@ use super::warning::FileWarning;
 const MAX_FILE_BYTES: usize = 1024 * 1024;
 
 /// The timeout of one read. Chosen: local files take microseconds, a slow network mount less than a second. After a timeout, a
-/// third of an acquisition's deadline has passed.
+/// fifth of an acquisition's deadline has passed.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The maximum number of concurrent reads. Each uses a thread, which is lost if its file system hangs. Chosen: four times the

@@ -75,7 +75,7 @@ impl Collector {
             Some(client) => client.clone(),
             None => self.client.insert(build_client(&self.settings).await?).clone(),
         };
-        let response = client.send(request).await?;
+        let response = client.send(request, None).await?;
         if response.status.is_success() {
             return Ok(Rejected::parse(&response.body));
         }

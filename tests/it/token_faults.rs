@@ -22,6 +22,17 @@ const BY_HUB: &str = "[[routes]]\nname = \"east\"\nmatch = { hub = \"chat\" }\ne
 const CONTROL_CHARACTERS: &str = r#"{"error":"invalid_client","error_codes":[7000215],"correlation_id":"c-1\r\nx",
     "error_description":"AADSTS7000215: Invalid client secret.\r\n\u001b[31mred\u0000\u0007\t\"quoted\" \u0027x\u0027\r\nTrace ID: 1"}"#;
 
+#[tokio::test]
+async fn a_tenant_whose_entra_takes_longer_than_ten_seconds_gets_a_token() {
+    let builder = HarnessBuilder::start().await;
+    builder.sandbox.entra().faults().set(Fault::always(FaultKind::Delay { delay_ms: 10_500 }));
+    // Waits until all credentials have a token.
+    let harness = builder.start_gateway(|_| {}).await;
+    harness.broadcast().await.assert_status(202);
+    let errors = harness.metrics().await.sum("token_errors_total", &[("reason", "network")]);
+    assert!(errors > 0.5, "the first requests were answered in time");
+}
+
 /// A fault of Entra and how it is reported.
 struct EntraFault {
     what: &'static str,

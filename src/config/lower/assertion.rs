@@ -22,7 +22,7 @@ use crate::redact::{self, is_guid};
 const GCP_METADATA: &str = "http://metadata.google.internal";
 /// The default deadline of a command.
 const COMMAND_TIMEOUT: &str = "10s";
-/// The maximum deadline of a command: an acquisition ends after 15 seconds, in which Entra must respond as well.
+/// The maximum deadline of a command: an acquisition ends after 25 seconds, in which Entra must respond as well.
 const MAX_COMMAND_TIMEOUT: Duration = Duration::from_secs(12);
 /// The default variables of a command, which nearly every program needs.
 const COMMAND_ENVIRONMENT: [&str; 2] = ["PATH", "HOME"];

@@ -2,7 +2,7 @@
 //!
 //! Each provider's file builds its own request.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Uri};
@@ -49,7 +49,7 @@ impl ProviderRequest<'_> {
         let authority = uri.and_then(Uri::authority).map(ToString::to_string).unwrap_or_default();
         let endpoint = IdentityEndpoint { kind: IdentityEndpointKind::Provider(self.provider), authority };
         let started = Instant::now();
-        let outcome = send(client, self.request, &endpoint, self.secret, read).await;
+        let outcome = send((client, record.request_timeout()), self.request, &endpoint, self.secret, read).await;
         let recorded = match &outcome {
             Ok((assertion, response)) => StepOutcome::Token {
                 fingerprint: Fingerprint::of(assertion.expose()),
@@ -73,7 +73,7 @@ impl ProviderRequest<'_> {
 }
 
 async fn send(
-    client: &IdentityClient,
+    (client, limit): (&IdentityClient, Option<Duration>),
     request: http::Result<Request<Full<Bytes>>>,
     endpoint: &IdentityEndpoint,
     secret: Option<&Secret>,
@@ -82,7 +82,7 @@ async fn send(
     let no_response = |source| CredentialError::NoResponse { endpoint: endpoint.clone(), source };
     let request =
         request.map_err(|_invalid| no_response(NoResponse::InvalidRequest("its address or headers are not valid")))?;
-    let response = client.send(request).await.map_err(no_response)?;
+    let response = client.send(request, limit).await.map_err(no_response)?;
     let sent = || {
         let mut sent = SentSecrets::default();
         if let Some(secret) = secret {
