@@ -58,6 +58,9 @@ fn facts(html: &mut Html, credential: &CredentialView, now: u64) {
         (Some(at), _) => {
             html.fact("Expires", format_args!("{}, in {}", clock(at, now), lasting(at.saturating_sub(now))));
         }
+        (None, Some(at)) if at > now => {
+            html.fact("Expires", format_args!("{}; not used shortly before", clock(at, now)));
+        }
         (None, Some(at)) => {
             html.fact("Expired", format_args!("{}, {} ago", clock(at, now), lasting(now.saturating_sub(at))));
         }

@@ -124,7 +124,7 @@ fn why_ok(endpoint: &EndpointStatus, at: u64) -> Option<&'static str> {
 }
 
 /// Whether a route of the endpoint had calls in the last minute.
-fn is_called(endpoint: &EndpointStatus, status: &Status) -> bool {
+pub(super) fn is_called(endpoint: &EndpointStatus, status: &Status) -> bool {
     let leads_here = |endpoints: &[String]| endpoints.is_empty() || endpoints.contains(&endpoint.name);
     if status.routes.len() < status.counts.routes {
         return status.traffic.last_minute.calls_per_second > 0.0;

@@ -150,7 +150,9 @@ fn endpoint_entry(html: &mut Html, view: &EndpointStatus, status: &Status, (shap
         html.raw("\">").text(state).raw(" since ").text(clock(view.since, now)).raw("</span>");
         html.element("span class=\"muted small\"", &view.url);
         if view.state == "no_token" {
-            html.raw("<span class=\"small\">its credential is ").text(&view.credential).raw("</span>");
+            let none = if endpoint::is_called(view, status) { "no calls forwarded: " } else { "" };
+            html.raw("<span class=\"small\">").raw(none).raw("credential ").text(&view.credential);
+            html.raw(" has no valid token</span>");
         }
         if shape.is_line() {
             endpoint::summary(html, view);

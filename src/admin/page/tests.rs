@@ -126,9 +126,11 @@ fn broken_endpoint_says_why_nothing_is_forwarded_and_why_its_probe_succeeds() {
     status.endpoints[0].state = "no_token";
     let page = rendered(&status);
     assert!(page.contains("none forwarded: its credential has no valid token"));
+    assert!(page.contains("no calls forwarded: credential fabrikam has no valid token"));
     assert!(page.contains("it asks <code>/api/health</code>, which needs no token"));
     status.routes[0].calls_per_second = 0.0;
-    assert!(!rendered(&status).contains("none forwarded"), "there were no calls");
+    let page = rendered(&status);
+    assert!(!page.contains("none forwarded") && !page.contains("no calls forwarded"), "there were no calls");
 }
 
 #[test]
@@ -152,4 +154,16 @@ fn problems_of_a_configuration_are_listed_if_the_banner_lacks_some() {
     status.verdict.lines.push("settings wait for a restart: process.workers".into());
     let page = rendered(&status);
     assert!(page.contains("Rejected configuration") && !page.contains("Settings that wait for a restart"), "{page}");
+}
+
+#[test]
+fn credential_without_a_token_says_when_the_last_one_expired() {
+    let mut credential = broken_credential("fabrikam", failure("invalid_client", "the client secret is wrong"));
+    let now = time::now();
+    for (expired, shown) in [(now - 60, "<dt>Expired</dt>"), (now + 60, "not used shortly before")] {
+        credential.expired = Some(expired);
+        let page = rendered(&status(verdict("broken", &["no token"], None), vec![], vec![credential]));
+        assert!(page.contains(shown), "{page}");
+        credential = broken_credential("fabrikam", failure("invalid_client", "the client secret is wrong"));
+    }
 }
