@@ -69,7 +69,7 @@
 //! delivery          →  route, endpoint, credential, signalr, serve, limits, idempotency, metrics, runbook, trace, write_batch
 //! proxy             →  delivery, tail, route, endpoint, credential, signalr, serve, limits, idempotency, metrics, runbook, trace, write_batch
 //! diagnosis         →  canary, endpoint, credential, egress, files, redact, signalr, metrics, runbook, tls
-//! admin             →  serve, tail, metrics, otlp, route, endpoint, credential, canary, idempotency, runbook, diagnosis
+//! admin             →  serve, tail, metrics, otlp, route, endpoint, credential, canary, idempotency, signalr, runbook, diagnosis
 //! gateway           →  all above
 //! setup             →  gateway, endpoint, credential, signalr, diagnosis
 //! config            →  gateway, the parts' settings, signalr

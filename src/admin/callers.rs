@@ -1,7 +1,7 @@
 //! What callers get while endpoints are broken.
 
 use std::collections::{BTreeSet, HashMap};
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use super::names::names;
 use crate::endpoint::{Endpoint, FailureKind};
@@ -217,10 +217,10 @@ fn partial(route: &RouteSettings, broken: &Broken<'_>, is_refused: bool) -> Stri
         format!("the normal answers: {} {} delivered the message", works.1, has(works.0))
     };
     if not.0 > 0 {
-        text.push_str(&format!(", {} {} not", not.1, has(not.0)));
+        let _infallible = write!(text, ", {} {} not", not.1, has(not.0));
     }
     if maybe.0 > 0 {
-        text.push_str(&format!(", {} {} not confirmed it", maybe.1, has(maybe.0)));
+        let _infallible = write!(text, ", {} {} not confirmed it", maybe.1, has(maybe.0));
     }
     text
 }

@@ -84,8 +84,8 @@ impl Concern {
         Self { fact, effect: Some(effect.to_owned()), action: section.remedy().map(str::to_owned), problem }
     }
 
-    fn detail(mut self, name: &'static str, value: impl ToString) -> Self {
-        self.problem.details.push(DetailView { name, value: value.to_string() });
+    fn detail(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.problem.details.push(DetailView { name, value: value.into() });
         self
     }
 
@@ -102,7 +102,7 @@ impl Concern {
         let mut concern = Self::of(fact, effect, condition, repair::reload(config));
         let Some(config) = config else { return concern };
         concern.action = Some(format!("correct {}: a restart would fail until then", config.display()));
-        concern.detail("file", config.display()).command("test it", commands::check(config))
+        concern.detail("file", config.display().to_string()).command("test it", commands::check(config))
     }
 
     pub(super) fn of_restart(keys: &[&str], since: Option<SystemTime>) -> Self {
@@ -174,7 +174,7 @@ impl Concern {
         };
         let then = "the next export succeeds: no reload or restart is needed".to_owned();
         let concern = Self::of(fact, &effect, Condition::TraceCollector, then);
-        Some(Self { action: traces.fix.map(str::to_owned), ..concern.detail("collector", &traces.collector) })
+        Some(Self { action: traces.fix.map(str::to_owned), ..concern.detail("collector", &*traces.collector) })
     }
 
     /// Returns the concern about lines that the log has lost in the last minutes.
@@ -197,7 +197,7 @@ impl Concern {
                     minutes; no restart is needed";
         let concern = Self::of(fact, effect, Condition::LostLines, then.to_owned());
         let show = format!("ls -l /proc/{}/fd/2", std::process::id());
-        Some(Self { action: Some(action.to_owned()), ..concern.command("show where stderr goes", show) })
+        Some(Self { action: Some(action.to_owned()), ..concern.command("as root: show where stderr goes", show) })
     }
 }
 

@@ -11,7 +11,7 @@ use crate::credential::{
     CertificateError, Claims, CredentialError, CredentialSettings, FailedAcquisition, Remedy, SetupStep, in_one_line,
     remedy,
 };
-use crate::diagnosis::{self, BrokenStep, Detail, Remediation, commands};
+use crate::diagnosis::{self, BrokenStep, Detail, Remediation};
 use crate::endpoint::{Endpoint, EndpointFailure, EndpointSettings};
 use crate::runbook::{EndpointRefusal, Section};
 
@@ -128,7 +128,10 @@ impl FailureView {
         Self { kind: "response", status: Some(403), runbook, ..view }
     }
 
-    fn of(at: SystemTime, broken: BrokenStep, config: Option<&Path>) -> Self {
+    fn of(at: SystemTime, mut broken: BrokenStep, config: Option<&Path>) -> Self {
+        if let Some(config) = config {
+            broken.name_config(config);
+        }
         let action = remedy(&broken.codes)
             .filter(|_| !broken.is_specific)
             .map(|Remedy { action, .. }| Remediation { note: (*action).to_owned(), command: None });
@@ -142,22 +145,11 @@ impl FailureView {
             step: broken.step.name(),
             explanation: broken.step.title(),
             details: broken.details.into_iter().map(DetailView::from).collect(),
-            remediation: actions.map(|action| RemediationView::of(action, config)).collect(),
+            remediation: actions.map(|Remediation { note, command }| RemediationView { note, command }).collect(),
             delay: broken.delay,
             runbook: None,
             once_repaired: None,
         }
-    }
-}
-
-impl RemediationView {
-    fn of(action: Remediation, config: Option<&Path>) -> Self {
-        let Remediation { note, command } = action;
-        let with_config = |command: String| match config {
-            Some(config) => commands::with_config(&command, config),
-            None => command,
-        };
-        Self { note, command: command.map(with_config) }
     }
 }
 
@@ -185,7 +177,16 @@ fn acquisition_fact(cause: &CredentialError, broken: &BrokenStep, at: SystemTime
             };
             format!("{}{to} fails{}", broken.step.title(), why.unwrap_or_default())
         }
-        // A problem of this host has no code of Entra, and says itself what is wrong.
-        _ => cause.to_string(),
+        // It says itself what is wrong.
+        CredentialError::Response(_)
+        | CredentialError::Unreadable(_)
+        | CredentialError::Certificate(_)
+        | CredentialError::Command(_)
+        | CredentialError::Settings(_)
+        | CredentialError::RejectedByLibrary(_)
+        | CredentialError::NotAToken(_)
+        | CredentialError::ExpiredOnArrival
+        | CredentialError::Deadline(_)
+        | CredentialError::Panicked => cause.to_string(),
     }
 }

@@ -15,6 +15,15 @@ enum Source<'a> {
     Elsewhere,
 }
 
+impl<'a> Source<'a> {
+    fn of_secret(secret: &'a SecretSource) -> Self {
+        match secret {
+            SecretSource::File(path) => Self::File(path),
+            SecretSource::Env(name) => Self::Variable(name),
+        }
+    }
+}
+
 /// Returns what happens once the cause of a failed token request is repaired. `next` is when the next one is due.
 pub(super) fn of_acquisition(
     step: SetupStep,
@@ -55,7 +64,10 @@ pub(super) fn of_endpoint(endpoint: &Endpoint, state: &str, config: Option<&Path
         Some(FailureKind::Response(_)) | None => String::new(),
     };
     if health.closes_by_probe() {
-        let every = humantime::format_duration(health.probe_interval());
+        // Whole seconds are enough, if there are any.
+        let every = health.probe_interval();
+        let every = if every < Duration::from_secs(1) { every } else { Duration::from_secs(every.as_secs()) };
+        let every = humantime::format_duration(every);
         return format!(
             "the gateway probes the endpoint every {every}, and sends calls to it once a probe succeeds; no restart is needed{file}"
         );
@@ -71,7 +83,7 @@ pub(super) fn of_endpoint(endpoint: &Endpoint, state: &str, config: Option<&Path
 pub(super) fn reload(config: Option<&Path>) -> String {
     config.map_or_else(
         || "a change of the configuration needs a reload (SIGHUP)".to_owned(),
-        |path| format!("a change of {} is in force within 10 s, or at once after SIGHUP", path.display()),
+        |path| format!("a change of {} is read within 5 s, or at once after SIGHUP", path.display()),
     )
 }
 
@@ -85,17 +97,13 @@ fn next_request(next: Option<SystemTime>) -> String {
 
 /// Returns what the credential reads for each token request.
 fn source(kind: &CredentialKind) -> Source<'_> {
-    let of_secret = |secret| match secret {
-        &SecretSource::File(ref path) => Source::File(path),
-        SecretSource::Env(name) => Source::Variable(name),
-    };
     match kind {
         CredentialKind::App { app, .. } => match &app.proof {
-            Proof::Secret(secret) => of_secret(secret),
+            Proof::Secret(secret) => Source::of_secret(secret),
             Proof::Certificate(certificate) => Source::File(&certificate.certificate),
             Proof::Federated(AssertionSettings::File { path }) => Source::File(path),
-            Proof::Federated(AssertionSettings::OAuth2(settings)) => of_secret(&settings.secret),
-            Proof::Federated(AssertionSettings::AzurePipelines { access_token, .. }) => of_secret(access_token),
+            Proof::Federated(AssertionSettings::OAuth2(settings)) => Source::of_secret(&settings.secret),
+            Proof::Federated(AssertionSettings::AzurePipelines { access_token, .. }) => Source::of_secret(access_token),
             Proof::Federated(
                 AssertionSettings::ManagedIdentity { .. }
                 | AssertionSettings::GithubActions { .. }
@@ -103,7 +111,7 @@ fn source(kind: &CredentialKind) -> Source<'_> {
                 | AssertionSettings::Command(_),
             ) => Source::Elsewhere,
         },
-        CredentialKind::AccessKey { key } => of_secret(key),
+        CredentialKind::AccessKey { key } => Source::of_secret(key),
         CredentialKind::TokenFile { path } => Source::File(path),
         CredentialKind::ManagedIdentity { .. } | CredentialKind::AzureCli { .. } => Source::Elsewhere,
     }

@@ -69,8 +69,12 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Outcome> {
     let examination = diagnosis::examine(&settings.credentials, &settings.endpoints, deliver, &metrics, progress);
     let store = settings.store.as_ref();
     let check_store = async { OptionFuture::from(store.map(SharedStore::check)).await };
-    let (examination, store) = block_on(Box::pin(async { tokio::join!(examination, check_store) }))?;
+    let (mut examination, store) = block_on(Box::pin(async { tokio::join!(examination, check_store) }))?;
     bar.finish_and_clear();
+    if let Some(file) = &settings.file {
+        let broken = examination.findings.iter_mut().filter_map(|finding| finding.broken.as_mut());
+        broken.for_each(|broken| broken.name_config(file));
+    }
     let certificates = settings.tls_listeners().map(|(name, tls)| check_certificate(name, tls));
     let certificates: Vec<_> = certificates.map(ListenerFinding::new).collect();
     let has_passed = examination.not_reached.is_empty()

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use crate::diagnosis::{BrokenStep, Check, Finding, Verdict};
+use crate::diagnosis::{BrokenStep, Check, Detail, Finding, Verdict};
 
 pub(super) fn summary(finding: &Finding) -> String {
     finding
@@ -45,6 +45,9 @@ pub(super) fn checks_to_text(finding: &Finding) -> String {
     line("result", &broken.result);
     if let Some(description) = &broken.description {
         line("Entra", description);
+    }
+    for Detail { name, value } in &broken.details {
+        line("known", &format!("{name}: {value}"));
     }
     for remediation in &broken.remediation {
         if !remediation.note.is_empty() {
@@ -89,6 +92,7 @@ fn check_to_json(check: &Check) -> Value {
 fn broken_to_json(broken: &BrokenStep) -> Value {
     let steps = broken.remediation.iter();
     let remediation: Vec<Value> = steps.map(|step| json!({ "note": step.note, "command": step.command })).collect();
+    let details = broken.details.iter().map(|Detail { name, value }| json!({ "name": name, "value": value }));
     json!({
         "step": { "number": broken.step.number(), "name": broken.step.name(), "title": broken.step.title() },
         "tried": broken.tried,
@@ -97,6 +101,7 @@ fn broken_to_json(broken: &BrokenStep) -> Value {
         "codes": broken.codes,
         "correlation_id": broken.correlation_id,
         "trace_id": broken.trace_id,
+        "details": details.collect::<Vec<_>>(),
         "mend": remediation,
         "delay": broken.delay,
     })

@@ -10,15 +10,15 @@ use http::StatusCode;
 use tokio::runtime::Handle;
 
 use super::cause;
-use super::claims::{self, CLOCK_CODES, check_claims};
+use super::claims::{self, check_claims};
 use super::connectivity::{Connectivity, Layer, SERVER_TIMEOUT, Server};
 use super::details;
 use super::failure::Failure;
 use super::finding::{Check, Verdict};
 use crate::credential::{
     AcquisitionReport, AcquisitionStep, Authorization, Bearer, CertificateError, Claims, CredentialError, CredentialId,
-    CredentialKind, CredentialSettings, Credentials, IdentityEndpointKind, NotAfter, Proof, RENEW_CERTIFICATE,
-    SetupStep, SigningKey, StepOutcome, in_one_line,
+    CredentialKind, CredentialSettings, Credentials, IdentityEndpointKind, NotAfter, RENEW_CERTIFICATE, SetupStep,
+    SigningKey, StepOutcome, in_one_line,
 };
 use crate::files::expires_soon;
 use crate::metrics::{TokenErrorReason, TokenMetrics, TokenStage};
@@ -254,11 +254,6 @@ fn describe(step: &AcquisitionStep) -> String {
     }
 }
 
-/// Returns whether the app proves itself by a secret.
-fn has_secret(kind: &CredentialKind) -> bool {
-    matches!(kind, CredentialKind::App { app, .. } if matches!(app.proof, Proof::Secret(_)))
-}
-
 /// Makes the failure of an acquisition.
 pub(super) fn failure_of(
     err: &CredentialError,
@@ -292,8 +287,6 @@ pub(super) fn failure_of(
     }
     failure.correlation_id = err.correlation_id().map(str::to_owned);
     failure.trace_id = response.and_then(|response| response.trace_id.clone());
-    let is_clock = failure.codes.iter().any(|code| CLOCK_CODES.contains(code)) && failure.skew.is_some();
-    failure.is_specific = is_clock || (failure.cause.step == SetupStep::AppProof && has_secret(kind));
     failure.details = details::of_acquisition(err, steps, kind, failure.cause.step, now);
     Box::new(failure)
 }

@@ -18,9 +18,16 @@ pub fn check(config: &Path) -> String {
     format!("signalr-gateway check --config {}", quoted_path(config))
 }
 
+/// Returns the command that prints the effective values of a configuration.
+pub fn check_values() -> String {
+    format!("signalr-gateway check {CONFIG}")
+}
+
 /// Names the configuration file in a command that needs it.
-pub fn with_config(command: &str, config: &Path) -> String {
-    command.replace(CONFIG, &format!("--config {}", quoted_path(config)))
+pub(super) fn name_config(command: &mut String, config: &Path) {
+    if command.contains(CONFIG) {
+        *command = command.replace(CONFIG, &format!("--config {}", quoted_path(config)));
+    }
 }
 
 /// Returns the command that lets other tenants use an app registration.

@@ -62,7 +62,17 @@ pub(super) fn of_acquisition(
             details.add("token expired", clock(*expired, at));
             details.clocks(None);
         }
-        _ => {}
+        CredentialError::Response(_)
+        | CredentialError::Unreadable(_)
+        | CredentialError::Certificate(_)
+        | CredentialError::Command(_)
+        | CredentialError::Settings(_)
+        | CredentialError::RejectedByLibrary(_)
+        | CredentialError::NotAToken(_)
+        | CredentialError::ExpiredOnArrival
+        | CredentialError::Deadline(_)
+        | CredentialError::OtherRequest(_)
+        | CredentialError::Panicked => {}
     }
     details.identity(kind, certificate);
     if let Some(id) = error.correlation_id() {
@@ -113,7 +123,8 @@ fn of_endpoint(failure: &Failure, facts: &Facts<'_>) -> Vec<Detail> {
             }
             if failure.layer == Some(Layer::Tls) {
                 let ca_file = endpoint.ca_file.as_deref();
-                details.trusted(ca_file.map(|path| format!("{} (`endpoints.{name}.ca_file`)", path.display())));
+                let ca_file = ca_file.map(|path| format!("{} (`endpoints.{name}.ca_file`)", path.display()));
+                details.trusted(ca_file.as_deref());
             }
         }
         SetupStep::Configuration
@@ -181,8 +192,9 @@ impl Details {
             | IdentityEndpointKind::Provider(_) => "answer",
         };
         let error = response.error.as_ref().map(|error| format!(" {error}"));
-        let codes: String = response.codes.iter().map(|code| format!(", AADSTS{code}")).collect();
-        self.add(name, format!("{}{}{codes}", response.status.as_u16(), error.unwrap_or_default()));
+        let error = format!("{}{}", response.status.as_u16(), error.unwrap_or_default());
+        let codes = response.codes.iter().map(|code| format!("AADSTS{code}"));
+        self.add(name, std::iter::once(error).chain(codes).collect::<Vec<_>>().join(", "));
         if response.endpoint.kind != IdentityEndpointKind::Entra {
             self.add("identity endpoint", response.endpoint.to_string());
         }
@@ -203,13 +215,13 @@ impl Details {
         }
         let is_tls = why.root().is_some_and(|root| root.contains("certificate"));
         if is_tls && endpoint.kind == IdentityEndpointKind::Entra {
-            self.trusted(app.authority.ca_file.as_deref().map(|path| path.display().to_string()));
+            self.trusted(app.authority.ca_file.as_ref().map(|path| path.display().to_string()).as_deref());
         }
     }
 
     /// Adds which CAs are trusted.
-    fn trusted(&mut self, ca_file: Option<String>) {
-        self.add("CAs in use", ca_file.as_deref().unwrap_or("those of the system (no `ca_file`)"));
+    fn trusted(&mut self, ca_file: Option<&str>) {
+        self.add("CAs in use", ca_file.unwrap_or("those of the system (no `ca_file`)"));
     }
 
     fn authority(&mut self, app: &AppSettings) {
@@ -282,10 +294,7 @@ impl Details {
 
 /// Returns the failure itself, if it is that of another request.
 fn innermost(error: &CredentialError) -> &CredentialError {
-    match error {
-        CredentialError::OtherRequest(other) => innermost(other.cause()),
-        error => error,
-    }
+    if let CredentialError::OtherRequest(other) = error { innermost(other.cause()) } else { error }
 }
 
 /// Returns the claims of the assertion that was presented.
@@ -320,3 +329,6 @@ fn assertion_source(source: &AssertionSettings) -> String {
         AssertionSettings::Command(command) => format!("the program {}", command.program.display()),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -37,8 +37,6 @@ pub(super) struct Failure {
     pub(super) answer: Option<String>,
     /// How far this host's clock is from Entra's, if it is far.
     pub(super) skew: Option<String>,
-    /// Whether the first remediation is for this configuration, and so better than the general action for the codes.
-    pub(super) is_specific: bool,
     /// What is known about the failure.
     pub(super) details: Vec<Detail>,
 }
@@ -62,7 +60,6 @@ impl Failure {
             remedy: None,
             answer: None,
             skew: None,
-            is_specific: false,
             details: Vec::new(),
         }
     }

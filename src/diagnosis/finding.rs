@@ -1,5 +1,8 @@
 //! The report of an examination: the checks of each endpoint, the broken step and its remediation.
 
+use std::path::Path;
+
+use super::commands::name_config;
 use crate::credential::SetupStep;
 
 /// The findings about one endpoint.
@@ -89,6 +92,14 @@ pub struct BrokenStep {
     pub remediation: Vec<Remediation>,
     /// How long a change takes to come into effect, if that is not immediate.
     pub delay: Option<&'static str>,
+}
+
+impl BrokenStep {
+    /// Names the configuration file in the commands that need it.
+    pub fn name_config(&mut self, config: &Path) {
+        let commands = self.remediation.iter_mut().filter_map(|action| action.command.as_mut());
+        commands.for_each(|command| name_config(command, config));
+    }
 }
 
 /// Something that is known about a broken step.

@@ -101,7 +101,7 @@ pub(super) const ROWS: &[Row] = {
                 std::fs::write(&setup.files.secret, id).unwrap();
             },
             Step::AppProof,
-            "its value, not its id",
+            "the value (not the id) of a secret",
         ),
         row(
             "the secret has expired",

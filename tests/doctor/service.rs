@@ -22,14 +22,14 @@ pub(super) const ROWS: &[Row] = {
                 setup.rewrite(&entra, "https://127.0.0.1:1");
             },
             Step::IdentityEndpoint,
-            "connect to the authority",
+            "connect to 127.0.0.1:1: check",
         ),
         row(
             "Entra closes the connection without a response",
             Choice::ClientSecret,
             |setup| setup.sandbox.entra().faults().set(Fault::always(FaultKind::Reset)),
             Step::IdentityEndpoint,
-            "allow this host to reach the authority",
+            "allow this host to reach 127.0.0.1:",
         ),
         row(
             "a proxy answers instead of Entra",
@@ -74,7 +74,7 @@ pub(super) const ROWS: &[Row] = {
                 setup.rewrite(&east, "https://127.0.0.1:1");
             },
             Step::EndpointNetwork,
-            "connect to the endpoint",
+            "connect to 127.0.0.1:",
         ),
         row(
             "the resource is closed to the public network",
@@ -133,7 +133,7 @@ pub(super) const ROWS: &[Row] = {
                 setup.rewrite(&entra, "https://login.nowhere.invalid");
             },
             Step::IdentityEndpoint,
-            "resolve the name of the authority",
+            "it does not resolve login.nowhere.invalid",
         ),
         row(
             "the authority's certificate is of another CA",

@@ -48,6 +48,7 @@ mod named_endpoints;
 mod outcomes;
 mod overload;
 #[cfg(unix)]
+mod problems;
 mod providers;
 mod reload;
 mod responses;

@@ -80,15 +80,15 @@ async fn dead_credential_is_explained_with_its_effect_and_what_to_do() {
     let lines = lines(&verdict);
     assert_eq!(lines[0], "1 of 2 credentials is broken: west (AADSTS7000215: the client secret is wrong)");
     assert!(lines[1].starts_with("calls to west fail since ") && lines[1].contains("UTC"), "{lines:?}");
-    assert!(lines[2].starts_with("do this: put the value (not the id) of a secret that app "), "{lines:?}");
+    assert!(lines[2].starts_with("do this: use the secret's value (not its id)"), "{lines:?}");
     let problem = &verdict["problem"];
-    assert_eq!(problem["callers_get"], "503 `token_unavailable`, nothing is delivered", "{problem}");
+    assert_eq!(problem["callers_get"], "the normal answers, of the route's other endpoints", "{problem}");
     assert_eq!(problem["entry"], json!(["credential", "west"]));
-    assert_eq!(send_to_west(&harness).await, 503);
+    assert_eq!(send_to_west(&harness).await, 202);
     let failure = harness.credential("west").await["last_failure"].clone();
     assert_recent(&failure["at"]);
     assert_eq!((&failure["step"], &failure["kind"]), (&"app_proof".into(), &"refused".into()));
-    let command = &failure["remediation"][0]["command"];
+    let command = &failure["remediation"][1]["command"];
     assert!(
         command.as_str().is_some_and(|command| command.starts_with("az ad app credential list --id ")),
         "{failure}"

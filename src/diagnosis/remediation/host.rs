@@ -3,14 +3,15 @@
 use super::facts::Facts;
 use crate::credential::{AssertionSettings, CredentialKind, Proof};
 use crate::diagnosis::claims::CLOCK_CODES;
-use crate::diagnosis::commands::quoted_path;
+use crate::diagnosis::commands::{self, quoted_path};
 use crate::diagnosis::failure::Failure;
 use crate::diagnosis::finding::Remediation;
 
 pub(super) fn configuration(failure: &Failure, facts: &Facts<'_>) -> Vec<Remediation> {
     if failure.cause.keys.is_empty() {
-        return vec![Remediation::note(
-            "print the effective values and the source of each: run `signalr-gateway check` with the --config of this command",
+        return vec![Remediation::command(
+            "print the effective values and the source of each",
+            commands::check_values(),
         )];
     }
     if failure.cause.keys == ["tenant", "url"] {
@@ -25,6 +26,11 @@ pub(super) fn configuration(failure: &Failure, facts: &Facts<'_>) -> Vec<Remedia
         return vec![first, correct("url", facts)];
     }
     failure.cause.keys.iter().map(|key| correct(key, facts)).collect()
+}
+
+/// Returns whether this host's clock explains why an assertion is outside of its time.
+pub(super) fn is_clock_wrong(failure: &Failure) -> bool {
+    failure.skew.is_some() && failure.codes.iter().any(|code| CLOCK_CODES.contains(code))
 }
 
 /// Returns what a key must be, and the command that prints the correct value.
@@ -99,7 +105,7 @@ pub(super) fn proof(failure: &Failure, facts: &Facts<'_>) -> Vec<Remediation> {
         CredentialKind::AccessKey { .. } => vec![Remediation::note(SECRET)],
         CredentialKind::ManagedIdentity { .. } => Vec::new(),
     };
-    if let (Some(skew), true) = (&failure.skew, failure.is_specific) {
+    if let Some(skew) = failure.skew.as_ref().filter(|_| is_clock_wrong(failure)) {
         let note = format!("correct the clock of this host and keep it synchronised (NTP): {skew}");
         remediation.insert(0, Remediation::command(note, "timedatectl status"));
         return remediation;

@@ -15,18 +15,25 @@ pub(super) use facts::Facts;
 use super::commands;
 use super::failure::Failure;
 use super::finding::{BrokenStep, Remediation};
-use crate::credential::{CredentialKind, SetupStep};
+use crate::credential::{CredentialKind, Proof, SetupStep};
 
 /// Adds the remediation to a failure.
 pub(super) fn of(failure: Failure, facts: &Facts<'_>) -> BrokenStep {
     let mut remediation = remediation(&failure, facts);
     remediation.extend(setup(failure.cause.step, facts));
-    broken_step(failure, remediation)
+    let is_specific = is_specific(&failure, facts);
+    BrokenStep { is_specific, ..broken_step(failure, remediation) }
 }
 
 /// Adds the remediation to the failure of an endpoint whose credential is not configured.
 pub(super) fn without_credential(failure: Failure) -> BrokenStep {
     broken_step(failure, vec![Remediation::note("name a credential that is configured")])
+}
+
+/// Returns whether the first remediation is for this configuration, and so better than the general action for the codes.
+fn is_specific(failure: &Failure, facts: &Facts<'_>) -> bool {
+    let has_secret = facts.app().is_some_and(|app| matches!(app.proof, Proof::Secret(_)));
+    host::is_clock_wrong(failure) || (failure.cause.step == SetupStep::AppProof && has_secret)
 }
 
 /// Returns the command that writes the whole setup of the endpoint, if a part of it is broken.
@@ -66,7 +73,7 @@ fn broken_step(failure: Failure, remediation: Vec<Remediation>) -> BrokenStep {
         trace_id: failure.trace_id,
         details: failure.details,
         skew: failure.skew,
-        is_specific: failure.is_specific,
+        is_specific: false,
         remediation,
     }
 }

@@ -12,23 +12,23 @@ const PROXY_VARIABLES: [&str; 4] = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "
 pub(super) fn identity_endpoint(failure: &Failure, facts: &Facts<'_>) -> Vec<Remediation> {
     let ca_file = format!("credentials.{}.ca_file", facts.credential.id.name);
     let origin = facts.app().map(|app| app.authority.origin());
-    let authority = origin.unwrap_or("the authority");
-    let names = Names { server: authority, name: authority, url: None, ca_file: &ca_file };
+    let uri = origin.and_then(|origin| origin.parse::<http::Uri>().ok());
+    let host = uri.as_ref().and_then(|uri| uri.host()).unwrap_or("the authority");
+    let port = uri.as_ref().and_then(http::Uri::port_u16).unwrap_or(443);
+    let server = format!("{host}:{port}");
+    let names = Names { server: &server, name: host, url: None, ca_file: &ca_file };
     let mut remediation = connection(failure, &names);
     if let Some(certificate) = &failure.certificate {
         let authority = facts.path("authority");
         let server = Server { what: "the authority", ca_file: &ca_file, url: &authority };
         remediation.push(certificate::refused(certificate, &server));
-        let uri = origin.and_then(|origin| origin.parse::<http::Uri>().ok());
-        remediation.extend(uri.as_ref().and_then(|uri| {
-            let host = uri.host()?.trim_start_matches('[').trim_end_matches(']');
-            Some(certificate::show(host, uri.port_u16().unwrap_or(443), failure.proxy.as_deref()))
-        }));
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        remediation.push(certificate::show(host, port, failure.proxy.as_deref()));
         return remediation;
     }
     if failure.is_unreachable {
         remediation.push(Remediation::note(format!(
-            "allow this host to reach {authority}: check name resolution, firewall and proxy; if others cannot reach it either, \
+            "allow this host to reach {server}: check name resolution, firewall and proxy; if others cannot reach it either, \
              see https://status.azure.com and wait"
         )));
     } else if failure.layer.is_none() {
