@@ -91,7 +91,7 @@ impl FailureView {
             runbook: Some(Section::Token(failed.cause.reason()).to_string()),
             fact: acquisition_fact(&failed.cause, &broken, failed.at),
             error: in_one_line(&*failed.cause),
-            once_repaired: Some(repair::of_acquisition(broken.step, &credential.kind, next, config)),
+            once_repaired: Some(repair::of_acquisition(&broken, &credential.kind, next, config)),
             ..Self::of(failed.at, broken, config)
         }
     }

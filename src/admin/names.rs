@@ -3,7 +3,7 @@
 /// The most names in a line.
 const MAX_NAMES: usize = 3;
 /// The longest error in a line, in characters.
-const MAX_ERROR: usize = 180;
+const MAX_ERROR: usize = 240;
 
 /// Returns the first names, and how many more there are.
 pub(super) fn names(names: impl Iterator<Item = String>, count: usize) -> String {

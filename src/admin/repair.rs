@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use crate::credential::{AssertionSettings, CredentialKind, Proof, SecretSource, SetupStep};
-use crate::diagnosis::clock;
+use crate::diagnosis::{BrokenStep, clock};
 use crate::endpoint::{Endpoint, FailureKind};
 
 /// What a credential reads for each token request.
@@ -26,13 +26,15 @@ impl<'a> Source<'a> {
 
 /// Returns what happens once the cause of a failed token request is repaired. `next` is when the next one is due.
 pub(super) fn of_acquisition(
-    step: SetupStep,
+    broken: &BrokenStep,
     kind: &CredentialKind,
     next: Option<SystemTime>,
     config: Option<&Path>,
 ) -> String {
     let next = next_request(next);
-    match (step, source(kind)) {
+    // What is presented is right if this host's clock is not.
+    let source = if broken.skew.is_some() { Source::Elsewhere } else { source(kind) };
+    match (broken.step, source) {
         (SetupStep::Proof | SetupStep::AppProof, Source::File(path)) => format!(
             "{} is read again within 2 s of a change, and a token is requested then; without a change, {next}; no reload or \
              restart is needed",

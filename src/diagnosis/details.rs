@@ -116,6 +116,7 @@ fn of_endpoint(failure: &Failure, facts: &Facts<'_>) -> Vec<Detail> {
             details.add("url", url);
             if let Some(certificate) = &failure.certificate {
                 for (name, value) in certificate.details() {
+                    let value = if name == "valid" { details.period(&value) } else { value };
                     details.add(name, value);
                 }
             } else {
@@ -162,6 +163,15 @@ impl Details {
         let time = |claim| token_time(assertion?, claim).map(|time| format!("{claim} {}", clock(time, self.at)));
         let window: Vec<String> = ["nbf", "exp"].into_iter().filter_map(time).collect();
         self.add("assertion", window.join(", "));
+    }
+
+    /// Formats a period of ISO times as the other times.
+    fn period(&self, text: &str) -> String {
+        let time = |text| humantime::parse_rfc3339(text).map(|time| clock(time, self.at));
+        match text.split_once(" to ").map(|(begins, ends)| (time(begins), time(ends))) {
+            Some((Ok(begins), Ok(ends))) => format!("{begins} to {ends}"),
+            Some(_) | None => text.to_owned(),
+        }
     }
 
     /// Adds this host's clock when the step was tried, compared with Entra's if that is known.

@@ -110,6 +110,7 @@ async fn unreachable_entra_is_asked_again_by_the_gateway_itself() {
     let builder = HarnessBuilder::start().await;
     builder.sandbox.entra().faults().refuse().await;
     let broken = Broken::start(builder, GatewayConfig::default(), |_| {}).await;
+    broken.process.wait_until_credentials_are("unavailable").await;
     let (lines, problem) = broken.verdict_once("broken").await;
     let port = broken.builder.sandbox.entra().address().port();
     assert!(lines[0].contains(&format!("127.0.0.1:{port} fails: ")), "{lines:?}");
@@ -146,6 +147,7 @@ async fn endpoint_that_fails_calls_is_taken_into_use_by_a_call() {
     assert_eq!(broken.broadcast().await.status, 500);
     let (_, problem) = broken.verdict_once("broken").await;
     assert!(detail(&problem, "answer").starts_with("500"), "{problem}");
+    assert!(problem["commands"][0]["command"].as_str().unwrap().ends_with("/api/health"), "{problem}");
     broken.assert_callers_get_that(&problem).await;
     assert!(once_repaired(&problem).starts_with("the first call that succeeds closes the circuit"), "{problem}");
     broken.faults("east").clear().await;
@@ -184,22 +186,18 @@ async fn name_that_does_not_resolve_may_be_a_mistake_in_the_configuration() {
 
 #[tokio::test]
 async fn certificate_of_an_unknown_issuer_is_shown_with_what_is_trusted() {
-    let broken = Broken::start(
-        HarnessBuilder::start().await,
-        GatewayConfig { more: format!("{STRICT}{EAST_ONLY}"), ..GatewayConfig::default() },
-        |files| {
-            // A CA that has not signed the certificate of the endpoint.
-            let other = rcgen::generate_simple_self_signed(vec!["other.example".to_owned()]).unwrap();
-            let path = files.ca.with_file_name("other-ca.pem");
-            std::fs::write(&path, other.cert.pem()).unwrap();
-            let text = std::fs::read_to_string(&files.config).unwrap();
-            let (before, endpoint) = text.split_once("[endpoints.east]\n").unwrap();
-            let ca = format!("ca_file = \"{}\"", files.ca.display());
-            let endpoint = endpoint.replacen(&ca, &format!("ca_file = \"{}\"", path.display()), 1);
-            std::fs::write(&files.config, format!("{before}[endpoints.east]\n{endpoint}")).unwrap();
-        },
-    )
-    .await;
+    let builder = HarnessBuilder::start().await;
+    // A CA that has not signed the certificate of the server.
+    let other = rcgen::generate_simple_self_signed(vec!["other.example".to_owned()]).unwrap();
+    let path = builder.folder.path().join("other-ca.pem");
+    std::fs::write(&path, other.cert.pem()).unwrap();
+    let (port, path) = (builder.sandbox.entra().address().port(), path.display());
+    let more = format!(
+        "{STRICT}[endpoints.stranger]\nurl = \"https://127.0.0.1:{port}\"\nca_file = \"{path}\"\ncredential = \"east\"\n\
+         [[routes]]\nname = \"only\"\nendpoints = [\"stranger\"]\n"
+    );
+    let config = GatewayConfig { more, ..GatewayConfig::default() };
+    let broken = Broken::start(builder, config, |_| {}).await;
     broken.process.wait_until_credentials_are("ready").await;
     let (lines, problem) = broken.verdict_once("broken").await;
     assert!(lines[2].contains("if you do not know it, do not trust it"), "{lines:?}");
@@ -279,7 +277,8 @@ async fn clock_that_differs_from_that_of_entra_is_shown_with_the_times_of_the_as
     let time = humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + std::time::Duration::from_secs(next));
     let time = time.to_string()[11..19].to_owned();
     assert!(
-        once_repaired(&problem).contains(&format!("without a change, the next token request is at {time}")),
+        once_repaired(&problem)
+            .contains(&format!("the gateway tries again by itself: the next token request is at {time}")),
         "{time} {problem}"
     );
 }

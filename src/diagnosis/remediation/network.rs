@@ -57,7 +57,18 @@ pub(super) fn endpoint_network(failure: &Failure, facts: &Facts<'_>) -> Vec<Reme
         remediation.push(certificate::show(&origin.host, origin.port, failure.proxy.as_deref()));
         return remediation;
     }
+    let proxy = failure.proxy.as_ref().map_or_else(|| "--noproxy '*'".to_owned(), |proxy| format!("--proxy {proxy}"));
+    let show = Remediation::command("show what answers this host", format!("curl -v {proxy} {origin}/api/health"));
+    if failure.answer.is_some() && failure.remedy.is_some() {
+        remediation.extend(failure.remedy.map(Remediation::note));
+        remediation.push(show);
+        return remediation;
+    }
     if failure.layer == Some(Layer::Name) {
+        remediation.push(Remediation::command(
+            "show whether this host resolves the name",
+            format!("getent hosts {}", origin.host),
+        ));
         remediation.push(Remediation::command(
             "compare the name with that of the resource",
             "az signalr list --query \"[].hostName\" -o tsv",
@@ -65,6 +76,7 @@ pub(super) fn endpoint_network(failure: &Failure, facts: &Facts<'_>) -> Vec<Reme
         return remediation;
     }
     remediation.extend(failure.remedy.map(Remediation::note));
+    remediation.push(show);
     remediation.push(Remediation::note(
         "with a private endpoint, the name of the endpoint must resolve to its private address on this host",
     ));
