@@ -6,7 +6,7 @@
 use std::fmt;
 use std::sync::OnceLock;
 
-use crate::metrics::{ErrorKind, TokenErrorReason, UpstreamErrorReason, label_enum};
+use crate::metrics::{ErrorKind, LostLine, TokenErrorReason, UpstreamErrorReason, label_enum};
 
 /// The folder of the pages.
 const GUIDE: &str = concat!(env!("CARGO_PKG_REPOSITORY"), "/blob/main/config/guide");
@@ -292,6 +292,17 @@ const fn token_remedy(reason: TokenErrorReason) -> &'static str {
     }
 }
 
+/// Returns what to do about lines that the log has lost, for the log and `/status`.
+pub const fn lost_lines_remedy(cause: LostLine) -> &'static str {
+    match cause {
+        LostLine::SlowReader => {
+            "restart what reads the gateway's stderr, such as the log collector, or make it read faster; the gateway needs no restart"
+        }
+        LostLine::WriteError => "free the disk that the log is written to; the gateway needs no restart",
+        LostLine::RateLimit => "raise `logging.failures_per_second` to see all of them",
+    }
+}
+
 const fn condition_remedy(condition: Condition) -> &'static str {
     match condition {
         Condition::CanaryFailed => "run `signalr-gateway doctor --deliver`, and do what `fix` says",
@@ -300,7 +311,7 @@ const fn condition_remedy(condition: Condition) -> &'static str {
             "correct the file, and test it as the service's user with `runuser -u signalr-gateway -- signalr-gateway check`: a restart \
              would fail"
         }
-        Condition::RestartNeeded => "restart the gateway when it suits",
+        Condition::RestartNeeded => "restart the gateway when it suits, replicas one after another",
         Condition::TlsFiles => "replace certificate and key together; the previous ones serve until they expire",
         Condition::CredentialFile => "correct the file's mode or content",
         Condition::CaFile => {
@@ -322,9 +333,7 @@ const fn condition_remedy(condition: Condition) -> &'static str {
             "raise the hard limit (`LimitNOFILE`, `ulimit -Hn`) to 65536, or lower `limits.max_connections`"
         }
         Condition::SlowFiles => "repair the mount; the gateway keeps serving",
-        Condition::LostLines => {
-            "free the disk or restart what reads the log; for lines that were left out, raise `logging.failures_per_second`"
-        }
+        Condition::LostLines => lost_lines_remedy(LostLine::RateLimit),
         Condition::TraceCollector => "start the collector, or correct `[tracing]`",
         Condition::CutOff => "raise `shutdown.timeout`, and the time that the service manager gives above it",
         Condition::ConfigurationWarning => {

@@ -12,7 +12,7 @@ use super::time::{clock, now, seconds};
 use super::traces::TracesView;
 use crate::diagnosis::commands;
 use crate::metrics::{LostLine, RecentLoss};
-use crate::runbook::{Condition, Section};
+use crate::runbook::{Condition, Section, lost_lines_remedy};
 
 /// Something that needs an operator while calls succeed.
 #[derive(Debug, Default)]
@@ -183,9 +183,9 @@ impl Concern {
             (
                 LostLine::WriteError,
                 "cannot be written, such as on a full disk",
-                "free the disk that the log is written to",
+                lost_lines_remedy(LostLine::WriteError),
             ),
-            (LostLine::SlowReader, "is not read", "restart what reads the gateway's stderr, such as the log collector"),
+            (LostLine::SlowReader, "is not read", lost_lines_remedy(LostLine::SlowReader)),
         ]
         .into_iter()
         .find_map(|(reason, what, action)| Some((reason.recent_loss()?, what, action)))?;

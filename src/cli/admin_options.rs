@@ -10,7 +10,8 @@ use clap::Args;
 use rustls::{AlertDescription, CertificateError, ClientConfig};
 use rustls_pki_types::ServerName;
 
-use crate::tls::{Trust, client_config_with, client_config_with_certificate, roots};
+use crate::redact::in_one_line;
+use crate::tls::{Trust, TrustError, client_config_with, client_config_with_certificate, roots};
 
 /// How a command reaches the admin listener of a running gateway.
 #[derive(Debug, Args)]
@@ -42,7 +43,7 @@ impl AdminOptions {
     pub(super) fn tls(&self) -> anyhow::Result<Option<(ClientConfig, ServerName<'static>)>> {
         let Some(ca) = &self.ca else { return Ok(None) };
         let trust = Trust::File(ca.clone());
-        let roots = roots(&trust)?;
+        let roots = roots(&trust).map_err(|err| of_option(&err))?;
         let config = match (&self.certificate, &self.key) {
             (Some(certificate), Some(key)) => client_config_with_certificate(&trust, roots, certificate, key)?,
             _ => client_config_with(&trust, roots)?,
@@ -67,6 +68,11 @@ impl AdminOptions {
     }
 }
 
+/// Returns the error of a CA file, which is the value of an option here.
+fn of_option(err: &TrustError) -> anyhow::Error {
+    anyhow::anyhow!(in_one_line(err).replace("`ca_file`", "`--ca`"))
+}
+
 /// Returns the error of TLS that an error wraps.
 fn tls_error<'a>(err: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
     let wrapped = err.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
@@ -87,5 +93,20 @@ const fn advice(err: &rustls::Error) -> &'static str {
         "; give --name a name in its certificate"
     } else {
         ""
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ca_file_that_cannot_be_read_is_that_of_the_option() {
+        let admin = SocketAddr::from(([127, 0, 0, 1], 9090));
+        let ca = Some(PathBuf::from("/nowhere.pem"));
+        let options = AdminOptions { admin, ca, name: None, certificate: None, key: None };
+        let text = format!("{:#}", options.tls().unwrap_err());
+        assert!(text.starts_with("`--ca` cannot be used: ") && text.contains("/nowhere.pem"), "{text}");
+        assert!(!text.contains("ca_file"), "{text}");
     }
 }

@@ -1,6 +1,6 @@
 //! The HTTP client for all requests to identity endpoints, including those of the identity library.
 //!
-//! It speaks HTTP/1.1 over rustls, with one connection per request, timeouts and a size limit. It uses the configured proxy, and
+//! It speaks HTTP/1.1 over rustls, with one connection per request to an identity endpoint, timeouts and a size limit. It uses the configured proxy, and
 //! none for identity endpoints of the host. It does not follow redirects. The library's own retries are off;
 //! `acquire.rs` retries.
 
@@ -18,7 +18,7 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::Instant;
 
 use super::egress_connector::{EgressConnector, ProxiedError};
@@ -57,6 +57,12 @@ pub(crate) struct IdentityClient {
 impl IdentityClient {
     /// Creates a client. Does no network I/O.
     pub(crate) fn new(trust: &Trust, egress: &Arc<Egress>) -> Result<Self, TrustError> {
+        // No idle connections: a token is requested about once an hour, and the endpoint closes a connection sooner.
+        Self::with_idle_connections(trust, egress, 0)
+    }
+
+    /// Creates a client that keeps some connections for the next requests, for servers that get many.
+    pub(crate) fn with_idle_connections(trust: &Trust, egress: &Arc<Egress>, idle: usize) -> Result<Self, TrustError> {
         let tls = tls::client_config(trust)?;
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
@@ -64,8 +70,8 @@ impl IdentityClient {
         let connector = EgressConnector::new(tcp, egress)?;
         let connector =
             HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(connector);
-        // No idle connections: a token is requested about once an hour, and the endpoint closes a connection sooner.
-        let http = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
+        let mut builder = Client::builder(TokioExecutor::new());
+        let http = builder.pool_max_idle_per_host(idle).pool_timer(TokioTimer::new()).build(connector);
         Ok(Self { http, request_timeout: REQUEST_TIMEOUT })
     }
 

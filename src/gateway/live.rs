@@ -219,7 +219,7 @@ impl Live {
         if !self.after_restart.is_empty() {
             let keys = self.after_restart.join(", ");
             let section = Section::Condition(Condition::RestartNeeded);
-            tracing::warn!(keys, remedy = section.remedy(), runbook = %section, "part of the new configuration takes effect only after a restart");
+            tracing::warn!(keys, remedy = section.remedy(), runbook = %section, "part of the new configuration takes effect only after a restart; calls are served as before, and the other settings are in force");
         }
         admin.show(self.view());
         listeners
@@ -266,6 +266,17 @@ impl Live {
         let section = Section::Condition(Condition::ConfigurationRejected);
         tracing::error!(problem, side = "configuration", remedy = section.remedy_here(), runbook = %section, "the new configuration was rejected; the previous one stays in force");
         admin.show_rejection(problem);
+    }
+
+    /// Ends the answers of `/tail`, and waits until they are sent, for at most a second.
+    pub(super) async fn end_tail(&self) {
+        self.tail.end();
+        let sent = async {
+            while self.tail.is_read() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let _late = tokio::time::timeout(Duration::from_secs(1), sent).await;
     }
 
     /// Exports the spans that wait, for at most a second.

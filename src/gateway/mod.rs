@@ -239,6 +239,7 @@ impl Gateway {
         admin.drain();
         let all_ended = running.drain().await;
         live.stop_tracing().await;
+        live.end_tail().await;
         on_event(GatewayEvent::Stopped(live.metrics().request_totals()));
         if all_ended { Ok(()) } else { Err(GatewayError::CutOff) }
     }

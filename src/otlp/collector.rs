@@ -92,7 +92,7 @@ async fn build_client(settings: &OtlpSettings) -> Result<IdentityClient, ExportE
         _ => Trust::None,
     };
     let egress = Arc::clone(&settings.egress);
-    let built = tokio::task::spawn_blocking(move || IdentityClient::new(&trust, &egress)).await;
+    let built = tokio::task::spawn_blocking(move || IdentityClient::with_idle_connections(&trust, &egress, 1)).await;
     built.map_err(|_stopping| ExportError::Stopping)?.map_err(ExportError::from)
 }
 

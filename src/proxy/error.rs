@@ -414,6 +414,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn host_that_is_not_allowed_is_in_the_cause_for_the_log() {
+        let err = ProxyError::HostNotAllowed { host: "evil.example".to_owned() };
+        assert_eq!(err.log_cause(), "Host not allowed: `evil.example`");
+    }
+
+    #[test]
     fn calls_at_a_closed_listener_may_be_sent_again_at_once() {
         let response = ProxyError::Draining.to_response(&HeaderValue::from_static("id"), None);
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);

@@ -188,7 +188,7 @@ fn bind_unix(
 }
 
 /// Returns whether a program listens on the socket at this path. Does not block.
-fn is_in_use(path: &Path) -> io::Result<bool> {
+pub(super) fn is_in_use(path: &Path) -> io::Result<bool> {
     let probe = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
     let Err(err) = probe.connect(&SockAddr::unix(path)?) else { return Ok(true) };
     match Errno::from_io_error(&err) {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::bind::{BindError, BoundAddress, bind, bind_error, set_mode};
+use super::bind::{BindError, BoundAddress, bind, bind_error, is_in_use, set_mode};
 use super::caller_address::TrustedProxies;
 use super::certificate::ListenerTls;
 use super::inherited::InheritedSockets;
@@ -236,6 +236,18 @@ impl Listeners {
         });
         let planned = planned.collect();
         ListenerPlan { planned, open: self.open.clone(), last_number, inherited: self.inherited.clone() }
+    }
+
+    /// Removes the paths of Unix sockets that nothing listens on: those of this process once it has closed them, unless another
+    /// process has taken them over.
+    pub(super) fn remove_sockets(&self) {
+        for listener in self.open.iter().filter(|listener| !listener.is_inherited) {
+            if let BoundAddress::Unix(path) = &listener.address
+                && is_in_use(path).is_ok_and(|is_in_use| !is_in_use)
+            {
+                remove_socket(path);
+            }
+        }
     }
 
     /// Replaces the open listeners, and returns the commands for each worker.

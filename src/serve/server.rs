@@ -213,6 +213,7 @@ impl Running {
                 tracing::error!(remedy = section.remedy(), runbook = %section, "a worker thread panicked");
             }
         }
+        self.listeners.remove_sockets();
         in_time
     }
 }

@@ -21,6 +21,9 @@ pub enum InvalidFilter {
     /// It has a parameter that filters do not have.
     #[error("there is no parameter `{0}`; there are `route`, `endpoint`, `hub` and `failures`")]
     Unknown(String),
+    /// `failures` is neither true nor false.
+    #[error("`failures` is `{0}`, must be `true` or `false`")]
+    NotABool(String),
     /// It names too many routes, endpoints or hubs.
     #[error("`{0}` may be repeated {MAX_PATTERNS} times")]
     TooMany(String),
@@ -39,7 +42,11 @@ impl Filter {
                 "endpoint" => (&mut filter.endpoints, Case::Sensitive),
                 "hub" => (&mut filter.hubs, Case::Insensitive),
                 "failures" => {
-                    filter.only_failures = true;
+                    filter.only_failures = match &*value {
+                        "" | "true" => true,
+                        "false" => false,
+                        _ => return Err(InvalidFilter::NotABool(value.into_owned())),
+                    };
                     continue;
                 }
                 _ => return Err(InvalidFilter::Unknown(name.into_owned())),
@@ -85,6 +92,8 @@ mod tests {
             ("route=Chat", false),
             ("failures", false),
             ("failures=true&route=chat", false),
+            ("failures=false&route=chat", true),
+            ("failures&failures=false", true),
         ] {
             assert_eq!(wants(query, &summary), expected, "{query}");
         }
@@ -96,6 +105,7 @@ mod tests {
 
     #[test]
     fn unknown_parameters_and_too_many_patterns_are_refused() {
+        assert_eq!(Filter::parse(Some("failures=no")).unwrap_err(), InvalidFilter::NotABool("no".to_owned()));
         assert_eq!(Filter::parse(Some("rout=x")).unwrap_err(), InvalidFilter::Unknown("rout".to_owned()));
         let many = "hub=a&".repeat(MAX_PATTERNS + 1);
         assert_eq!(Filter::parse(Some(&many)).unwrap_err(), InvalidFilter::TooMany("hub".to_owned()));

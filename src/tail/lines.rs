@@ -59,6 +59,9 @@ impl Body for Lines {
         {
             chunk.extend_from_slice(&line);
         }
+        if chunk.is_empty() && self.tail.is_ended() {
+            return Poll::Ready(None);
+        }
         if chunk.is_empty() && self.heartbeat.poll_tick(cx).is_ready() {
             chunk.extend_from_slice(b"\n");
         }
@@ -108,6 +111,19 @@ mod tests {
         assert_eq!(next(&mut lines).await, "\n");
         drop(lines);
         assert!(!tail.is_read());
+    }
+
+    #[tokio::test]
+    async fn lines_end_once_those_that_wait_are_sent() {
+        let tail = Arc::new(Tail::default());
+        let (mut busy, mut idle) =
+            (Lines::open(&tail, filter("")).unwrap(), Lines::open(&tail, filter("route=none")).unwrap());
+        let waits = tokio::spawn(async move { idle.frame().await.is_none() });
+        tokio::task::yield_now().await;
+        tail.publish(&summary("chat"));
+        tail.end();
+        assert!(next(&mut busy).await.contains("chat"));
+        assert!(busy.frame().await.is_none() && waits.await.unwrap(), "the lines have not ended");
     }
 
     #[tokio::test]

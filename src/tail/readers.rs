@@ -21,6 +21,8 @@ pub struct Tail {
     readers: ArcSwap<Vec<Arc<Reader>>>,
     /// Whether there is a reader.
     is_read: AtomicBool,
+    /// Whether its lines end, since the gateway stops.
+    is_ended: AtomicBool,
     /// Held while `readers` changes.
     changing: Mutex<()>,
 }
@@ -47,6 +49,20 @@ impl Tail {
         for reader in self.readers.load().iter().filter(|reader| reader.filter.matches(summary)) {
             reader.offer(line.get_or_insert_with(|| summary.encode()));
         }
+    }
+
+    /// Ends the lines of all readers once they have got those that wait.
+    pub fn end(&self) {
+        self.is_ended.store(true, Ordering::Release);
+        for reader in self.readers.load().iter() {
+            // Wakes the reader. If its queue is full, it is awake.
+            let _is_full = reader.queue.try_send(Bytes::new());
+        }
+    }
+
+    /// Returns whether the lines of all readers end.
+    pub(super) fn is_ended(&self) -> bool {
+        self.is_ended.load(Ordering::Acquire)
     }
 
     /// Adds a reader; `None` if there are [`MAX_READERS`].

@@ -192,7 +192,7 @@ def check_memory(name, resources, tenants):
     body = int(settings["limits"]["body_memory"].removesuffix("MiB"))
     keys = settings.get("idempotency", {}).get("keys", 10000)
     calls = settings["listeners"]["default"]["max_requests"]
-    most = 15 + body + (settings["limits"]["max_connections"] * 336 + calls * 304 + keys * 2 + tenants * 15) / 1024
+    most = 18 + body + (settings["limits"]["max_connections"] * 336 + calls * 304 + keys * 2 + tenants * 15) / 1024
     limit, request = (mebibytes(container["resources"][each]["memory"]) for each in ("limits", "requests"))
     if not most <= limit <= 1.1 * most + 32 or not request <= limit:
         fail(f"{name}: the limits allow {most:.0f} MiB, the container {limit} MiB with a request of {request} MiB")

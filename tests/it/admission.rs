@@ -1,11 +1,12 @@
 //! Which requests are admitted, over real connections: hosts, browsers, networks, operations, sizes and framing.
 
 use http::header::CONTENT_TYPE;
+use signalr_gateway::sandbox::GatewayConfig;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::support::{
-    ALL_OPERATIONS, BROADCAST_BODY, BROADCAST_PATH, Caller, Harness, RawConnection, broadcast_request, request,
-    with_timeout,
+    ALL_OPERATIONS, BROADCAST_BODY, BROADCAST_PATH, Caller, Harness, Process, RawConnection, broadcast_request,
+    request, with_timeout,
 };
 
 /// Starts a gateway with the listeners `strict` and `elsewhere` beside the default one.
@@ -222,5 +223,17 @@ async fn serves_on_unix_sockets_with_the_configured_mode() {
     assert!(response.starts_with(b"HTTP/1.0 202"), "{}", String::from_utf8_lossy(&response));
     assert_eq!(harness.arrivals("east").len(), 5);
     harness.shutdown().await.unwrap();
-    assert!(!path.exists(), "the socket was not removed");
+}
+
+#[tokio::test]
+async fn unix_socket_is_removed_at_a_clean_stop() {
+    let builder = crate::support::HarnessBuilder::start().await;
+    let path = builder.folder.path().join("gateway.sock");
+    let more = format!("[listeners.local]\nbind = \"unix:{}\"\n", path.display());
+    let files = builder.write_files(&GatewayConfig { more, ..GatewayConfig::default() });
+    let process = Process::start_gateway(&files.config, &[]).await;
+    assert!(path.exists());
+    process.terminate().await;
+    process.wait().await;
+    assert!(!path.exists() && builder.folder.path().exists(), "the socket was not removed");
 }

@@ -103,7 +103,10 @@ async fn reports_dropped_lines_once_the_log_is_read_again() {
         log.trim_start_matches('.').lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let reported: u64 = lines
         .iter()
-        .filter(|line| line["message"] == "log lines were dropped: stderr was not read fast enough")
+        .filter(|line| {
+            line["message"].as_str().unwrap().starts_with("log lines were dropped: stderr was not read fast enough")
+        })
+        .inspect(|line| assert!(line["remedy"].as_str().unwrap().starts_with("restart what reads"), "{line}"))
         .map(|line| line["lines"].as_u64().unwrap())
         .sum();
     // Lines may have been dropped after the scrape.

@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use serde_json::Value;
+use signalr_gateway::sandbox::GatewayConfig;
 
 use crate::support::pki::Pki;
 use crate::support::{
-    BROADCAST_BODY, Harness, HarnessBuilder, ProgramOutput, RawConnection, broadcast_request, request, run, wait_until,
+    BROADCAST_BODY, Harness, HarnessBuilder, Process, ProgramOutput, RawConnection, broadcast_request, request, run,
+    wait_until,
 };
 
 /// Runs `tail` while calls pass through the gateway, until it has printed what it was asked for.
@@ -101,6 +103,20 @@ async fn the_admin_listener_refuses_a_filter_that_it_does_not_have_and_more_read
     drop(readers);
     let output = tail_until_free(&harness).await;
     assert_eq!(output.code, Some(0), "the places of readers that are gone are free: {}", output.stderr);
+}
+
+#[tokio::test]
+async fn answer_of_tail_ends_with_its_last_chunk_when_the_gateway_stops() {
+    let builder = HarnessBuilder::start().await;
+    let files = builder.write_files(&GatewayConfig::default());
+    let process = Process::start_gateway(&files.config, &[]).await;
+    let mut reader = RawConnection::connect(process.admin()).await;
+    reader.write(format!("GET /tail HTTP/1.1\r\nhost: {}\r\n\r\n", process.admin())).await;
+    reader.read_to(b"\r\n\r\n").await.unwrap();
+    process.terminate().await;
+    let rest = String::from_utf8_lossy(&reader.rest().await).into_owned();
+    assert!(rest.ends_with("0\r\n\r\n"), "the answer was cut off: {rest:?}");
+    process.wait().await;
 }
 
 async fn tail_until_free(harness: &Harness) -> ProgramOutput {

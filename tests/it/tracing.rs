@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use http::{HeaderMap, Request, Response, StatusCode};
@@ -27,6 +28,8 @@ struct Collector {
     status: Arc<Mutex<StatusCode>>,
     /// The headers and the body of each export.
     exports: Arc<Mutex<Vec<(HeaderMap, Value)>>>,
+    /// How many connections were accepted.
+    connections: Arc<AtomicUsize>,
 }
 
 /// A span, as far as the tests look at it.
@@ -48,11 +51,17 @@ impl Collector {
     async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let collector = Self { address, status: Arc::new(Mutex::new(StatusCode::OK)), exports: Arc::default() };
+        let collector = Self {
+            address,
+            status: Arc::new(Mutex::new(StatusCode::OK)),
+            exports: Arc::default(),
+            connections: Arc::default(),
+        };
         let served = collector.clone();
         // Ends with the test's runtime.
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
+                served.connections.fetch_add(1, Ordering::SeqCst);
                 let collector = served.clone();
                 let service = hyper::service::service_fn(move |request| collector.clone().receive(request));
                 let connection =
@@ -174,6 +183,19 @@ async fn sampled_trace_of_the_caller_goes_on_to_the_endpoint_with_the_span_of_th
     let arrival = harness.arrival("east");
     assert_eq!(arrival.header("traceparent"), Some(format!("00-{TRACE}-{}-01", client.id).as_str()));
     assert_eq!(arrival.header("tracestate"), Some("vendor=1"));
+}
+
+#[tokio::test]
+async fn exports_follow_each_other_on_one_connection() {
+    let collector = Collector::start().await;
+    let harness = harness(&collector, "1.0", "").await;
+    let exports = || collector.exports.lock().unwrap().len();
+    for _ in 0..3 {
+        let before = exports();
+        harness.broadcast().await.assert_status(202);
+        wait_until("another export arrives", async || (exports() > before).then_some(())).await;
+    }
+    assert_eq!(collector.connections.load(Ordering::SeqCst), 1, "{} exports", exports());
 }
 
 #[tokio::test]

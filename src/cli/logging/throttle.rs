@@ -18,7 +18,7 @@ use tracing_subscriber::layer::Context;
 
 use crate::metrics::LostLine;
 use crate::proxy::{ACCESS_LOG, FAILED_REQUEST};
-use crate::runbook::{Condition, Section};
+use crate::runbook::{Condition, Section, lost_lines_remedy};
 
 /// The target of panics.
 pub(super) const PANICS: &str = "signalr_gateway::panics";
@@ -127,9 +127,9 @@ impl Throttle {
                 target: LOG,
                 lines,
                 side = "gateway",
-                remedy = LOST.remedy(),
+                remedy = lost_lines_remedy(LostLine::SlowReader),
                 runbook = %LOST,
-                "log lines were dropped: stderr was not read fast enough"
+                "log lines were dropped: stderr was not read fast enough; calls are served as before"
             );
         }
         if let Some(lines) = new(LostLine::WriteError, &self.reported_unwritten) {
@@ -137,9 +137,9 @@ impl Throttle {
                 target: LOG,
                 lines,
                 side = "gateway",
-                remedy = LOST.remedy(),
+                remedy = lost_lines_remedy(LostLine::WriteError),
                 runbook = %LOST,
-                "log lines were lost: stderr could not be written, such as on a full disk"
+                "log lines were lost: stderr could not be written, such as on a full disk; calls are served as before"
             );
         }
     }

@@ -52,12 +52,12 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- /* The most memory that the limits allow, and 5 %. The figures are those of config/guide/sizing.md. */}}
 {{- define "gateway.memoryLimit" -}}
 {{- $limits := .Values.limits }}
-{{- $kib := add (mul 15 1024) (mul 336 (int $limits.maxConnections)) (mul 304 (int $limits.maxRequests)) (mul 1024 (int $limits.bodyMemoryMiB)) (mul 2 (int $limits.idempotencyKeys)) (mul 15 (include "gateway.tenants" . | int)) }}
+{{- $kib := add (mul 18 1024) (mul 336 (int $limits.maxConnections)) (mul 304 (int $limits.maxRequests)) (mul 1024 (int $limits.bodyMemoryMiB)) (mul 2 (int $limits.idempotencyKeys)) (mul 15 (include "gateway.tenants" . | int)) }}
 {{- include "gateway.mebibytes" (div (mul $kib 105) 100) }}
 {{- end }}
 
 {{- define "gateway.memoryRequest" -}}
-{{- $kib := add (mul 14 1024) (mul 17 (int .Values.limits.maxConnections)) (mul 15 (include "gateway.tenants" . | int)) }}
+{{- $kib := add (mul 17 1024) (mul 17 (int .Values.limits.maxConnections)) (mul 15 (include "gateway.tenants" . | int)) }}
 {{- include "gateway.mebibytes" (mul 2 $kib) }}
 {{- end }}
 
