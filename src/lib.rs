@@ -61,7 +61,7 @@
 //! credential        →  egress, files, metrics, redact, runbook, tls
 //! idempotency       →  credential, files, metrics, redact, runbook, tls
 //! otlp              →  trace, credential, egress, files, metrics, runbook, tls
-//! endpoint          →  credential, descriptors, egress, limits, metrics, runbook, write_batch, tls
+//! endpoint          →  credential, descriptors, egress, limits, metrics, redact, runbook, write_batch, tls
 //! canary            →  endpoint, credential, runbook
 //! route             →  endpoint, limits, signalr
 //! tail              →  route

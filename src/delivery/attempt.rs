@@ -94,7 +94,7 @@ fn note_error(worker: &WorkerDelivery, upstream: &Upstream, operation: Operation
         if operation == Operation::AccessKey && status == StatusCode::FORBIDDEN {
             history.note_failure(kind, cause);
         } else {
-            history.note_refused_token(kind, cause);
+            history.note_refused_token(kind, cause, || upstream.endpoint().bearer().claims());
         }
     } else if is_transient(status) {
         history.note_failure(kind, cause);

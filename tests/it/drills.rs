@@ -202,6 +202,8 @@ async fn endpoint_that_refuses_the_token_is_logged_once_with_what_to_do() {
         assert!(remedy.contains(&doctor), "the command {doctor} is not in: {line}");
         assert!(line["address"].as_str().unwrap().starts_with("127.0.0.1:") && line["credential"] == "east", "{line}");
         assert_eq!(line["callers_get"], format!("{status} of the endpoint"), "{line}");
+        let object_id = line["object_id"].as_str().unwrap();
+        assert!(line["tenant"] == TENANT_B && (status == 401 || remedy.contains(object_id)), "{line}");
         drill.assert_logged("request", &status.to_string(), section).await;
         assert_eq!(drill.process.log().matches("the endpoint refuses the token").count(), 1);
     }

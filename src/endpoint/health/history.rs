@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::super::failure::{EndpointFailure, FailureCause, FailureKind};
 use super::super::settings::EndpointSettings;
 use super::line::EndpointLine;
+use crate::credential::Claims;
 use crate::runbook::{EndpointRefusal, Section};
 
 /// The time in which only the first of several failures of the same kind is kept: while an endpoint is down, every call fails.
@@ -117,9 +118,14 @@ impl EndpointHistory {
         }
     }
 
-    /// Records that the endpoint refused the token of a call, and why. It does until it accepts one.
+    /// Records that the endpoint refused the token of a call with these claims, and why. It does until it accepts one.
     #[cold]
-    pub fn note_refused_token(&self, kind: FailureKind, cause: impl FnOnce() -> FailureCause) {
+    pub fn note_refused_token(
+        &self,
+        kind: FailureKind,
+        cause: impl FnOnce() -> FailureCause,
+        claims: impl FnOnce() -> Option<Claims>,
+    ) {
         self.note_failure(kind, cause);
         if self.refuses_token.swap(true, Ordering::Relaxed) {
             return;
@@ -135,10 +141,13 @@ impl EndpointHistory {
             kept.history.last_failure.clone()
         };
         let line = EndpointLine::of(&self.endpoint, last.as_ref().map(|last| &last.cause));
+        let line = line.with_token(claims().as_ref());
         tracing::warn!(
             endpoint = self.endpoint(),
             address = line.address,
             credential = %self.endpoint.credential,
+            object_id = line.object_id,
+            tenant = line.tenant,
             callers_get = line.callers_get,
             error.cause = line.cause,
             side = "endpoint",

@@ -2,9 +2,11 @@
 
 use http::StatusCode;
 
+use crate::credential::Claims;
 use crate::endpoint::failure::{ErrorResponse, FailureCause, FailureKind};
 use crate::endpoint::settings::EndpointSettings;
 use crate::metrics::{ErrorKind, UpstreamErrorReason};
+use crate::redact::is_guid;
 use crate::runbook::{Condition, Section};
 
 /// What to do if network rules deny this host.
@@ -22,6 +24,10 @@ pub(super) struct EndpointLine {
     pub(super) callers_get: Option<String>,
     pub(super) remedy: Option<String>,
     pub(super) section: Section,
+    /// The object id in the token, if the endpoint refused it.
+    pub(super) object_id: Option<String>,
+    /// The tenant that issued the token, if the endpoint refused it.
+    pub(super) tenant: Option<String>,
 }
 
 impl EndpointLine {
@@ -37,7 +43,20 @@ impl EndpointLine {
             callers_get: failure.map(|failure| callers_get(failure.kind())),
             remedy,
             section,
+            object_id: None,
+            tenant: None,
         }
+    }
+
+    /// Adds the identity in the token that the endpoint refused.
+    pub(super) fn with_token(mut self, claims: Option<&Claims>) -> Self {
+        // The claims are not verified, and people copy the ids into commands, so only GUIDs are shown.
+        let id = |claim: &str| claims?.get(claim)?.as_str().filter(|id| is_guid(id)).map(str::to_owned);
+        (self.object_id, self.tenant) = (id("oid"), id("tid"));
+        if let (Some(object_id), Some(remedy)) = (&self.object_id, &mut self.remedy) {
+            *remedy = remedy.replace("the object id in the token", &format!("object id {object_id}"));
+        }
+        self
     }
 }
 
@@ -126,7 +145,10 @@ mod tests {
             };
             EndpointLine::of(&settings(443), Some(&FailureCause::Response(response)))
         };
-        let (role, rules) = (refused(false), refused(true));
+        let claims = serde_json::json!({ "oid": "0b1ec700-0000-4000-8000-000000000001", "tid": "x; rm" });
+        let (role, rules) = (refused(false).with_token(claims.as_object()), refused(true));
+        assert!(role.remedy.as_ref().unwrap().contains("to object id 0b1ec700-0000-4000-8000-000000000001;"));
+        assert_eq!(role.tenant, None, "what is no GUID is not shown");
         assert!(role.cause.unwrap().contains("no role assignment") && role.remedy.unwrap().contains("role"));
         assert!(rules.cause.unwrap().contains("network rules") && rules.remedy.unwrap().contains("Networking"));
         assert_eq!(role.callers_get.as_deref(), Some("403 of the endpoint"));
