@@ -224,3 +224,85 @@ fn partial(route: &RouteSettings, broken: &Broken<'_>, is_refused: bool) -> Stri
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::endpoint::EndpointName;
+    use crate::route::{MatchSettings, RouteEndpoint, RouteName};
+
+    const DOWN: Answer = UNREACHED;
+    const FORBIDDEN: Answer = Answer::Refusal(403);
+
+    fn route(name: &str, pick: Pick, endpoints: &[&str]) -> RouteSettings {
+        let endpoint = |name: &&str| RouteEndpoint { endpoint: EndpointName::new(name), weight: 1 };
+        RouteSettings {
+            name: RouteName::new(name),
+            matches: MatchSettings::default(),
+            pick,
+            when_unavailable: WhenUnavailable::Send,
+            endpoint_header: None,
+            rate: None,
+            endpoints: endpoints.iter().map(endpoint).collect(),
+        }
+    }
+
+    fn effect(pick: Pick, endpoints: &[&str], broken: &[(&'static str, Answer)]) -> RouteEffect {
+        RouteEffect::of(&route("r", pick, endpoints), &broken.iter().copied().collect())
+    }
+
+    #[test]
+    fn calls_fail_over_unless_the_endpoint_answers_itself() {
+        let two = ["east", "west"];
+        for (pick, broken, expected) in [
+            (Pick::First, [("east", DOWN)].as_slice(), RouteEffect::FailsOver),
+            (Pick::First, &[("north", DOWN)], RouteEffect::None),
+            (Pick::First, &[("east", DOWN), ("west", FORBIDDEN)], RouteEffect::Fails(DOWN)),
+            (Pick::First, &[("east", FORBIDDEN)], RouteEffect::Fails(FORBIDDEN)),
+            (Pick::First, &[("west", FORBIDDEN)], RouteEffect::FailsOver),
+            (Pick::Weighted, &[("west", FORBIDDEN)], RouteEffect::SomeFail(FORBIDDEN)),
+            (Pick::Weighted, &[("west", DOWN)], RouteEffect::FailsOver),
+        ] {
+            assert_eq!(effect(pick.clone(), &two, broken), expected, "{pick:?} {broken:?}");
+        }
+        assert_eq!(effect(Pick::First, &[], &[("east", DOWN)]), RouteEffect::SomeFail(DOWN), "any endpoint is named");
+    }
+
+    #[test]
+    fn fan_out_is_refused_if_too_few_endpoints_accept() {
+        let three = ["east", "north", "west"];
+        for (policy, broken, is_refused) in
+            [(Policy::All, 1, true), (Policy::Any, 2, false), (Policy::Quorum, 1, false), (Policy::Quorum, 2, true)]
+        {
+            let broken: Vec<_> = three.iter().take(broken).map(|name| (*name, DOWN)).collect();
+            assert_eq!(effect(Pick::All(policy), &three, &broken), RouteEffect::Partial { is_refused }, "{policy:?}");
+        }
+    }
+
+    #[test]
+    fn route_that_fails_at_once_answers_itself() {
+        let mut route = route("r", Pick::First, &["east"]);
+        route.when_unavailable = WhenUnavailable::Fail;
+        for (answer, expected) in [(Answer::Failure(500), DOWN), (FORBIDDEN, FORBIDDEN), (NO_TOKEN, NO_TOKEN)] {
+            let broken = Broken::from([("east", answer)]);
+            assert_eq!(RouteEffect::of(&route, &broken), RouteEffect::Fails(expected));
+        }
+    }
+
+    #[test]
+    fn routes_with_the_same_answer_share_a_part_and_those_that_fail_come_first() {
+        let routes = [
+            route("spare", Pick::First, &["east", "west"]),
+            route("a", Pick::First, &["east"]),
+            route("b", Pick::First, &["east"]),
+            route("other", Pick::First, &["west"]),
+        ];
+        let broken = Broken::from([("east", DOWN)]);
+        assert_eq!(
+            callers_get(routes.iter(), &broken).unwrap(),
+            "503 `endpoint_unavailable`, nothing is delivered (routes a, b); the normal answers, of the route's other \
+             endpoints (route spare)"
+        );
+        assert_eq!(callers_get(routes.iter().skip(3), &broken), None);
+    }
+}
