@@ -71,8 +71,10 @@ fn facts(html: &mut Html, endpoint: &EndpointStatus, status: &Status, now: u64) 
         html.fact("Through the proxy", proxy);
     }
     if let Some(calls) = &endpoint.last_minute {
-        let (rate, failed) = (number(calls.calls_per_second), percent(calls.share_failed));
-        html.fact("Calls in the last minute", format_args!("{rate} per second, {failed} failed"));
+        let rate = number(calls.calls_per_second);
+        let failed =
+            if calls.share_failed > 0.0 { format!(", {} failed", percent(calls.share_failed)) } else { String::new() };
+        html.fact("Calls in the last minute", format_args!("{rate} per second{failed}"));
     } else {
         let why = match endpoint.state {
             "circuit_open" => "none forwarded: its circuit is open",

@@ -83,10 +83,12 @@ pub(super) fn traces(html: &mut Html, status: &Status, now: u64) {
     html.fact("Failed exports", traces.failures.to_string());
     html.fact("Last export", traces.last_success.map_or_else(|| "–".to_owned(), |at| clock(at, now)));
     html.raw("</dl>");
-    if let (Some(problem), Some(at)) = (&traces.problem, traces.last_failure) {
+    let banner = banner(status);
+    let is_new = |text: &&str| !banner.contains(&in_one_line(text));
+    if let (Some(problem), Some(at)) = (traces.problem.as_deref().filter(is_new), traces.last_failure) {
         html.raw("<p>").prose(&sentence(&format!("last failure {}: {problem}", clock(at, now)))).raw("</p>");
     }
-    if let Some(fix) = traces.fix {
+    if let Some(fix) = traces.fix.filter(is_new) {
         html.raw("<p>").prose(&sentence(fix)).raw("</p>");
     }
     html.raw("</section>");

@@ -35,8 +35,15 @@ pub(super) fn traffic(html: &mut Html, status: &Status) {
     let overhead = [line("first", |point| point.overhead_p50_ms), line("second", |point| point.overhead_p99_ms)];
     let (median, high) = (milliseconds(last.overhead_p50_ms), milliseconds(last.overhead_p99_ms));
     let caption = |html: &mut Html| {
-        html.element("b", &median).raw("<span class=\"key\">p50</span>");
-        html.element("b", &high).raw("<span class=\"key second\">p99</span><span>overhead</span>");
+        for (value, text, key) in
+            [(last.overhead_p50_ms, &median, "key\">p50"), (last.overhead_p99_ms, &high, "key second\">p99")]
+        {
+            if value.is_some() {
+                html.element("b", text);
+            }
+            html.raw("<span class=\"").raw(key).raw("</span>");
+        }
+        html.raw("<span>overhead</span>");
     };
     let label =
         format!("time that the gateway adds over the last ten minutes; in the last minute p50 {median}, p99 {high}");
