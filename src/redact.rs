@@ -160,6 +160,11 @@ impl MaskedError {
         Self { text: masked(&text), root: masked(&root) }
     }
 
+    /// Formats an error and its sources, all of which are known to have no secrets.
+    pub fn without_secrets(error: &(dyn std::error::Error + 'static), root: &dyn std::error::Error) -> Self {
+        Self { text: in_one_line(error).into_boxed_str(), root: one_line(&root.to_string()).into_boxed_str() }
+    }
+
     /// Returns the message of the last source, such as that of the operating system.
     pub fn root(&self) -> &str {
         &self.root

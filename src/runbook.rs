@@ -243,8 +243,7 @@ const fn endpoint_remedy(reason: UpstreamErrorReason) -> &'static str {
              exists (else correct `url`)"
         }
         UpstreamErrorReason::Tls => {
-            "if you know the issuer of the certificate, such as a proxy of your organisation that inspects TLS: set `ca_file` to its \
-             CA; if not, do not trust it"
+            "check what answers at `url`, and `ca_file`: it may be no TLS server, or present another certificate"
         }
         UpstreamErrorReason::Proxy => "check `[egress]` and the proxy's own log: it opened no tunnel",
         UpstreamErrorReason::ConnectTimeout => {

@@ -141,7 +141,7 @@ fn store_to_text(store: &StoreCheck) -> String {
             text.push_str("usable\n");
             warnings.iter().try_for_each(|warning| writeln!(text, "  warning   {warning}"))
         }
-        Err(err) => writeln!(text, "{}\n  result    {}\n  fix       {}", err.what, err.cause, err.what.remedy()),
+        Err(err) => writeln!(text, "{}\n  result    {}\n  fix       {}", err.what, err.cause, err.remedy()),
     };
     text
 }
@@ -155,7 +155,7 @@ fn store_to_json(store: &StoreCheck) -> Value {
             "problem": err.what.to_string(),
             "result": err.cause,
             // As in the steps of endpoints.
-            "mend": [{ "note": err.what.remedy(), "command": null }],
+            "mend": [{ "note": err.remedy(), "command": null }],
         }),
     }
 }

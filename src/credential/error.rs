@@ -2,6 +2,7 @@
 //!
 //! `schedule.rs` decides when an acquisition is retried.
 
+use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
 use std::path::PathBuf;
@@ -20,6 +21,7 @@ use super::schedule::ErrorClass;
 use crate::egress::{EgressProxy, ProxyLayer};
 use crate::metrics::TokenErrorReason;
 use crate::redact::MaskedError;
+use crate::tls::RefusedCertificate;
 
 /// An error of an acquisition: why there is no new token.
 #[derive(Debug, thiserror::Error)]
@@ -147,8 +149,17 @@ impl CredentialError {
         source.proxy()
     }
 
+    /// Returns the certificate of the identity endpoint, or of the proxy to it, if it is refused.
+    pub fn refused_certificate(&self) -> Option<&RefusedCertificate> {
+        if let Self::OtherRequest(other) = self {
+            return other.cause.refused_certificate();
+        }
+        let Self::NoResponse { source, .. } = self else { return None };
+        source.certificate()
+    }
+
     /// Returns why there was no response, in the words of the layer that failed, such as the operating system.
-    pub fn root(&self) -> Option<&str> {
+    pub fn root(&self) -> Option<Cow<'_, str>> {
         if let Self::OtherRequest(other) = self {
             return other.cause.root();
         }

@@ -58,6 +58,9 @@ pub(super) fn what_to_do(err: &CredentialError, app: Option<&AppSettings>) -> Co
             None => action.into(),
         };
     }
+    if let Some(refused) = err.refused_certificate() {
+        return refused.remedy().into();
+    }
     if is_expired_certificate(err) {
         return RENEW_CERTIFICATE.into();
     }

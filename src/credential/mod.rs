@@ -119,6 +119,7 @@ mod secret;
 mod settings;
 mod source;
 mod state;
+mod tls_connector;
 mod token_file;
 mod transport;
 mod waiting_callers;

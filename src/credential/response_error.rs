@@ -3,6 +3,7 @@
 //! The schedule depends on the OAuth `error` and the HTTP status. AADSTS codes only select explanations, the metric label and
 //! who must act, since Microsoft changes them.
 
+use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use super::schedule::ErrorClass;
 use crate::egress::{EgressProxy, ProxyLayer};
 use crate::metrics::TokenErrorReason;
 use crate::redact::MaskedError;
+use crate::tls::RefusedCertificate;
 
 /// `AADSTS90055`: the tenant has too many requests.
 const TENANT_THROTTLED: u32 = 90_055;
@@ -29,6 +31,9 @@ pub enum NoResponse {
     /// Name resolution, connection or TLS failed.
     #[error("the connection failed")]
     Connect(#[source] MaskedError),
+    /// The certificate of the endpoint is refused. Nothing was sent to it.
+    #[error("the TLS handshake failed")]
+    Certificate(#[source] RefusedCertificate),
     /// The proxy opened no tunnel. Nothing was sent to the endpoint.
     #[error("no connection through the proxy {proxy}")]
     Proxy {
@@ -36,6 +41,8 @@ pub enum NoResponse {
         proxy: Arc<EgressProxy>,
         /// The layer that failed.
         layer: ProxyLayer,
+        /// The certificate of the proxy itself, if it is refused.
+        certificate: Option<RefusedCertificate>,
         /// The cause.
         source: MaskedError,
     },
@@ -126,6 +133,7 @@ impl NoResponse {
             Self::Proxy { .. }
             | Self::Timeout(_)
             | Self::Connect(_)
+            | Self::Certificate(_)
             | Self::Interrupted(_)
             | Self::TooLarge(_)
             | Self::InvalidRequest(_) => ErrorClass::Transient,
@@ -137,6 +145,7 @@ impl NoResponse {
             Self::Proxy { .. } => TokenErrorReason::Proxy,
             Self::Timeout(_)
             | Self::Connect(_)
+            | Self::Certificate(_)
             | Self::Interrupted(_)
             | Self::TooLarge(_)
             | Self::InvalidRequest(_) => TokenErrorReason::Network,
@@ -149,10 +158,26 @@ impl NoResponse {
         Some((proxy, *layer))
     }
 
-    /// Returns the message of the layer that failed, if that was below HTTP or HTTP itself.
-    pub fn root(&self) -> Option<&str> {
+    /// Returns the certificate of the endpoint, or of the proxy itself, if it is refused.
+    pub fn certificate(&self) -> Option<&RefusedCertificate> {
         match self {
-            Self::Connect(source) | Self::Proxy { source, .. } | Self::Interrupted(source) => Some(source.root()),
+            Self::Certificate(certificate) => Some(certificate),
+            Self::Proxy { certificate, .. } => certificate.as_ref(),
+            Self::Timeout(_)
+            | Self::Connect(_)
+            | Self::Interrupted(_)
+            | Self::TooLarge(_)
+            | Self::InvalidRequest(_) => None,
+        }
+    }
+
+    /// Returns the message of the layer that failed, if that was below HTTP or HTTP itself.
+    pub fn root(&self) -> Option<Cow<'_, str>> {
+        match self {
+            Self::Connect(source) | Self::Proxy { source, .. } | Self::Interrupted(source) => {
+                Some(source.root().into())
+            }
+            Self::Certificate(certificate) => Some(certificate.to_string().into()),
             Self::Timeout(_) | Self::TooLarge(_) | Self::InvalidRequest(_) => None,
         }
     }
@@ -161,6 +186,9 @@ impl NoResponse {
     pub(super) fn hint(&self, endpoint: IdentityEndpointKind) -> &'static str {
         if matches!(self, Self::Proxy { .. }) {
             return "the proxy failed, so nothing was sent";
+        }
+        if matches!(self, Self::Certificate(_)) {
+            return "its certificate is refused, so nothing was sent";
         }
         endpoint.no_response_hint()
     }

@@ -28,10 +28,11 @@ use super::lifetime::Lifetime;
 use super::record::{AcquisitionRecord, AcquisitionStep, StepOutcome};
 use super::response::{IdentityResponse, TokenResponse, validate};
 use super::response_error::NoResponse;
+use super::tls_connector::TlsConnector;
 use crate::egress::Egress;
 use crate::metrics::TokenStage;
 use crate::redact::{MaskedError, SentSecrets};
-use crate::tls::{self, Trust, TrustError};
+use crate::tls::{self, RefusedCertificate, Trust, TrustError};
 
 /// The timeout of a TCP connection. Chosen: several times a slow intercontinental round trip. If packets are dropped, there is
 /// time for another try within the acquisition.
@@ -50,7 +51,7 @@ const IMDS_HOST: &str = "169.254.169.254";
 /// An HTTP client for identity endpoints. Cloning increments a reference count.
 #[derive(Clone)]
 pub(crate) struct IdentityClient {
-    http: Client<HttpsConnector<EgressConnector>, Full<Bytes>>,
+    http: Client<TlsConnector<HttpsConnector<EgressConnector>>, Full<Bytes>>,
     request_timeout: Duration,
 }
 
@@ -71,7 +72,7 @@ impl IdentityClient {
         let connector =
             HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(connector);
         let mut builder = Client::builder(TokioExecutor::new());
-        let http = builder.pool_max_idle_per_host(idle).pool_timer(TokioTimer::new()).build(connector);
+        let http = builder.pool_max_idle_per_host(idle).pool_timer(TokioTimer::new()).build(TlsConnector(connector));
         Ok(Self { http, request_timeout: REQUEST_TIMEOUT })
     }
 
@@ -84,12 +85,17 @@ impl IdentityClient {
         let sent_at = Instant::now();
         let response = async {
             let response = self.http.request(request).await.map_err(|err| {
-                if let Some(proxied) = proxied_error(&err) {
-                    return NoResponse::Proxy {
-                        proxy: Arc::clone(&proxied.proxy),
-                        layer: proxied.source.layer(),
-                        source: MaskedError::new(&proxied.source),
+                if let Some(ProxiedError { proxy, source }) = proxied_error(&err) {
+                    let certificate = RefusedCertificate::find(source).cloned();
+                    let masked = match &certificate {
+                        Some(certificate) => MaskedError::without_secrets(source, certificate),
+                        None => MaskedError::new(source),
                     };
+                    let (proxy, layer) = (Arc::clone(proxy), source.layer());
+                    return NoResponse::Proxy { proxy, layer, certificate, source: masked };
+                }
+                if let Some(certificate) = RefusedCertificate::find(&err) {
+                    return NoResponse::Certificate(certificate.clone());
                 }
                 let cause = MaskedError::new(&err);
                 if err.is_connect() { NoResponse::Connect(cause) } else { NoResponse::Interrupted(cause) }

@@ -281,6 +281,10 @@ pub(super) fn failure_of(
     failure.is_unreachable = response.is_none() && err.reason() == TokenErrorReason::Network;
     failure.is_throttled = response.is_some_and(|response| response.status == StatusCode::TOO_MANY_REQUESTS)
         || failure.codes.iter().any(|code| THROTTLED.contains(code));
+    if let Some(refused) = err.refused_certificate() {
+        failure.certificate = Some(refused.clone());
+        failure.layer = Some(Layer::Tls);
+    }
     if let Some((proxy, layer)) = err.proxy() {
         failure.proxy = Some(Arc::clone(proxy));
         failure.layer = Some(Layer::Proxy(layer));

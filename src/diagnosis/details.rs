@@ -1,10 +1,10 @@
 //! What is known about a broken step: where, with which identity, and what the other side said. What decides comes first.
 
+use std::borrow::Cow;
 use std::time::SystemTime;
 
 use super::claims::{self, CLOCK_CODES, noteworthy_skew};
 use super::clock::clock;
-use super::connectivity::Layer;
 use super::failure::Failure;
 use super::finding::{BrokenStep, Detail};
 use super::remediation::{self, Facts};
@@ -15,6 +15,7 @@ use crate::credential::{
 };
 use crate::metrics::TokenStage;
 use crate::redact::is_guid;
+use crate::tls::{CertificateProblem, RefusedCertificate};
 
 /// The most details of one step.
 const MAX_DETAILS: usize = 8;
@@ -114,18 +115,9 @@ fn of_endpoint(failure: &Failure, facts: &Facts<'_>) -> Vec<Detail> {
         }
         SetupStep::EndpointNetwork | SetupStep::Proxy | SetupStep::Delivery => {
             details.add("url", url);
-            if let Some(certificate) = &failure.certificate {
-                for (name, value) in certificate.details() {
-                    let value = if name == "valid" { details.period(&value) } else { value };
-                    details.add(name, value);
-                }
-            } else {
-                details.add("error", &failure.result);
-            }
-            if failure.layer == Some(Layer::Tls) {
-                let ca_file = endpoint.ca_file.as_deref();
-                let ca_file = ca_file.map(|path| format!("{} (`endpoints.{name}.ca_file`)", path.display()));
-                details.trusted(ca_file.as_deref());
+            match &failure.certificate {
+                Some(certificate) => details.refused(certificate),
+                None => details.add("error", &failure.result),
             }
         }
         SetupStep::Configuration
@@ -215,7 +207,10 @@ impl Details {
             (IdentityEndpointKind::Entra, CredentialKind::App { app, .. }) => self.authority(app),
             _ => self.add("identity endpoint", endpoint.to_string()),
         }
-        self.add("error", why.root().map_or_else(|| why.to_string(), str::to_owned));
+        match why.certificate() {
+            Some(certificate) => self.refused(certificate),
+            None => self.add("error", why.root().map_or_else(|| why.to_string(), Cow::into_owned)),
+        }
         let CredentialKind::App { app, .. } = kind else { return };
         let origin: Option<http::Uri> = app.authority.origin().parse().ok();
         let host = origin.as_ref().and_then(|origin| origin.host()).unwrap_or_default();
@@ -223,15 +218,17 @@ impl Details {
         if let Some(proxy) = proxy.filter(|_| endpoint.kind == IdentityEndpointKind::Entra) {
             self.add("proxy", format!("{proxy} (`{}`)", proxy.configured_by));
         }
-        let is_tls = why.root().is_some_and(|root| root.contains("certificate"));
-        if is_tls && endpoint.kind == IdentityEndpointKind::Entra {
-            self.trusted(app.authority.ca_file.as_ref().map(|path| path.display().to_string()).as_deref());
-        }
     }
 
-    /// Adds which CAs are trusted.
-    fn trusted(&mut self, ca_file: Option<&str>) {
-        self.add("CAs in use", ca_file.unwrap_or("those of the system (no `ca_file`)"));
+    /// Adds what the certificate of a server says that is refused, and which CAs are trusted.
+    fn refused(&mut self, certificate: &RefusedCertificate) {
+        for (name, value) in certificate.details() {
+            let value = if name == "valid" { self.period(&value) } else { value };
+            self.add(name, value);
+        }
+        if matches!(certificate.problem(), CertificateProblem::NotValid { .. }) {
+            self.clocks(None);
+        }
     }
 
     fn authority(&mut self, app: &AppSettings) {

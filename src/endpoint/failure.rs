@@ -103,14 +103,6 @@ impl FailureCause {
         }
     }
 
-    /// Returns the certificate of the server, or of its proxy, if it was refused.
-    pub fn certificate(&self) -> Option<&RefusedCertificate> {
-        match self {
-            Self::Transport { certificate, .. } => certificate.as_ref(),
-            Self::Response(_) => None,
-        }
-    }
-
     /// Returns the error in one line.
     pub fn summary(&self) -> String {
         match self {

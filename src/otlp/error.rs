@@ -84,6 +84,7 @@ impl ExportError {
                 "set `tracing.endpoint` to the URL that the collector's address redirects to"
             }
             Self::Refused { .. } => SEE_ITS_LOG,
+            Self::NoResponse(NoResponse::Certificate(refused)) => refused.remedy(),
             Self::NoResponse(NoResponse::Connect(_)) => {
                 "start the collector, or correct `tracing.endpoint` (OTLP over HTTP, usually port 4318) or `tracing.ca_file`"
             }

@@ -125,6 +125,26 @@ impl RefusedCertificate {
         !self.0.has_chain && self.0.certificate.as_ref().is_some_and(|certificate| !certificate.is_self_issued)
     }
 
+    /// Returns what to do, in one sentence for the log.
+    pub fn remedy(&self) -> &'static str {
+        match &self.0.problem {
+            CertificateProblem::UnknownIssuer | CertificateProblem::BadSignature => {
+                "if you know the issuer, such as a proxy of your organisation that inspects TLS: set `ca_file` to its CA; if not, \
+                 do not trust it: something answers in the server's place"
+            }
+            CertificateProblem::NotValid { .. } => {
+                "correct the clock of this host if it is wrong (NTP); else have the server's certificate replaced"
+            }
+            CertificateProblem::WrongName { .. } => {
+                "correct the configured host, or the DNS of this host: another server answers at its address"
+            }
+            CertificateProblem::Revoked
+            | CertificateProblem::Unreadable
+            | CertificateProblem::NoProof
+            | CertificateProblem::Other(_) => "do not trust it: find what answers in the server's place",
+        }
+    }
+
     /// Returns what is known, as names and values: `certificate`, `issuer`, `valid` and `CAs in use`.
     pub fn details(&self) -> Vec<(&'static str, String)> {
         let Refused { certificate, chain_end, trust, .. } = &*self.0;

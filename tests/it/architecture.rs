@@ -146,7 +146,7 @@ const READERS_OF_SECRETS: [&str; 6] =
 
 /// The errors that may be the source of another there: errors of the operating system, which contain no bytes of a file;
 /// errors that `redact` has masked; our own; and those of the TLS library about settings.
-const SOURCES: [&str; 16] = [
+const SOURCES: [&str; 17] = [
     "std::io::Error",
     "io::Error",
     "MaskedError",
@@ -159,6 +159,8 @@ const SOURCES: [&str; 16] = [
     "CommandError",
     "TlsFileError",
     "NotAToken",
+    // Has names of a certificate, made harmless.
+    "RefusedCertificate",
     "NoResponse",
     "Box<ResponseError>",
     "TrustError",

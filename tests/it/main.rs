@@ -50,6 +50,7 @@ mod overload;
 #[cfg(unix)]
 mod problems;
 mod providers;
+mod refused_certificates;
 mod reload;
 mod responses;
 mod rotation;

@@ -273,7 +273,15 @@ async fn sends_no_secret_to_an_authority_with_an_untrusted_certificate() {
     let app = authority.app(&endpoint.address, Proof::Secret(SecretSource::File(authority.path("secret"))));
     let err = app.acquire(&AcquisitionRecord::default()).await.unwrap_err();
     let text = in_one_line(&err);
-    assert!(text.contains("`ca_file`") && text.to_lowercase().contains("certificate"), "{text}");
+    let expected = format!(
+        "returned no complete response (its certificate is refused, so nothing was sent): the TLS handshake failed: its certificate \
+         names `CN=rcgen self signed cert` as its issuer, but is not signed with the key that this CA has among the CAs in use \
+         (`ca_file` {})",
+        authority.path("ca.pem").display()
+    );
+    assert!(text.ends_with(&expected), "{text}");
+    assert_eq!(err.reason(), crate::metrics::TokenErrorReason::Network);
+    assert!(err.refused_certificate().is_some());
     assert!(endpoint.requests.try_recv().is_err(), "nothing was sent");
 }
 

@@ -9,7 +9,7 @@ use crate::tls::{CertificateProblem, RefusedCertificate};
 pub(super) struct Server<'a> {
     /// What it is: `the endpoint`.
     pub(super) what: &'static str,
-    /// The full path of the key with its CAs.
+    /// The key with its CAs, in backticks.
     pub(super) ca_file: &'a str,
     /// The full path of the key with its host.
     pub(super) url: &'a str,
@@ -26,12 +26,12 @@ pub(super) fn refused(refused: &RefusedCertificate, server: &Server<'_>) -> Reme
                 String::new()
             };
             format!(
-                "if you know this issuer, such as a proxy of your organisation that inspects TLS: set `{ca_file}` to the PEM file of \
+                "if you know this issuer, such as a proxy of your organisation that inspects TLS: set {ca_file} to the PEM file of \
                  its CA{chain}; if you do not know it, do not trust it: something between this host and {what} answers in its place"
             )
         }
         CertificateProblem::BadSignature => format!(
-            "if the operator of {what} has renewed its CA: set `{ca_file}` to the PEM file of its CA, as it is now; if not, do not \
+            "if the operator of {what} has renewed its CA: set {ca_file} to the PEM file of its CA, as it is now; if not, do not \
              trust it: something between this host and {what} answers in its place"
         ),
         CertificateProblem::NotValid { how: NotValid::Expired, .. } => {

@@ -20,7 +20,7 @@ pub(super) fn identity_endpoint(failure: &Failure, facts: &Facts<'_>) -> Vec<Rem
     let mut remediation = connection(failure, &names);
     if let Some(certificate) = &failure.certificate {
         let authority = facts.path("authority");
-        let server = Server { what: "the authority", ca_file: &ca_file, url: &authority };
+        let server = Server { what: "the authority", ca_file: &format!("`{ca_file}`"), url: &authority };
         remediation.push(certificate::refused(certificate, &server));
         let host = host.trim_start_matches('[').trim_end_matches(']');
         remediation.push(certificate::show(host, port, failure.proxy.as_deref()));
@@ -52,7 +52,7 @@ pub(super) fn endpoint_network(failure: &Failure, facts: &Facts<'_>) -> Vec<Reme
     let names = Names { server: &server, name: &origin.host, url: Some(&url), ca_file: &ca_file };
     let mut remediation = connection(failure, &names);
     if let Some(certificate) = &failure.certificate {
-        let server = Server { what: "the endpoint", ca_file: &ca_file, url: &url };
+        let server = Server { what: "the endpoint", ca_file: &format!("`{ca_file}`"), url: &url };
         remediation.push(certificate::refused(certificate, &server));
         remediation.push(certificate::show(&origin.host, origin.port, failure.proxy.as_deref()));
         return remediation;

@@ -1,5 +1,6 @@
 //! Remediation for the forward proxy of outgoing connections.
 
+use super::certificate::{self, Server};
 use super::facts::Facts;
 use crate::diagnosis::connectivity::Layer;
 use crate::diagnosis::failure::Failure;
@@ -48,6 +49,12 @@ pub(super) fn proxy(failure: &Failure, facts: &Facts<'_>) -> Vec<Remediation> {
         }
     };
     let mut remediation = vec![Remediation::note(note)];
+    if let (Some(refused), Some(proxy)) = (&failure.certificate, &failure.proxy)
+        && layer == ProxyLayer::Tls
+    {
+        let server = Server { what: "the proxy", ca_file: "`ca_file` of the proxy", url: key };
+        return vec![certificate::refused(refused, &server), certificate::show(&proxy.host, proxy.port, None)];
+    }
     if matches!(layer, ProxyLayer::Refused(RefusalKind::Forbidden | RefusalKind::Unreachable)) {
         remediation.push(Remediation::note(
             "or, if this host reaches the destination directly: add it to `egress.no_proxy`, or set `proxy = \"off\"` of the \

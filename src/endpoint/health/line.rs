@@ -35,6 +35,11 @@ impl EndpointLine {
         let section = failure.and_then(FailureCause::section).unwrap_or(CIRCUIT_OPEN);
         let remedy = match failure {
             Some(FailureCause::Response(response)) if is_network_rule(response) => Some(NETWORK_RULES.to_owned()),
+            Some(FailureCause::Transport { certificate: Some(refused), proxy, .. }) => {
+                let own = format!("`endpoints.{}.ca_file`", settings.name);
+                let is_own = proxy.is_none();
+                Some(if is_own { refused.remedy().replace("`ca_file`", &own) } else { refused.remedy().to_owned() })
+            }
             Some(_) | None => section.remedy_at(settings.name.as_str()),
         };
         Self {

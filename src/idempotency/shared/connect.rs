@@ -18,7 +18,7 @@ use super::settings::{StoreAddress, StoreSettings};
 use crate::credential::in_one_line;
 use crate::files::SecretText;
 use crate::runbook::{Condition, Section};
-use crate::tls::{Trust, client_config};
+use crate::tls::{self, Trust, client_config};
 
 /// The longest line that is read before the client library takes over, in bytes.
 const MAX_LINE: usize = 512;
@@ -101,17 +101,17 @@ async fn open(settings: &StoreSettings, store_tls: &StoreTls) -> Result<Pin<Box<
         StoreAddress::Unix(path) => Ok(Box::pin(tokio::net::UnixStream::connect(path).await.map_err(unreachable)?)),
         #[cfg(not(unix))]
         StoreAddress::Unix(_) => Err(StoreError::new(StoreFailure::Connect, "this system has no Unix sockets")),
-        StoreAddress::Tcp { host, port, tls } => {
+        StoreAddress::Tcp { host, port, tls: uses_tls } => {
             let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(unreachable)?;
             stream.set_nodelay(true)?;
-            if !tls {
+            if !uses_tls {
                 return Ok(Box::pin(stream));
             }
             let config = store_tls.config(settings.ca_file.as_deref()).await?;
-            let failed = |err: &dyn std::error::Error| StoreError::new(StoreFailure::Tls, &err.to_string());
-            let name = ServerName::try_from(host.clone()).map_err(|err| failed(&err))?;
-            let stream = TlsConnector::from(config).connect(name, stream).await;
-            Ok(Box::pin(stream.map_err(|err| failed(&err))?))
+            let name = ServerName::try_from(host.clone());
+            let name = name.map_err(|err| StoreError::new(StoreFailure::Tls, &err.to_string()))?;
+            let stream = tls::connect(&TlsConnector::from(config), name, stream).await;
+            Ok(Box::pin(stream.map_err(|err| StoreError::tls(&err))?))
         }
     }
 }
@@ -155,6 +155,7 @@ async fn send<'a>(
 
 #[cfg(test)]
 mod tests {
+    use super::super::settings::WhenStoreIsOut;
     use super::*;
 
     #[tokio::test]
@@ -171,5 +172,42 @@ mod tests {
         assert!(Arc::ptr_eq(&read().await.unwrap(), &first));
         std::fs::write(&path, ca()).unwrap();
         assert!(!Arc::ptr_eq(&read().await.unwrap(), &first));
+    }
+
+    #[tokio::test]
+    async fn refused_certificate_of_a_store_is_named_with_what_to_do() {
+        let rcgen::CertifiedKey { cert, signing_key } =
+            rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let key = rustls_pki_types::PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
+        let config = rustls::ServerConfig::builder_with_provider(rustls::crypto::aws_lc_rs::default_provider().into())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![cert.der().clone()], key)
+            .unwrap();
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move { acceptor.accept(listener.accept().await.unwrap().0).await.map(drop) });
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ca.pem");
+        std::fs::write(&path, rcgen::generate_simple_self_signed(["other".to_owned()]).unwrap().cert.pem()).unwrap();
+        let settings = StoreSettings {
+            address: StoreAddress::Tcp { host: "127.0.0.1".to_owned(), port, tls: true },
+            ca_file: Some(path.clone()),
+            database: 0,
+            username: None,
+            password: None,
+            timeout: std::time::Duration::from_secs(10),
+            when_out: WhenStoreIsOut::Refuse,
+        };
+        let err = connect(&settings, &StoreTls::default()).await.err().unwrap();
+        let expected = format!(
+            "the TLS connection to the store failed: its certificate names `CN=rcgen self signed cert` as its issuer, but is not \
+             signed with the key that this CA has among the CAs in use (`ca_file` {})",
+            path.display()
+        );
+        assert_eq!(err.to_string(), expected);
+        assert!(err.remedy().contains("set `ca_file` to its CA"), "{}", err.remedy());
     }
 }

@@ -4,7 +4,7 @@ use std::io;
 
 use crate::files::SecretSourceError;
 use crate::redact;
-use crate::tls::TrustError;
+use crate::tls::{RefusedCertificate, TrustError};
 
 /// Why an operation of the shared store failed. Contains no secret.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -14,6 +14,8 @@ pub struct StoreError {
     pub what: StoreFailure,
     /// The cause, in one line.
     pub cause: String,
+    /// What to do, if the cause itself says so.
+    fix: Option<&'static str>,
 }
 
 /// What failed.
@@ -72,26 +74,39 @@ impl StoreFailure {
 }
 
 impl StoreError {
+    /// Returns what to do about it.
+    pub fn remedy(&self) -> &'static str {
+        self.fix.unwrap_or(self.what.remedy())
+    }
+
+    /// Returns the error of a TLS handshake.
+    pub(super) fn tls(err: &io::Error) -> Self {
+        match RefusedCertificate::find(err) {
+            Some(refused) => Self { what: StoreFailure::Tls, cause: refused.to_string(), fix: Some(refused.remedy()) },
+            None => Self::new(StoreFailure::Tls, &err.to_string()),
+        }
+    }
+
     /// Returns an error with a cause from outside, whose secrets are masked.
     pub(super) fn new(what: StoreFailure, cause: &str) -> Self {
-        Self { what, cause: redact::prose(cause, &redact::SentSecrets::default()) }
+        Self { what, cause: redact::prose(cause, &redact::SentSecrets::default()), fix: None }
     }
 }
 
 impl From<TrustError> for StoreError {
     fn from(err: TrustError) -> Self {
-        Self { what: StoreFailure::Tls, cause: crate::credential::in_one_line(&err) }
+        Self { what: StoreFailure::Tls, cause: crate::credential::in_one_line(&err), fix: None }
     }
 }
 
 impl From<SecretSourceError> for StoreError {
     fn from(err: SecretSourceError) -> Self {
-        Self { what: StoreFailure::Secret, cause: crate::credential::in_one_line(&err) }
+        Self { what: StoreFailure::Secret, cause: crate::credential::in_one_line(&err), fix: None }
     }
 }
 
 impl From<io::Error> for StoreError {
     fn from(err: io::Error) -> Self {
-        Self { what: StoreFailure::Broken, cause: err.to_string() }
+        Self { what: StoreFailure::Broken, cause: err.to_string(), fix: None }
     }
 }

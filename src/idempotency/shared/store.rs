@@ -108,7 +108,7 @@ impl SharedStore {
             },
             since: state.since,
             problem: problem.map(ToString::to_string),
-            remedy: problem.map(|problem| problem.what.remedy()),
+            remedy: problem.map(StoreError::remedy),
             when_out: settings.when_out,
         }
     }
@@ -187,7 +187,7 @@ impl Shared {
                     remedy = STORE_OUT.remedy(),
                     store = %self.settings.address,
                     cause = %err,
-                    fix = err.what.remedy(),
+                    fix = err.remedy(),
                     side = "store",
                     runbook = %STORE_OUT,
                     when_store_is_out = ?self.settings.when_out,
