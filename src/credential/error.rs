@@ -118,7 +118,8 @@ impl CredentialError {
 
     /// Returns whether a request got no response in time.
     pub(crate) fn is_timeout(&self) -> bool {
-        matches!(self, Self::NoResponse { source: NoResponse::Timeout(_), .. })
+        let Self::NoResponse { source, .. } = self else { return false };
+        matches!(source, NoResponse::Timeout(_))
     }
 
     /// Returns the response of the identity endpoint, if there was one.
