@@ -1,7 +1,7 @@
 //! Files that prove an app change under paused time. What Entra says depends on the content of the file.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use async_trait::async_trait;
 use tempfile::TempDir;
@@ -27,6 +27,8 @@ struct Tenant {
     lifetime: Duration,
     /// The code with which Entra refuses this tenant, whatever the secret is.
     refusal: Mutex<Option<u32>>,
+    /// Whether Entra does not answer.
+    is_out: AtomicBool,
     requests: AtomicU32,
 }
 
@@ -42,6 +44,9 @@ impl Acquire for Tenant {
     async fn acquire(&self, _record: &AcquisitionRecord) -> Result<Acquired, CredentialError> {
         let secret = self.read()?;
         self.requests.fetch_add(1, Ordering::SeqCst);
+        if self.is_out.load(Ordering::SeqCst) {
+            return Err(CredentialError::Deadline(INTERVAL));
+        }
         let code = *self.refusal.lock().unwrap();
         match code.or_else(|| secret.starts_with("wrong").then_some(WRONG_SECRET)) {
             Some(code) => Err(refusal(code)),
@@ -85,8 +90,8 @@ impl Fixture {
         let mut tenants = Vec::new();
         for &lifetime in lifetimes {
             let files = WatchedFiles { paths: vec![path.clone()], content };
-            let tenant = Tenant { files, lifetime, refusal: Mutex::default(), requests: AtomicU32::default() };
-            let tenant = Arc::new(tenant);
+            let (refusal, is_out, requests) = (Mutex::default(), AtomicBool::default(), AtomicU32::default());
+            let tenant = Arc::new(Tenant { files, lifetime, refusal, is_out, requests });
             let acquirer: Arc<dyn Acquire> = Arc::<Tenant>::clone(&tenant);
             app.add(&cell(Arc::clone(&acquirer), &app.state), &acquirer);
             tenants.push(tenant);
@@ -137,6 +142,7 @@ async fn a_changed_secret_is_tried_with_the_token_that_expires_first() {
     sleep(SOON).await;
     assert_eq!(fixture.requests(), [1, 2, 1]);
     assert_ne!(fixture.apps[0].cells[1].status().fingerprint, before);
+    fixture.apps[0].cells[1].state().wake.notify_one();
     sleep(HOUR / 4).await;
     assert_eq!(fixture.requests(), [1, 2, 1], "it is tried once");
 }
@@ -147,6 +153,11 @@ async fn a_wrong_secret_makes_one_token_stale_until_it_is_corrected() {
     fixture.write("wrong");
     sleep(SOON).await;
     assert_eq!((fixture.requests(), fixture.states()), (vec![2, 1], vec![Stale, Ready]));
+    // A reload follows the files anew.
+    let mut tasks = JoinSet::new();
+    follow(&fixture.apps, &mut tasks, &tokio::runtime::Handle::current());
+    sleep(SOON).await;
+    assert_eq!(fixture.requests(), [2, 1], "a refused file is tried again");
     fixture.write("second");
     sleep(SOON).await;
     assert_eq!((fixture.requests(), fixture.states()), (vec![3, 1], vec![Ready, Ready]));
@@ -209,6 +220,25 @@ async fn a_file_that_keeps_changing_is_tried_when_it_rests() {
     assert_eq!(fixture.requests(), [1]);
     sleep(SOON).await;
     assert_eq!(fixture.requests(), [2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_rests_before_it_is_tried() {
+    let fixture = Fixture::start(&[HOUR]).await;
+    fixture.write("second");
+    sleep(3 * INTERVAL / 2).await;
+    assert_eq!(fixture.requests(), [1]);
+    sleep(SOON).await;
+    assert_eq!(fixture.requests(), [2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_other_tenant_is_tried_while_entra_does_not_answer() {
+    let fixture = Fixture::start(&[HOUR, 2 * HOUR]).await;
+    fixture.tenants[0].is_out.store(true, Ordering::SeqCst);
+    fixture.write("second");
+    sleep(2 * SOON).await;
+    assert_eq!((fixture.states(), fixture.requests()[1]), (vec![Stale, Ready], 1));
 }
 
 #[tokio::test(start_paused = true)]
