@@ -1,6 +1,7 @@
 //! Servers whose certificate is refused: the log, `/status`, the page and `doctor` say what was presented and what to do, and
 //! callers learn nothing of it.
 
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -99,10 +100,12 @@ async fn certificates_of_endpoints_that_are_refused_are_explained_to_operators_a
     for (name, certificate) in &certificates {
         let port = serve(certificate).await.port();
         let ca = ours.ca();
-        more += &format!(
-            "[endpoints.{name}]\nurl = \"https://localhost:{port}\"\ncredential = \"east\"\nca_file = \"{}\"\n",
+        writeln!(
+            more,
+            "[endpoints.{name}]\nurl = \"https://localhost:{port}\"\ncredential = \"east\"\nca_file = \"{}\"",
             ca.display()
-        );
+        )
+        .unwrap();
     }
     more += "[[routes]]\nname = \"broken\"\nendpoints = [\"unknown\", \"hostile\", \"expired\", \"misnamed\"]\npick = \"all\"\n";
     let files = builder.write_files(&GatewayConfig { more, ..GatewayConfig::default() });
