@@ -276,6 +276,8 @@ fn is_harmless(word: &str) -> bool {
     if word.contains(MASK) {
         return false;
     }
+    // The punctuation around a word may be the end of a secret.
+    let is_short = word.len() < WINDOW;
     let word = trimmed(word);
     if let Some((name, value)) = word.split_once(['=', ':'])
         && names_a_secret(name)
@@ -283,7 +285,7 @@ fn is_harmless(word: &str) -> bool {
     {
         return false;
     }
-    if word.len() < WINDOW {
+    if is_short {
         return true;
     }
     if word.len() > 200 || is_number_or_time(word) || word.parse::<std::net::SocketAddr>().is_ok() {

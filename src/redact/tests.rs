@@ -41,6 +41,8 @@ fn masks_words_that_look_like_a_token_and_values_of_secret_names() {
         ("client_secret: hunter2 was sent", "client_secret: … was sent"),
         ("'Abc8Q~dEfGhIjKlMnOpQrStUvWxYz012345' is not valid", "'…' is not valid"),
         ("got ~Gooc+38.~VK8~~_A3/w/72+_.Bdq here", "got … here"),
+        // The last eight bytes of a secret.
+        ("got S8cTw7t. here", "got …. here"),
         ("a\nb\u{1b}[2J\tc", "a b [2J c"),
     ] {
         assert_eq!(shown(text), expected, "{text}");
