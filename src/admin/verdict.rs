@@ -292,15 +292,14 @@ fn of(count: usize, total: usize, word: &str) -> String {
     format!("{count} of {total} {word}{plural}")
 }
 
-/// Returns until when the token of a credential was valid, and since when its renewal fails.
+/// Returns until when the last token of a credential was in use, and since when its renewal fails. A token is not used until it
+/// expires: a call with it must reach the endpoint first.
 fn former_token(credential: &CredentialView) -> String {
-    match (credential.expired, credential.failing_since) {
-        (Some(expired), Some(failing)) => {
-            let (expired, failing) = (clock(expired, now()), clock(failing, now()));
-            format!("; its token was valid until {expired}, renewals fail since {failing}")
-        }
-        (Some(expired), None) => format!("; its token was valid until {}", clock(expired, now())),
-        (None, _) => String::new(),
+    let Some(until) = credential.expired.and(credential.since) else { return String::new() };
+    let until = format!("; its last token was in use until {}", clock(until, now()));
+    match credential.failing_since {
+        Some(failing) => format!("{until}, renewals fail since {}", clock(failing, now())),
+        None => until,
     }
 }
 

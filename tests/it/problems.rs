@@ -270,7 +270,7 @@ async fn clock_that_differs_from_that_of_entra_is_shown_with_the_times_of_the_as
     let assertion = detail(&problem, "assertion");
     assert!(assertion.starts_with("nbf ") && assertion.contains(", exp "), "{problem}");
     assert!(detail(&problem, "clock of this host").contains("2026-01-01 10:00:00 UTC"), "{problem}");
-    assert_eq!(problem["commands"][0]["command"], "timedatectl status");
+    assert_eq!(problem["commands"][0]["command"], "timedatectl set-ntp true");
     assert!(detail(&problem, "certificate").contains(&broken.files.certificate.display().to_string()), "{problem}");
     broken.assert_callers_get_that(&problem).await;
     let next = broken.process.status().await["credentials"][0]["next_acquisition"].as_u64().unwrap();

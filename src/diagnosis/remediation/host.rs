@@ -84,7 +84,7 @@ pub(super) fn proof(failure: &Failure, facts: &Facts<'_>) -> Vec<Remediation> {
                     "make the certificate and its key readable by the process, and renew the certificate if it has expired",
                 )),
                 Remediation::command(
-                    "print its validity",
+                    "print the certificate's validity",
                     format!("openssl x509 -in {} -noout -subject -dates", quoted_path(&certificate.certificate)),
                 ),
             ],
@@ -107,7 +107,7 @@ pub(super) fn proof(failure: &Failure, facts: &Facts<'_>) -> Vec<Remediation> {
     };
     if let Some(skew) = failure.skew.as_ref().filter(|_| is_clock_wrong(failure)) {
         let note = format!("correct the clock of this host and keep it synchronised (NTP): {skew}");
-        remediation.insert(0, Remediation::command(note, "timedatectl status"));
+        remediation.insert(0, Remediation::command(note, "timedatectl set-ntp true"));
         return remediation;
     }
     let is_clock = failure.codes.iter().any(|code| CLOCK_CODES.contains(code)) || failure.tried == "claim exp";

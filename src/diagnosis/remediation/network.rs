@@ -77,14 +77,24 @@ pub(super) fn endpoint_network(failure: &Failure, facts: &Facts<'_>) -> Vec<Reme
     }
     remediation.extend(failure.remedy.map(Remediation::note));
     remediation.push(show);
-    remediation.push(Remediation::note(
-        "with a private endpoint, the name of the endpoint must resolve to its private address on this host",
-    ));
-    let update = "az signalr network-rule update --public-network --allow RESTAPI --ids";
-    remediation.push(Remediation::command(
-        "or open the resource to the public network for the REST API",
-        format!("{update} $({})", facts.resource("id")),
-    ));
+    match failure.layer {
+        Some(Layer::Connection) => remediation.push(Remediation::command(
+            "with a private endpoint, this must print its private address",
+            format!("getent hosts {}", origin.host),
+        )),
+        // Network rules deny with a response.
+        None => {
+            let update = "az signalr network-rule update --public-network --allow RESTAPI --ids";
+            remediation.push(Remediation::note(
+                "with a private endpoint, the name of the endpoint must resolve to its private address on this host",
+            ));
+            remediation.push(Remediation::command(
+                "or open the resource to the public network for the REST API",
+                format!("{update} $({})", facts.resource("id")),
+            ));
+        }
+        Some(Layer::Name | Layer::Tls | Layer::Proxy(_)) => {}
+    }
     remediation
 }
 
