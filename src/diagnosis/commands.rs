@@ -40,6 +40,13 @@ pub fn add_secret(client_id: &str) -> String {
     format!("az ad app credential reset --id {client_id} --append --query password -o tsv")
 }
 
+/// Returns the command that makes a self-signed certificate that is valid for a year, and its key.
+pub fn make_certificate(certificate: &str, key: &str) -> String {
+    format!(
+        "openssl req -x509 -newkey rsa:3072 -nodes -days 365 -subj /CN=signalr-gateway -keyout {key} -out {certificate}"
+    )
+}
+
 /// Returns the command that uploads a certificate. Its file may also contain the private key.
 pub fn add_certificate(client_id: &str, certificate: &Path) -> String {
     let path = quoted_path(certificate);

@@ -189,7 +189,7 @@ pub(super) const ROWS: &[Row] = {
             Choice::ClientCertificate,
             |setup| setup.write_certificate(&ClientCertificate::generate_with_new_key(Duration::ZERO).unwrap()),
             Step::Proof,
-            "-dates",
+            "-keyout new-key.pem",
         ),
         row(
             "the key is another certificate's",

@@ -184,7 +184,7 @@ pub(super) const ROWS: &[Row] = {
             Choice::ClientSecret,
             |setup| setup.sandbox.endpoint("east").unwrap().server.faults().set(Fault::always(FaultKind::status(500))),
             Step::EndpointNetwork,
-            "public network",
+            "resource's health in the Azure portal",
         ),
         row(
             "the host is not a SignalR resource",

@@ -1,7 +1,7 @@
 //! Remediation on this host: the configuration, the proof and the host's identity.
 
 use super::facts::Facts;
-use crate::credential::{AssertionSettings, CredentialKind, Proof};
+use crate::credential::{AssertionSettings, CertificateSettings, CredentialKind, Proof};
 use crate::diagnosis::claims::CLOCK_CODES;
 use crate::diagnosis::commands::{self, quoted_path};
 use crate::diagnosis::failure::Failure;
@@ -79,15 +79,16 @@ const SECRET: &str = "put the secret into the configured file or variable, reada
 pub(super) fn proof(failure: &Failure, facts: &Facts<'_>) -> Vec<Remediation> {
     let mut remediation = match &facts.credential.kind {
         CredentialKind::App { app, .. } => match &app.proof {
-            Proof::Certificate(certificate) => vec![
-                Remediation::note(failure.remedy.unwrap_or(
-                    "make the certificate and its key readable by the process, and renew the certificate if it has expired",
-                )),
-                Remediation::command(
-                    "print the certificate's validity",
-                    format!("openssl x509 -in {} -noout -subject -dates", quoted_path(&certificate.certificate)),
-                ),
-            ],
+            Proof::Certificate(certificate) => match failure.remedy {
+                Some(remedy) => renew(remedy, certificate, &app.client_id),
+                None => vec![
+                    Remediation::note("make the certificate and its key readable by the process"),
+                    Remediation::command(
+                        "print the certificate's validity",
+                        format!("openssl x509 -in {} -noout -subject -dates", quoted_path(&certificate.certificate)),
+                    ),
+                ],
+            },
             Proof::Federated(source) => vec![Remediation::note(assertion(source))],
             Proof::Secret(_) => vec![Remediation::note(SECRET)],
         },
@@ -115,6 +116,25 @@ pub(super) fn proof(failure: &Failure, facts: &Facts<'_>) -> Vec<Remediation> {
         remediation.push(Remediation::command("set this host's clock and keep it synchronised", "timedatectl status"));
     }
     remediation
+}
+
+/// Returns how an expired certificate is replaced.
+fn renew(remedy: &str, settings: &CertificateSettings, client_id: &str) -> Vec<Remediation> {
+    let CertificateSettings { certificate, key, .. } = settings;
+    let (new, new_key) = ("new-certificate.pem", "new-key.pem");
+    let certificate = quoted_path(certificate);
+    let replace = match key {
+        Some(key) => format!("cat {new} > {certificate} && cat {new_key} > {}", quoted_path(key)),
+        None => format!("cat {new} {new_key} > {certificate}"),
+    };
+    vec![
+        Remediation::command(remedy, commands::make_certificate(new, new_key)),
+        Remediation::command(
+            "in the app's own tenant, upload it without its key",
+            commands::add_certificate(client_id, new.as_ref()),
+        ),
+        Remediation::command("then replace the content of the file; on Kubernetes, that of the secret", replace),
+    ]
 }
 
 /// Returns what to do if the assertion cannot be obtained.
