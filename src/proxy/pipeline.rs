@@ -120,9 +120,10 @@ impl Proxy {
         let head = CallHead::new(head, || self.request_ids.next(), client.cloned());
         let record = RequestRecord::open(&self.record_context, peer, address, head, head_error);
         let body = RequestBody::new(incoming, version, settings.max_body_bytes, &self.body_memory);
-        let response = self.handle(record, body);
-        debug_assert!(size_of_val(&response) <= MAX_FUTURE, "{} bytes", size_of_val(&response));
-        Box::pin(response)
+        // Written where it stays: `Box::pin` would copy the whole future.
+        let response = Box::write(Box::new_uninit(), self.handle(record, body));
+        debug_assert!(size_of_val(&*response) <= MAX_FUTURE, "{} bytes", size_of_val(&*response));
+        Box::into_pin(response)
     }
 
     /// Handles a request. An error becomes a response that is marked as the gateway's own.

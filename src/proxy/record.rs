@@ -89,29 +89,33 @@ impl RequestRecord {
         let trace = context.snapshot.tracer.as_ref();
         let trace = trace.and_then(|tracer| tracer.begin(head.trace_parent(), || head.trace_state()));
         let is_reported = context.is_reported();
-        Box::new(Self {
-            _in_flight: context.metrics.request_started(),
-            context: Rc::clone(context),
-            started,
-            peer: Rc::clone(peer),
-            caller: Cell::default(),
-            head_error,
-            call: CallState::new(head, RequestDeadline::new(started, timeout), trace, is_reported),
-            address,
-            hub: Cell::default(),
-            operation: Cell::default(),
-            route: Cell::default(),
-            endpoint: Cell::default(),
-            status: None,
-            failure: None,
-            trace_parent: None,
-            is_incomplete: false,
-            request_bytes: 0,
-            response_bytes: 0,
-            is_closed: false,
-            is_detached: false,
-            permit: Cell::default(),
-        })
+        // Written where it stays: `Box::new` would copy the whole record.
+        Box::write(
+            Box::new_uninit(),
+            Self {
+                _in_flight: context.metrics.request_started(),
+                context: Rc::clone(context),
+                started,
+                peer: Rc::clone(peer),
+                caller: Cell::default(),
+                head_error,
+                call: CallState::new(head, RequestDeadline::new(started, timeout), trace, is_reported),
+                address,
+                hub: Cell::default(),
+                operation: Cell::default(),
+                route: Cell::default(),
+                endpoint: Cell::default(),
+                status: None,
+                failure: None,
+                trace_parent: None,
+                is_incomplete: false,
+                request_bytes: 0,
+                response_bytes: 0,
+                is_closed: false,
+                is_detached: false,
+                permit: Cell::default(),
+            },
+        )
     }
 
     /// Returns the part of the record that delivery reads and writes.
