@@ -295,9 +295,13 @@ const fn token_remedy(reason: TokenErrorReason) -> &'static str {
 pub const fn lost_lines_remedy(cause: LostLine) -> &'static str {
     match cause {
         LostLine::SlowReader => {
-            "restart what reads the gateway's stderr, such as the log collector, or make it read faster; the gateway needs no restart"
+            "make what reads the gateway's stderr read on, such as the log collector: restart it, and the gateway too if it is the \
+             program at the other end of a pipe"
         }
-        LostLine::WriteError => "free the disk that the log is written to; the gateway needs no restart",
+        LostLine::WriteError => {
+            "free the disk that the log is written to (a deleted file that is open frees nothing: truncate it); the gateway needs no \
+             restart"
+        }
         LostLine::RateLimit => "raise `logging.failures_per_second` to see all of them",
     }
 }

@@ -109,7 +109,7 @@ impl Concern {
         let since = since.map(|since| format!(" since {}", clock(seconds(since), now()))).unwrap_or_default();
         let fact = format!("settings wait for a restart{since}: {}", keys.join(", "));
         let effect = "calls are served as before; all other settings of the new configuration are in force";
-        let then = "a restart puts them in force: a reload cannot".to_owned();
+        let then = "calls in flight end before a restarted gateway stops; a reload is not enough".to_owned();
         let concern = Self::of(fact, effect, Condition::RestartNeeded, then);
         concern.command("with systemd", "systemctl restart signalr-gateway".to_owned())
     }
@@ -159,8 +159,13 @@ impl Concern {
         let concern = limit.is_low().then(|| Self::of(fact, effect, Condition::OpenFiles, then))?;
         let answers = format!("the normal answers, over {in_force} connections; others wait to be accepted");
         let problem = ProblemView { callers_get: Some(answers), ..concern.problem };
+        let raise = "mkdir -p /etc/systemd/system/signalr-gateway.service.d && printf '[Service]\\nLimitNOFILE=65536\\n' \
+                     >/etc/systemd/system/signalr-gateway.service.d/open-files.conf && systemctl daemon-reload && systemctl restart \
+                     signalr-gateway";
         let show = format!("grep 'open files' /proc/{}/limits", std::process::id());
-        Some(Self { problem, ..concern }.command("show the limits of this process", show))
+        let concern =
+            Self { problem, ..concern }.command("with systemd, as root: raise it and restart", raise.to_owned());
+        Some(concern.command("show the limits of this process", show))
     }
 
     pub(super) fn of_traces(traces: Option<&TracesView>) -> Option<Self> {
@@ -179,25 +184,33 @@ impl Concern {
 
     /// Returns the concern about lines that the log has lost in the last minutes.
     pub(super) fn of_lost_lines() -> Option<Self> {
-        let (loss, what, action) = [
+        let recent = |reason: LostLine| Some((reason, reason.recent_loss()?));
+        let (reason, RecentLoss { since, lines }) =
+            recent(LostLine::WriteError).or_else(|| recent(LostLine::SlowReader))?;
+        let process = std::process::id();
+        let (what, show, command) = if reason == LostLine::WriteError {
+            let error = reason.os_error().map(|error| format!(": {error}"));
+            let command = format!("df -h \"$(readlink /proc/{process}/fd/2)\"");
             (
-                LostLine::WriteError,
-                "cannot be written, such as on a full disk",
-                lost_lines_remedy(LostLine::WriteError),
-            ),
-            (LostLine::SlowReader, "is not read", lost_lines_remedy(LostLine::SlowReader)),
-        ]
-        .into_iter()
-        .find_map(|(reason, what, action)| Some((reason.recent_loss()?, what, action)))?;
-        let RecentLoss { since, lines } = loss;
+                format!("cannot be written{}", error.unwrap_or_default()),
+                "as root: show where it goes, and how full that is",
+                command,
+            )
+        } else {
+            let command = format!("lsof -nP +E -a -p {process} -d 2");
+            (
+                "is not read, or not fast enough".to_owned(),
+                "as root: show what it is, and which process reads it",
+                command,
+            )
+        };
         let since = clock(seconds(since), now());
         let fact = format!("log lines are lost since {since} ({lines} so far): stderr {what}");
         let effect = "calls are served as before, and the log does not show them";
-        let then = "lines are written again by themselves, and one says how many were lost; this page forgets it after some \
-                    minutes; no restart is needed";
+        let then = "lines are written again by themselves, and one says how many were lost; this page forgets it after some minutes";
         let concern = Self::of(fact, effect, Condition::LostLines, then.to_owned());
-        let show = format!("ls -l /proc/{}/fd/2", std::process::id());
-        Some(Self { action: Some(action.to_owned()), ..concern.command("as root: show where stderr goes", show) })
+        let action = Some(lost_lines_remedy(reason).to_owned());
+        Some(Self { action, ..concern.command(show, command) })
     }
 }
 

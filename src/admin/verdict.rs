@@ -267,20 +267,25 @@ impl<'a> Situation<'a> {
             format!("route{s} {}", self::names(names.iter().map(|name| (*name).to_owned()), names.len()))
         };
         let names = names(self.broken_endpoints.iter().map(|name| (*name).to_owned()), self.broken_endpoints.len());
-        let rest = if failing.len() == routes.len() && !routes.is_empty() {
-            ", so all calls fail".to_owned()
+        let mut parts = Vec::new();
+        if failing.len() == routes.len() && !routes.is_empty() {
+            parts.push("so all calls fail".to_owned());
         } else if !failing.is_empty() {
-            format!(", so calls of {} fail", routes_of(&failing))
+            parts.push(format!("so calls of {} fail", routes_of(&failing)));
         } else if !some.is_empty() {
-            format!(", so calls of {} that go there fail", routes_of(&some))
-        } else if !partial.is_empty() {
+            parts.push(format!("so calls of {} that go there fail", routes_of(&some)));
+        }
+        if !partial.is_empty() {
             // With another policy, the answer depends on how many endpoints accept a call.
             let answer = if refused.len() == partial.len() { ", and are answered 502" } else { "" };
-            format!(", so calls of {} reach the other endpoints only{answer}", routes_of(&partial))
-        } else if routes.iter().any(|route| !route.endpoints.is_empty()) {
-            "; routes with another endpoint use that".to_owned()
-        } else {
-            String::new()
+            let so = if parts.is_empty() { "so" } else { "and" };
+            parts.push(format!("{so} calls of {} reach the other endpoints only{answer}", routes_of(&partial)));
+        }
+        let has_endpoints = routes.iter().any(|route| !route.endpoints.is_empty());
+        let rest = match parts.is_empty() {
+            true if has_endpoints => "; routes with another endpoint use that".to_owned(),
+            true => String::new(),
+            false => format!(", {}", parts.join(", ")),
         };
         Some(format!("calls to {names} fail since {since}{rest}"))
     }
@@ -296,7 +301,7 @@ fn of(count: usize, total: usize, word: &str) -> String {
 /// expires: a call with it must reach the endpoint first.
 fn former_token(credential: &CredentialView) -> String {
     let Some(until) = credential.expired.and(credential.since) else { return String::new() };
-    let until = format!("; its last token was in use until {}", clock(until, now()));
+    let until = format!("; the last token was in use until {}", clock(until, now()));
     match credential.failing_since {
         Some(failing) => format!("{until}, renewals fail since {}", clock(failing, now())),
         None => until,

@@ -13,6 +13,11 @@ pub fn setup(endpoint: &str) -> String {
     format!("signalr-gateway setup {CONFIG} --endpoint {endpoint}")
 }
 
+/// Returns the command that examines an endpoint.
+pub fn doctor(endpoint: &str) -> String {
+    format!("signalr-gateway doctor {CONFIG} --endpoint {endpoint}")
+}
+
 /// Returns the command that checks a configuration file.
 pub fn check(config: &Path) -> String {
     format!("signalr-gateway check --config {}", quoted_path(config))

@@ -168,7 +168,7 @@ impl Details {
 
     /// Adds this host's clock when the step was tried, compared with Entra's if that is known.
     fn clocks(&mut self, theirs: Option<SystemTime>) {
-        let ours = clock(self.at, self.at);
+        let ours = format!("{} at the last try", clock(self.at, self.at));
         let compared = theirs.map(|theirs| {
             let skew = noteworthy_skew(theirs, self.at);
             let skew = skew.unwrap_or_else(|| "less than a minute apart".to_owned());
@@ -247,7 +247,7 @@ impl Details {
                     Proof::Certificate(_) => self.certificate(kind, certificate),
                     Proof::Federated(source) => self.add("assertion from", assertion_source(source)),
                 }
-                self.add("tenant", tenant);
+                self.add("endpoint's tenant", tenant);
                 self.authority(app);
             }
             CredentialKind::ManagedIdentity { identity, .. } => self.managed_identity(identity),

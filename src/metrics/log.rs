@@ -1,6 +1,7 @@
 //! Counts of lines that are missing from the log. All gateways of a process share its log and so these counts.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::io;
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus::IntCounterVec;
@@ -26,13 +27,21 @@ struct Loss {
     /// When the losses began of which the last one is a part, and how many there were before.
     began: AtomicU64,
     before: AtomicU64,
+    /// The system's error with which the last line was lost. 0: there is none.
+    os_error: AtomicI32,
 }
 
 /// Losses that follow each other within this time belong together, and are recent for as long. Chosen: the window of the alert.
 const RECENT: u64 = 600;
 
 static LOST: [Loss; 3] = [const {
-    Loss { total: AtomicU64::new(0), last: AtomicU64::new(0), began: AtomicU64::new(0), before: AtomicU64::new(0) }
+    Loss {
+        total: AtomicU64::new(0),
+        last: AtomicU64::new(0),
+        began: AtomicU64::new(0),
+        before: AtomicU64::new(0),
+        os_error: AtomicI32::new(0),
+    }
 }; 3];
 
 /// Losses that go on, or have ended in the last minutes.
@@ -77,6 +86,19 @@ impl LostLine {
             loss.before.store(before, Ordering::Relaxed);
             loss.began.store(now, Ordering::Relaxed);
         }
+    }
+
+    /// Counts a line that could not be written.
+    pub fn add_write_error(error: &io::Error) {
+        let loss = Self::WriteError.loss();
+        loss.os_error.store(error.raw_os_error().unwrap_or_default(), Ordering::Relaxed);
+        Self::WriteError.add(1);
+    }
+
+    /// Returns the system's error with which the last line was lost, such as `No space left on device`.
+    pub fn os_error(self) -> Option<io::Error> {
+        let code = self.loss().os_error.load(Ordering::Relaxed);
+        (code != 0).then(|| io::Error::from_raw_os_error(code))
     }
 
     /// Returns how many lines the process has lost for this reason.

@@ -75,7 +75,8 @@ async fn calls_probes_and_shutdown_do_not_wait_for_the_reader_of_the_log() {
     let (state, lines) = process.verdict().await;
     assert_eq!(state, "attention", "{lines:?}");
     assert!(
-        lines[0].ends_with("stderr is not read") && lines[2].starts_with("do this: restart what reads"),
+        lines[0].ends_with("stderr is not read, or not fast enough")
+            && lines[2].starts_with("do this: make what reads the gateway's stderr read on"),
         "{lines:?}"
     );
     process.terminate().await;
@@ -106,7 +107,12 @@ async fn reports_dropped_lines_once_the_log_is_read_again() {
         .filter(|line| {
             line["message"].as_str().unwrap().starts_with("log lines were dropped: stderr was not read fast enough")
         })
-        .inspect(|line| assert!(line["remedy"].as_str().unwrap().starts_with("restart what reads"), "{line}"))
+        .inspect(|line| {
+            assert!(
+                line["remedy"].as_str().unwrap().starts_with("make what reads the gateway's stderr read on"),
+                "{line}"
+            );
+        })
         .map(|line| line["lines"].as_u64().unwrap())
         .sum();
     // Lines may have been dropped after the scrape.

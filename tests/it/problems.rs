@@ -87,7 +87,7 @@ async fn wrong_secret_names_the_app_and_the_file_whose_change_repairs_it() {
     assert!(lines[2].contains(APP_CLIENT_ID) && lines[2].contains(&secret), "{lines:?}");
     assert_eq!(detail(&problem, "client_id"), APP_CLIENT_ID);
     assert_eq!(detail(&problem, "client secret"), format!("file {secret}"));
-    assert_eq!(detail(&problem, "tenant"), TENANT_B);
+    assert_eq!(detail(&problem, "endpoint's tenant"), TENANT_B);
     assert_eq!(problem["entry"], serde_json::json!(["credential", "east"]));
     assert!(problem["runbook"].as_str().unwrap().ends_with("#token-invalid-client"), "{problem}");
     assert!(detail(&problem, "answer of Entra").ends_with("AADSTS7000215"), "{problem}");

@@ -52,7 +52,11 @@ fn facts(html: &mut Html, credential: &CredentialView, now: u64) {
     }
     if let Some(next) = credential.next_acquisition {
         let name = if credential.failures == 0 { "Renews" } else { "Next try" };
-        html.fact(name, format_args!("{}, in {}", clock(next, now), lasting(next.saturating_sub(now))));
+        if next > now {
+            html.fact(name, format_args!("{}, in {}", clock(next, now), lasting(next - now)));
+        } else {
+            html.fact(name, "now");
+        }
     }
     match (credential.expires, credential.expired) {
         (Some(at), _) => {

@@ -136,6 +136,7 @@ impl Throttle {
             tracing::warn!(
                 target: LOG,
                 lines,
+                error = LostLine::WriteError.os_error().map(tracing::field::display),
                 side = "gateway",
                 remedy = lost_lines_remedy(LostLine::WriteError),
                 runbook = %LOST,

@@ -136,9 +136,10 @@ impl<W: Write> Output<W> {
 
 impl<W: Write> Write for Output<W> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.is_writable = self.write_line(line).is_ok();
-        if !self.is_writable {
-            LostLine::WriteError.add(1);
+        let written = self.write_line(line);
+        self.is_writable = written.is_ok();
+        if let Err(err) = written {
+            LostLine::add_write_error(&err);
         }
         Ok(line.len())
     }

@@ -83,7 +83,7 @@ fn refused_secret_is_shown_with_its_source_and_the_answer_first() {
         "answer of Entra: 401 invalid_client, AADSTS7000215",
         "client_id: 0a990000-0000-4000-8000-000000000001",
         "client secret: environment variable EAST_SECRET",
-        "tenant: tenant-b",
+        "endpoint's tenant: tenant-b",
         "authority: https://login.microsoftonline.com:443",
         "correlation id: c-1",
     ];
@@ -97,7 +97,7 @@ fn assertion_outside_of_its_time_begins_with_the_times_of_both_hosts() {
     let details = shown(&of_acquisition(&error, &steps, &app(certificate()), SetupStep::Proof, at(NOON)));
     let expected = [
         "assertion: nbf 11:55:00 UTC, exp 12:05:00 UTC",
-        "clock of this host: 12:00:00 UTC (this host's clock is 20m ahead of Entra's: 11:40:00 UTC)",
+        "clock of this host: 12:00:00 UTC at the last try (this host's clock is 20m ahead of Entra's: 11:40:00 UTC)",
         "answer of Entra: 401 invalid_client, AADSTS700024",
     ];
     assert_eq!(details[..3], expected);
@@ -112,7 +112,8 @@ fn expired_certificate_begins_with_its_end_and_the_clock() {
     let step =
         AcquisitionStep { outcome: StepOutcome::failed(&error), ..signed(Some(NotAfter::Certificate(at(NOON - 60)))) };
     let details = shown(&of_acquisition(&error, &[step], &app(certificate()), SetupStep::Proof, at(NOON)));
-    let expected = ["certificate: /etc/app.pem, expired 11:59:00 UTC", "clock of this host: 12:00:00 UTC"];
+    let expected =
+        ["certificate: /etc/app.pem, expired 11:59:00 UTC", "clock of this host: 12:00:00 UTC at the last try"];
     assert_eq!(details[..2], expected);
 }
 

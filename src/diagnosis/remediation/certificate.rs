@@ -27,7 +27,8 @@ pub(super) fn refused(refused: &RefusedCertificate, server: &Server<'_>) -> Reme
             };
             format!(
                 "if you know this issuer, such as a proxy of your organisation that inspects TLS: set {ca_file} to the PEM file of \
-                 its CA{chain}; if you do not know it, do not trust it: something between this host and {what} answers in its place"
+                 its CA{chain}; if you do not know it, do not trust it: correct `{url}`, or have the network's operator find what answers \
+                 in place of {what}"
             )
         }
         CertificateProblem::BadSignature => format!(

@@ -32,8 +32,8 @@ pub(super) fn app_proof(facts: &Facts<'_>) -> Vec<Remediation> {
         return vec![
             Remediation::command(
                 format!(
-                    "put the value (not the id) of a secret that app {client_id} has now into {place}. In the app's own tenant, \
-                     this lists its secrets (`hint` is the beginning of the value) and when they expire"
+                    "put the value (not the id) of a secret that app {client_id} has now into {place}. In the tenant of the app \
+                     registration (not the endpoint's), this lists its secrets (`hint` is the beginning of the value) and when they expire"
                 ),
                 format!(
                     "az ad app credential list --id {client_id} --query \"[].{{hint: hint, ends: endDateTime}}\" -o table"

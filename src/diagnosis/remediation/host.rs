@@ -17,13 +17,16 @@ pub(super) fn configuration(failure: &Failure, facts: &Facts<'_>) -> Vec<Remedia
     if failure.cause.keys == ["tenant", "url"] {
         let (tenant, url) = (facts.path("tenant"), facts.path("url"));
         let note = format!(
-            "correct `{tenant}`, now {}, or `{url}`, now {}: the token must be of the resource's tenant. Signed in there, this \
-             prints its id",
+            "correct `{tenant}`, now {}, or `{url}`, now {}: the token must be of the tenant that has this resource. Signed in to \
+             a tenant, this prints the resource if it is there",
             facts.tenant(),
             facts.endpoint.origin
         );
-        let first = Remediation::command(note, "az account show --query tenantId -o tsv");
-        return vec![first, correct("url", facts)];
+        return vec![
+            Remediation::command(note, facts.resource("id")),
+            Remediation::command("and this prints the id of that tenant", "az account show --query tenantId -o tsv"),
+            Remediation::command("test the correction", commands::doctor(facts.endpoint.name.as_str())),
+        ];
     }
     failure.cause.keys.iter().map(|key| correct(key, facts)).collect()
 }
@@ -106,10 +109,12 @@ pub(super) fn proof(failure: &Failure, facts: &Facts<'_>) -> Vec<Remediation> {
         CredentialKind::AccessKey { .. } => vec![Remediation::note(SECRET)],
         CredentialKind::ManagedIdentity { .. } => Vec::new(),
     };
-    if let Some(skew) = failure.skew.as_ref().filter(|_| is_clock_wrong(failure)) {
-        let note = format!("correct the clock of this host and keep it synchronised (NTP): {skew}");
-        remediation.insert(0, Remediation::command(note, "timedatectl set-ntp true"));
-        return remediation;
+    if failure.skew.is_some() && is_clock_wrong(failure) {
+        let note = "correct the clock of this host and keep it synchronised (NTP)";
+        return vec![
+            Remediation::command(note, "timedatectl set-ntp true"),
+            Remediation::command("with chrony, to set it at once", "chronyc makestep"),
+        ];
     }
     let is_clock = failure.codes.iter().any(|code| CLOCK_CODES.contains(code)) || failure.tried == "claim exp";
     if is_clock || remediation.is_empty() {

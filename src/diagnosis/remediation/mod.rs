@@ -147,7 +147,11 @@ fn access(facts: &Facts<'_>) -> Vec<Remediation> {
     let object_id = facts.object_id.unwrap_or("<object id of the enterprise application>");
     vec![
         Remediation::command(
-            "as an owner of the resource, in its tenant: assign SignalR REST API Owner to the object id in the token",
+            format!(
+                "as an owner of the resource, signed in to its tenant and subscription (`az login --tenant {}`): assign SignalR \
+                 REST API Owner to the object id in the token",
+                facts.tenant()
+            ),
             commands::assign_role(object_id, principal, "SignalR REST API Owner", &facts.endpoint.origin.host),
         ),
         Remediation::note("if callers use access_key: assign SignalR App Server or SignalR Service Owner as well"),

@@ -76,6 +76,12 @@ pub(super) fn endpoint_network(failure: &Failure, facts: &Facts<'_>) -> Vec<Reme
         return remediation;
     }
     remediation.extend(failure.remedy.map(Remediation::note));
+    if failure.layer == Some(Layer::Connection) {
+        remediation.push(Remediation::command(
+            "signed in to its tenant: show whether the resource still exists",
+            facts.resource("{state: provisioningState, public_network: publicNetworkAccess}"),
+        ));
+    }
     remediation.push(show);
     match failure.layer {
         Some(Layer::Connection) => remediation.push(Remediation::command(

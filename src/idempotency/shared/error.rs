@@ -4,7 +4,9 @@ use std::io;
 
 use crate::files::SecretSourceError;
 use crate::redact;
-use crate::tls::{RefusedCertificate, TrustError};
+#[cfg(feature = "redis")]
+use crate::tls::RefusedCertificate;
+use crate::tls::TrustError;
 
 /// Why an operation of the shared store failed. Contains no secret.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -80,6 +82,7 @@ impl StoreError {
     }
 
     /// Returns the error of a TLS handshake.
+    #[cfg(feature = "redis")]
     pub(super) fn tls(err: &io::Error) -> Self {
         match RefusedCertificate::find(err) {
             Some(refused) => Self { what: StoreFailure::Tls, cause: refused.to_string(), fix: Some(refused.remedy()) },
