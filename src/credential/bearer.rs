@@ -123,7 +123,7 @@ pub enum Actor {
 impl fmt::Display for Actor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Gateway => "no action is needed, the gateway retries",
+            Self::Gateway => "the gateway retries; its operator acts if that goes on",
             Self::Operator => "the gateway's operator must act",
             Self::TenantAdministrator => "an administrator of the endpoint's tenant must act",
         })

@@ -122,7 +122,7 @@ async fn responses_name_who_must_act_and_contain_no_ids() {
         ),
         (
             |sandbox| sandbox.entra().faults().set(Fault::always(FaultKind::status_after(503, Duration::from_secs(9)))),
-            "no action is needed",
+            "the gateway retries",
         ),
         (
             |sandbox| sandbox.directory().edit(|directory| directory.tenants.retain(|tenant| tenant.id != TENANT_B)),
