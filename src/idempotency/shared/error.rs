@@ -4,9 +4,9 @@ use std::io;
 
 use crate::files::SecretSourceError;
 use crate::redact;
-#[cfg(feature = "redis")]
-use crate::tls::RefusedCertificate;
 use crate::tls::TrustError;
+#[cfg(feature = "redis")]
+use crate::tls::{CertificateProblem, RefusedCertificate};
 
 /// Why an operation of the shared store failed. Contains no secret.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -84,10 +84,24 @@ impl StoreError {
     /// Returns the error of a TLS handshake.
     #[cfg(feature = "redis")]
     pub(super) fn tls(err: &io::Error) -> Self {
-        match RefusedCertificate::find(err) {
-            Some(refused) => Self { what: StoreFailure::Tls, cause: refused.to_string(), fix: Some(refused.remedy()) },
-            None => Self::new(StoreFailure::Tls, &err.to_string()),
-        }
+        let Some(refused) = RefusedCertificate::find(err) else {
+            return Self::new(StoreFailure::Tls, &err.to_string());
+        };
+        let fix = match refused.problem() {
+            CertificateProblem::UnknownIssuer | CertificateProblem::BadSignature => {
+                "if you know the issuer: set `idempotency.ca_file` to the PEM file of its CA; if not, do not trust it: correct \
+                 `idempotency.store`, or find what answers in the store's place"
+            }
+            CertificateProblem::WrongName { .. } => {
+                "correct the host in `idempotency.store`, or have the store's certificate name it"
+            }
+            CertificateProblem::NotValid { .. }
+            | CertificateProblem::Revoked
+            | CertificateProblem::Unreadable
+            | CertificateProblem::NoProof
+            | CertificateProblem::Other(_) => refused.remedy(),
+        };
+        Self { what: StoreFailure::Tls, cause: refused.to_string(), fix: Some(fix) }
     }
 
     /// Returns an error with a cause from outside, whose secrets are masked.
