@@ -295,8 +295,8 @@ const fn token_remedy(reason: TokenErrorReason) -> &'static str {
 pub const fn lost_lines_remedy(cause: LostLine) -> &'static str {
     match cause {
         LostLine::SlowReader => {
-            "make what reads the gateway's stderr read on, such as the log collector: restart it, and the gateway too if it is the \
-             program at the other end of a pipe"
+            "make what reads the gateway's stderr read on: restart the log collector (`systemctl restart systemd-journald`), or the \
+             gateway with the program that reads its pipe"
         }
         LostLine::WriteError => {
             "free the disk that the log is written to (a deleted file that is open frees nothing: truncate it); the gateway needs no \

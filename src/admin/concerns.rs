@@ -190,7 +190,7 @@ impl Concern {
         let process = std::process::id();
         let (what, show, command) = if reason == LostLine::WriteError {
             let error = reason.os_error().map(|error| format!(": {error}"));
-            let command = format!("df -h \"$(readlink /proc/{process}/fd/2)\"");
+            let command = format!("ls -l /proc/{process}/fd/2; df -h /proc/{process}/fd/2");
             (
                 format!("cannot be written{}", error.unwrap_or_default()),
                 "as root: show where it goes, and how full that is",

@@ -47,7 +47,12 @@ pub(super) fn cause(err: &CredentialError) -> String {
 }
 
 /// Returns what to do: the remedy of the AADSTS code if that is known, else that of the cause.
-pub(super) fn what_to_do(err: &CredentialError, app: Option<&AppSettings>) -> Cow<'static, str> {
+pub(super) fn what_to_do(err: &CredentialError, app: Option<&AppSettings>, at: SystemTime) -> Cow<'static, str> {
+    if is_clock_wrong(err, at) {
+        return "correct the clock of this host (NTP: `timedatectl set-ntp true`, with chrony `chronyc makestep`); the gateway needs no \
+                restart"
+            .into();
+    }
     let known = remedy(err.codes());
     if let Some(known) = known {
         let client_id = app.map_or("<client_id>", |app| &app.client_id);
@@ -127,6 +132,13 @@ pub(super) fn clocks(err: &CredentialError, ours: SystemTime) -> Option<String> 
     }
     let skew = skew.unwrap_or_else(|| "they agree within a minute".to_owned());
     Some(format!("this host {}, Entra {}: {skew}", format_rfc3339_seconds(ours), format_rfc3339_seconds(theirs)))
+}
+
+/// Returns whether Entra refused an assertion for its time, and this host's clock explains it.
+fn is_clock_wrong(err: &CredentialError, ours: SystemTime) -> bool {
+    let theirs = err.response().and_then(|response| response.date);
+    let is_about_time = err.codes().iter().any(|code| OUTSIDE_ITS_TIME.contains(code));
+    is_about_time && theirs.is_some_and(|theirs| noteworthy_skew(theirs, ours).is_some())
 }
 
 /// Describes the skew between the clocks of an identity endpoint and this host, if it is above the threshold.

@@ -326,7 +326,7 @@ impl Refresher {
                     error,
                     side = "credential",
                     %who_acts,
-                    remedy = &*failure_line::what_to_do(err, app),
+                    remedy = &*failure_line::what_to_do(err, app, at),
                     runbook = %section,
                     $message
                 )

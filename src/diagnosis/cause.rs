@@ -138,9 +138,10 @@ pub(super) fn of_health(status: StatusCode) -> Option<(Cause, &'static str)> {
 pub(super) const fn remedy_of_status(status: StatusCode) -> Option<&'static str> {
     match status.as_u16() {
         429 => Some("add units to the resource, or send less: it throttles the gateway"),
-        500.. => {
-            Some("see the resource's health in the Azure portal (Help, Resource health): the service itself fails")
-        }
+        500.. => Some(
+            "see the resource's health in the Azure portal (Help, Resource health): the service itself fails; if it is available \
+                 there, open a support request",
+        ),
         _ => None,
     }
 }

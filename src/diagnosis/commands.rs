@@ -95,9 +95,10 @@ pub fn resource(host: &str, property: &str) -> String {
 
 /// Returns the command that assigns a role on the SignalR resource with a host name.
 pub fn assign_role(object_id: &str, principal_type: &str, role: &str, host: &str) -> String {
+    // With an empty scope, the role would be assigned on the whole subscription.
     format!(
-        "az role assignment create --assignee-object-id {object_id} --assignee-principal-type {principal_type} --role \
-         \"{role}\" --scope \"$({})\"",
+        "scope=$({}) && az role assignment create --assignee-object-id {object_id} --assignee-principal-type \
+         {principal_type} --role \"{role}\" --scope \"${{scope:?the resource is in another subscription}}\"",
         resource(host, "id")
     )
 }

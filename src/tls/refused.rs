@@ -130,7 +130,7 @@ impl RefusedCertificate {
         match &self.0.problem {
             CertificateProblem::UnknownIssuer | CertificateProblem::BadSignature => {
                 "if you know the issuer, such as a proxy of your organisation that inspects TLS: set `ca_file` to its CA; if not, \
-                 do not trust it: something answers in the server's place"
+                 do not trust it: correct the configured host, or have the network's operator find what answers in its place"
             }
             CertificateProblem::NotValid { .. } => {
                 "correct the clock of this host if it is wrong (NTP); else have the server's certificate replaced"

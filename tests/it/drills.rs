@@ -105,7 +105,7 @@ async fn clock_skew_is_logged_with_both_clocks_and_the_times_of_the_assertion() 
     let drill = Drill { builder, files, process };
     let line = drill.assert_logged("no valid token", "AADSTS700024", "token-assertion-expired").await;
     let remedy = line["remedy"].as_str().unwrap();
-    assert!(remedy.starts_with("check this host's clock: synchronize it (NTP)"), "{line}");
+    assert!(remedy.starts_with("correct the clock of this host (NTP: `timedatectl set-ntp true`"), "{line}");
     let clocks = line["clocks"].as_str().unwrap();
     assert!(clocks.contains("this host's clock is 20m") || clocks.contains("19m"), "{line}");
     assert!(clocks.contains(" behind Entra's") && clocks.contains("this host 2"), "{line}");
@@ -151,7 +151,7 @@ async fn endpoint_that_is_down_is_logged_with_the_cause() {
     humantime::parse_rfc3339(line["since"].as_str().unwrap()).unwrap();
     let (error, remedy) = (line["error.cause"].as_str().unwrap(), line["remedy"].as_str().unwrap());
     assert_eq!(error.matches("refused").count(), 1, "{line}");
-    assert!(remedy.ends_with("then the circuit closes by itself"), "{line}");
+    assert!(remedy.ends_with("once that is repaired, the circuit closes by itself"), "{line}");
     let line = drill.assert_logged("request", "refused", "error-endpoint-unavailable").await;
     assert_eq!((&line["side"], &line["status"]), (&"endpoint".into(), &503.into()), "{line}");
 }

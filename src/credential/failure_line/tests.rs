@@ -61,23 +61,23 @@ fn known_code_has_its_own_remedy_and_the_cause_does_not_repeat_it() {
         "Entra's token endpoint at login.example answered 401 invalid_client: AADSTS7000215: the client secret is wrong \
          (correlation id c-1)"
     );
-    let remedy = what_to_do(&err, Some(&secret_file()));
+    let remedy = what_to_do(&err, Some(&secret_file()), at(0));
     assert!(remedy.starts_with("use the secret's value (not its id)"), "{remedy}");
     assert!(remedy.ends_with("; the gateway reads a changed file by itself"), "{remedy}");
     let variable = app(Proof::Secret(SecretSource::Env("SECRET".to_owned())));
-    assert!(what_to_do(&err, Some(&variable)).ends_with("; a changed variable needs a restart"));
+    assert!(what_to_do(&err, Some(&variable), at(0)).ends_with("; a changed variable needs a restart"));
     assert_eq!(proof(Some(&variable), &[]).as_deref(), Some("client secret from environment variable SECRET"));
     let shared = OtherRequestError { cause: Arc::new(err), relation: Relation::TenantThrottled, retry_at: None };
     let shared = CredentialError::from(shared);
     assert!(
         cause(&shared).ends_with("(correlation id c-1); token requests for this tenant pause as long as Entra asks")
     );
-    assert!(what_to_do(&shared, None).starts_with("use the secret's value"));
+    assert!(what_to_do(&shared, None, at(0)).starts_with("use the secret's value"));
 }
 
 #[test]
 fn command_in_a_remedy_has_the_client_id() {
-    let remedy = what_to_do(&refused(700_016, None), Some(&secret_file()));
+    let remedy = what_to_do(&refused(700_016, None), Some(&secret_file()), at(0));
     assert!(remedy.ends_with(&format!("az ad sp create --id {CLIENT_ID}")), "{remedy}");
 }
 
@@ -85,14 +85,14 @@ fn command_in_a_remedy_has_the_client_id() {
 fn unknown_codes_and_missing_responses_have_the_remedy_of_their_reason() {
     let section = |err: &CredentialError| Section::Token(err.reason()).remedy().unwrap();
     let unknown = refused(1, None);
-    assert_eq!(what_to_do(&unknown, None), section(&unknown));
+    assert_eq!(what_to_do(&unknown, None, at(0)), section(&unknown));
     let source = NoResponse::Connect(MaskedError::new(&std::io::Error::other("Connection refused")));
     let none = CredentialError::NoResponse { endpoint: entra(), source };
     assert_eq!(
         cause(&none),
         "Entra's token endpoint at login.example returned no complete response: the connection failed: Connection refused"
     );
-    assert_eq!(what_to_do(&none, None), section(&none));
+    assert_eq!(what_to_do(&none, None, at(0)), section(&none));
 }
 
 #[test]
@@ -100,7 +100,7 @@ fn expired_certificate_is_renewed_in_three_steps() {
     let expired = CertificateError::Expired { path: "/etc/client.pem".into(), not_after: at(1_800_000_000) };
     let err = CredentialError::from(expired);
     assert_eq!(cause(&err), "the certificate in /etc/client.pem expired at 2027-01-15T08:00:00Z");
-    assert_eq!(what_to_do(&err, None), RENEW_CERTIFICATE);
+    assert_eq!(what_to_do(&err, None, at(0)), RENEW_CERTIFICATE);
 }
 
 #[test]
@@ -126,6 +126,8 @@ fn assertion_outside_of_its_time_is_shown_beside_both_clocks() {
         Some("this host 2027-01-15T08:00:00Z, Entra 2027-01-15T08:20:00Z: this host's clock is 20m behind Entra's")
     );
     assert!(clocks(&err, at(1_800_001_200)).unwrap().ends_with("they agree within a minute"));
+    assert!(what_to_do(&err, None, at(1_800_000_000)).starts_with("correct the clock of this host"));
+    assert!(!what_to_do(&err, None, at(1_800_001_200)).starts_with("correct the clock of this host"));
     assert_eq!(proof(None, &steps).as_deref(), Some("assertion from file /run/token"));
     let other = refused(7_000_215, Some(at(1_800_000_000)));
     assert_eq!((assertion_times(&other, &steps), clocks(&other, at(1_800_000_001))), (None, None));

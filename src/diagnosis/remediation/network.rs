@@ -65,12 +65,14 @@ pub(super) fn endpoint_network(failure: &Failure, facts: &Facts<'_>) -> Vec<Reme
         return remediation;
     }
     if failure.layer == Some(Layer::Name) {
+        let other = facts.app().and_then(|app| app.authority.origin().parse::<http::Uri>().ok());
+        let other = other.as_ref().and_then(http::Uri::host).unwrap_or("login.microsoftonline.com");
         remediation.push(Remediation::command(
-            "show whether this host resolves the name",
-            format!("getent hosts {}", origin.host),
+            format!("if this prints an address, the DNS of this host works: correct `{url}`"),
+            format!("getent hosts {other}"),
         ));
         remediation.push(Remediation::command(
-            "compare the name with that of the resource",
+            "signed in to the endpoint's tenant: compare the name with those of the resources",
             "az signalr list --query \"[].hostName\" -o tsv",
         ));
         return remediation;
@@ -78,7 +80,7 @@ pub(super) fn endpoint_network(failure: &Failure, facts: &Facts<'_>) -> Vec<Reme
     remediation.extend(failure.remedy.map(Remediation::note));
     if failure.layer == Some(Layer::Connection) {
         remediation.push(Remediation::command(
-            "signed in to its tenant: show whether the resource still exists",
+            "signed in to the endpoint's tenant: show whether the resource still exists",
             facts.resource("{state: provisioningState, public_network: publicNetworkAccess}"),
         ));
     }

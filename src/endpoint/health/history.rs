@@ -207,7 +207,7 @@ impl EndpointHistory {
             error.kind = cause.map(|cause| cause.kind().label()),
             error.cause = line.cause,
             side = "endpoint",
-            remedy = line.remedy.map(|remedy| format!("{remedy}; then the circuit closes by itself")),
+            remedy = line.remedy.map(|remedy| format!("{remedy}; once that is repaired, the circuit closes by itself")),
             runbook = %line.section,
             "the endpoint's circuit is open: until it recovers, calls go to another endpoint of their route or fail"
         );

@@ -208,6 +208,6 @@ mod tests {
             path.display()
         );
         assert_eq!(err.to_string(), expected);
-        assert!(err.remedy().contains("set `ca_file` to its CA"), "{}", err.remedy());
+        assert!(err.remedy().contains("set `idempotency.ca_file` to the PEM file of its CA"), "{}", err.remedy());
     }
 }
