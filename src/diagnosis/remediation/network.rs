@@ -1,5 +1,7 @@
 //! Remediation for the connections to Entra and to the endpoint.
 
+use std::net::IpAddr;
+
 use super::certificate::{self, Server};
 use super::facts::Facts;
 use crate::diagnosis::connectivity::Layer;
@@ -66,7 +68,9 @@ pub(super) fn endpoint_network(failure: &Failure, facts: &Facts<'_>) -> Vec<Reme
     }
     if failure.layer == Some(Layer::Name) {
         let other = facts.app().and_then(|app| app.authority.origin().parse::<http::Uri>().ok());
-        let other = other.as_ref().and_then(http::Uri::host).unwrap_or("login.microsoftonline.com");
+        // An address needs no name resolution, so it would show nothing.
+        let other = other.as_ref().and_then(http::Uri::host).filter(|host| host.parse::<IpAddr>().is_err());
+        let other = other.unwrap_or("login.microsoftonline.com");
         remediation.push(Remediation::command(
             format!("if this prints an address, the DNS of this host works: correct `{url}`"),
             format!("getent hosts {other}"),
