@@ -160,8 +160,8 @@ fn acquisition_fact(cause: &CredentialError, broken: &BrokenStep, at: SystemTime
         let code = broken.codes.iter().find(|code| remedy.codes.contains(code)).unwrap_or(&0);
         return format!("AADSTS{code}: {}{skew}", remedy.fact);
     }
+    let cause = cause.innermost();
     match cause {
-        CredentialError::OtherRequest(other) => acquisition_fact(other.cause(), broken, at),
         CredentialError::Certificate(CertificateError::Expired { path, not_after }) => {
             format!("the certificate in {} expired at {}", path.display(), diagnosis::clock(*not_after, at))
         }
@@ -187,6 +187,7 @@ fn acquisition_fact(cause: &CredentialError, broken: &BrokenStep, at: SystemTime
         | CredentialError::NotAToken(_)
         | CredentialError::ExpiredOnArrival
         | CredentialError::Deadline(_)
+        | CredentialError::OtherRequest(_)
         | CredentialError::Panicked => cause.to_string(),
     }
 }

@@ -116,6 +116,21 @@ impl CredentialError {
         }
     }
 
+    /// Returns the failure itself, if this one is that of another request.
+    pub fn innermost(&self) -> &Self {
+        if let Self::OtherRequest(other) = self { other.cause.innermost() } else { self }
+    }
+
+    /// Returns why there was no response, if there was none.
+    fn no_response(&self) -> Option<&NoResponse> {
+        if let Self::NoResponse { source, .. } = self.innermost() { Some(source) } else { None }
+    }
+
+    /// Returns whether a client certificate has expired.
+    pub fn is_expired_certificate(&self) -> bool {
+        matches!(self.innermost(), Self::Certificate(CertificateError::Expired { .. }))
+    }
+
     /// Returns whether a request got no response in time.
     pub(crate) fn is_timeout(&self) -> bool {
         let Self::NoResponse { source, .. } = self else { return false };
@@ -143,29 +158,17 @@ impl CredentialError {
 
     /// Returns the proxy that opened no tunnel, if that is the cause, and the layer that failed.
     pub fn proxy(&self) -> Option<(&Arc<EgressProxy>, ProxyLayer)> {
-        if let Self::OtherRequest(other) = self {
-            return other.cause.proxy();
-        }
-        let Self::NoResponse { source, .. } = self else { return None };
-        source.proxy()
+        self.no_response()?.proxy()
     }
 
     /// Returns the certificate of the identity endpoint, or of the proxy to it, if it is refused.
     pub fn refused_certificate(&self) -> Option<&RefusedCertificate> {
-        if let Self::OtherRequest(other) = self {
-            return other.cause.refused_certificate();
-        }
-        let Self::NoResponse { source, .. } = self else { return None };
-        source.certificate()
+        self.no_response()?.certificate()
     }
 
     /// Returns why there was no response, in the words of the layer that failed, such as the operating system.
     pub fn root(&self) -> Option<Cow<'_, str>> {
-        if let Self::OtherRequest(other) = self {
-            return other.cause.root();
-        }
-        let Self::NoResponse { source, .. } = self else { return None };
-        source.root()
+        self.no_response()?.root()
     }
 
     /// Returns the AADSTS codes of the response.

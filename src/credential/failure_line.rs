@@ -8,12 +8,10 @@ use humantime::format_rfc3339_seconds;
 
 use super::error::CredentialError;
 use super::identity_endpoint::IdentityEndpointKind;
-use super::jwt::Claims;
-use super::lifetime;
-use super::local_error::CertificateError;
+use super::jwt;
 use super::proof_settings::Proof;
-use super::record::{AcquisitionStep, StepOutcome};
-use super::remedy::{SetupStep, remedy};
+use super::record::{AcquisitionStep, presented_assertion};
+use super::remedy::{SetupStep, is_about_time, remedy};
 use super::settings::AppSettings;
 use crate::files::SecretSource;
 use crate::metrics::TokenStage;
@@ -23,9 +21,6 @@ use crate::runbook::Section;
 /// What to do about a client certificate that has expired.
 pub const RENEW_CERTIFICATE: &str =
     "make a new certificate, upload it to the app registration, then replace the file: the gateway reads it by itself";
-
-/// The codes about an assertion that is not valid yet or has expired.
-const OUTSIDE_ITS_TIME: [u32; 2] = [700_024, 500_133];
 
 /// The largest clock skew that is not reported. Chosen: far below the five minutes by which assertions are backdated.
 const NOTEWORTHY_SKEW: Duration = Duration::from_secs(60);
@@ -66,7 +61,7 @@ pub(super) fn what_to_do(err: &CredentialError, app: Option<&AppSettings>, at: S
     if let Some(refused) = err.refused_certificate() {
         return refused.remedy().into();
     }
-    if is_expired_certificate(err) {
+    if err.is_expired_certificate() {
         return RENEW_CERTIFICATE.into();
     }
     Section::Token(err.reason()).remedy().unwrap_or_default().into()
@@ -81,13 +76,6 @@ fn once_replaced(proof: &Proof) -> Option<&'static str> {
         Proof::Secret(SecretSource::Env(_)) => Some("a changed variable needs a restart"),
         Proof::Federated(_) => None,
     }
-}
-
-fn is_expired_certificate(err: &CredentialError) -> bool {
-    if let CredentialError::OtherRequest(other) = err {
-        return is_expired_certificate(&other.cause);
-    }
-    matches!(err, CredentialError::Certificate(CertificateError::Expired { .. }))
 }
 
 /// Returns what was presented, and where it is read from: `client secret from file /run/secrets/x`.
@@ -105,29 +93,21 @@ pub(super) fn proof(app: Option<&AppSettings>, steps: &[AcquisitionStep]) -> Opt
 
 /// Returns the time window of the assertion that was presented, if it is why the request failed.
 pub(super) fn assertion_times(err: &CredentialError, steps: &[AcquisitionStep]) -> Option<String> {
-    if !err.codes().iter().any(|code| OUTSIDE_ITS_TIME.contains(code)) {
+    if !is_about_time(err.codes()) {
         return None;
     }
-    let claims = steps.iter().rev().find_map(|step| match &step.outcome {
-        StepOutcome::Token { claims, .. } if step.stage == TokenStage::Assertion => claims.as_ref(),
-        StepOutcome::Token { .. } | StepOutcome::Failed { .. } => None,
-    })?;
-    let time = |claim| Some(format!("{claim} {}", format_rfc3339_seconds(time_claim(claims, claim)?)));
+    let claims = presented_assertion(steps)?;
+    let time = |claim| Some(format!("{claim} {}", format_rfc3339_seconds(jwt::time(claims, claim)?)));
     let times: Vec<String> = ["nbf", "exp"].into_iter().filter_map(time).collect();
     (!times.is_empty()).then(|| times.join(", "))
-}
-
-fn time_claim(claims: &Claims, claim: &str) -> Option<SystemTime> {
-    lifetime::timestamp(claims.get(claim)?)
 }
 
 /// Compares this host's clock with that of the identity endpoint, if they differ or the assertion was outside of its time.
 pub(super) fn clocks(err: &CredentialError, ours: SystemTime) -> Option<String> {
     let response = err.response()?;
     let theirs = response.date?;
-    let is_about_time = err.codes().iter().any(|code| OUTSIDE_ITS_TIME.contains(code));
     let skew = noteworthy_skew(theirs, ours);
-    if skew.is_none() && !is_about_time {
+    if skew.is_none() && !is_about_time(err.codes()) {
         return None;
     }
     let skew = skew.unwrap_or_else(|| "they agree within a minute".to_owned());
@@ -137,8 +117,7 @@ pub(super) fn clocks(err: &CredentialError, ours: SystemTime) -> Option<String> 
 /// Returns whether Entra refused an assertion for its time, and this host's clock explains it.
 fn is_clock_wrong(err: &CredentialError, ours: SystemTime) -> bool {
     let theirs = err.response().and_then(|response| response.date);
-    let is_about_time = err.codes().iter().any(|code| OUTSIDE_ITS_TIME.contains(code));
-    is_about_time && theirs.is_some_and(|theirs| noteworthy_skew(theirs, ours).is_some())
+    is_about_time(err.codes()) && theirs.is_some_and(|theirs| noteworthy_skew(theirs, ours).is_some())
 }
 
 /// Describes the skew between the clocks of an identity endpoint and this host, if it is above the threshold.

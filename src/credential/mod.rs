@@ -144,8 +144,8 @@ pub use proof_settings::{
     ManagedIdentitySettings, OAuth2Settings, OAuth2Token, Proof,
 };
 pub use readiness::Readiness;
-pub use record::{AcquisitionStep, FailedAcquisition, NotAfter, StepOutcome};
-pub use remedy::{REMEDIES, Remedy, SetupStep, remedy};
+pub use record::{AcquisitionStep, FailedAcquisition, NotAfter, StepOutcome, presented_assertion};
+pub use remedy::{REMEDIES, Remedy, SetupStep, is_about_time, remedy};
 pub use report::{AcquisitionReport, Authorization, Inspection, SigningKey};
 pub use response_error::{NoResponse, ResponseError, UnusableResponse};
 pub use schedule::ErrorClass;

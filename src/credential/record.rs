@@ -30,6 +30,14 @@ pub struct AcquisitionStep {
     pub outcome: StepOutcome,
 }
 
+/// Returns the claims of the assertion that was presented last.
+pub fn presented_assertion(steps: &[AcquisitionStep]) -> Option<&Claims> {
+    steps.iter().rev().find_map(|step| match &step.outcome {
+        StepOutcome::Token { claims, .. } if step.stage == TokenStage::Assertion => claims.as_ref(),
+        StepOutcome::Token { .. } | StepOutcome::Failed { .. } => None,
+    })
+}
+
 /// The expiry of a certificate or an assertion file on this host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotAfter {

@@ -164,6 +164,11 @@ pub fn remedy(codes: &[u32]) -> Option<&'static Remedy> {
     codes.iter().find_map(|code| REMEDIES.iter().find(|remedy| remedy.codes.contains(code)))
 }
 
+/// Returns whether these AADSTS codes are about an assertion that is not valid yet or has expired.
+pub fn is_about_time(codes: &[u32]) -> bool {
+    codes.iter().any(|code| [700_024, 500_133].contains(code))
+}
+
 /// The remedies of all known AADSTS codes.
 pub const REMEDIES: &[Remedy] = &[
     Remedy {

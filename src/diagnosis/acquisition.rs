@@ -16,9 +16,9 @@ use super::details;
 use super::failure::Failure;
 use super::finding::{Check, Verdict};
 use crate::credential::{
-    AcquisitionReport, AcquisitionStep, Authorization, Bearer, CertificateError, Claims, CredentialError, CredentialId,
-    CredentialKind, CredentialSettings, Credentials, IdentityEndpointKind, NotAfter, RENEW_CERTIFICATE, SetupStep,
-    SigningKey, StepOutcome, in_one_line,
+    AcquisitionReport, AcquisitionStep, Authorization, Bearer, Claims, CredentialError, CredentialId, CredentialKind,
+    CredentialSettings, Credentials, IdentityEndpointKind, NotAfter, RENEW_CERTIFICATE, SetupStep, SigningKey,
+    StepOutcome, in_one_line,
 };
 use crate::files::expires_soon;
 use crate::metrics::{TokenErrorReason, TokenMetrics, TokenStage};
@@ -275,7 +275,7 @@ pub(super) fn failure_of(
     failure.description = response.and_then(|response| response.description.clone());
     failure.codes = err.codes().to_vec();
     failure.is_unusable_response = response.is_some_and(|response| response.unusable.is_some());
-    if let CredentialError::Certificate(CertificateError::Expired { .. }) = err {
+    if err.is_expired_certificate() {
         failure.remedy = Some(RENEW_CERTIFICATE);
     }
     failure.is_unreachable = response.is_none() && err.reason() == TokenErrorReason::Network;

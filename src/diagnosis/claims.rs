@@ -11,9 +11,6 @@ pub(super) use crate::credential::token_expiry as expiry;
 use crate::credential::{Claims, CredentialSettings, one_line};
 use crate::redact::is_guid;
 
-/// AADSTS codes about the time of an assertion: it is not valid yet or has expired.
-pub(super) const CLOCK_CODES: [u32; 2] = [700_024, 500_133];
-
 /// What the configuration expects of the tokens of a credential.
 struct Expected<'a> {
     tenant: Option<&'a str>,

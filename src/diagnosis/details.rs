@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::time::SystemTime;
 
-use super::claims::{self, CLOCK_CODES, noteworthy_skew};
+use super::claims::{self, noteworthy_skew};
 use super::clock::clock;
 use super::failure::Failure;
 use super::finding::{BrokenStep, Detail};
@@ -11,9 +11,8 @@ use super::remediation::{self, Facts};
 use crate::credential::{
     AcquisitionStep, AppSettings, AssertionSettings, CertificateError, Claims, CredentialError, CredentialKind,
     IdentityEndpoint, IdentityEndpointKind, ManagedIdentitySettings, NoResponse, NotAfter, Proof, ResponseError,
-    SetupStep, StepOutcome, one_line, token_time,
+    SetupStep, is_about_time, one_line, presented_assertion, token_time,
 };
-use crate::metrics::TokenStage;
 use crate::redact::is_guid;
 use crate::tls::{CertificateProblem, RefusedCertificate};
 
@@ -37,13 +36,12 @@ pub(super) fn of_acquisition(
     step: SetupStep,
     at: SystemTime,
 ) -> Vec<Detail> {
-    let error = innermost(error);
+    let error = error.innermost();
     let response = error.response();
     let (assertion, certificate) = (presented_assertion(steps), certificate_end(steps));
     let mut details = Details { at, details: Vec::new() };
     let entras_clock = response.and_then(|response| response.date);
-    let is_about_time = error.codes().iter().any(|code| CLOCK_CODES.contains(code));
-    if is_about_time || entras_clock.is_some_and(|theirs| noteworthy_skew(theirs, at).is_some()) {
+    if is_about_time(error.codes()) || entras_clock.is_some_and(|theirs| noteworthy_skew(theirs, at).is_some()) {
         details.window(assertion);
         details.clocks(entras_clock);
     }
@@ -297,19 +295,6 @@ impl Details {
     fn endpoint_answer(&mut self, failure: &Failure) {
         self.add("answer", failure.answer.as_deref().unwrap_or_default());
     }
-}
-
-/// Returns the failure itself, if it is that of another request.
-fn innermost(error: &CredentialError) -> &CredentialError {
-    if let CredentialError::OtherRequest(other) = error { innermost(other.cause()) } else { error }
-}
-
-/// Returns the claims of the assertion that was presented.
-pub(super) fn presented_assertion(steps: &[AcquisitionStep]) -> Option<&Claims> {
-    steps.iter().rev().find_map(|step| match &step.outcome {
-        StepOutcome::Token { claims, .. } if step.stage == TokenStage::Assertion => claims.as_ref(),
-        StepOutcome::Token { .. } | StepOutcome::Failed { .. } => None,
-    })
 }
 
 /// Returns when the certificate that was read ends.

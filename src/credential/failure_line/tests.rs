@@ -9,6 +9,8 @@ use crate::credential::authority_settings::{AuthoritySettings, Cloud};
 use crate::credential::bearer::Fingerprint;
 use crate::credential::error::{OtherRequestError, Relation};
 use crate::credential::identity_endpoint::IdentityEndpoint;
+use crate::credential::local_error::CertificateError;
+use crate::credential::record::StepOutcome;
 use crate::credential::response_error::{NoResponse, ResponseError};
 use crate::redact::MaskedError;
 

@@ -6,8 +6,9 @@ use serde_json::json;
 
 use super::*;
 use crate::credential::{AssertionAlgorithm, CredentialId, CredentialSettings};
-use crate::credential::{AuthoritySettings, CertificateSettings, Cloud, Fingerprint, SecretSource};
+use crate::credential::{AuthoritySettings, CertificateSettings, Cloud, Fingerprint, SecretSource, StepOutcome};
 use crate::endpoint::{EndpointFailure, ErrorResponse, FailureCause};
+use crate::metrics::TokenStage;
 
 const CLIENT: &str = "0a990000-0000-4000-8000-000000000001";
 const OBJECT: &str = "0b1ec700-0000-4000-8000-000000000001";

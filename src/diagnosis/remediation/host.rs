@@ -1,8 +1,7 @@
 //! Remediation on this host: the configuration, the proof and the host's identity.
 
 use super::facts::Facts;
-use crate::credential::{AssertionSettings, CertificateSettings, CredentialKind, Proof};
-use crate::diagnosis::claims::CLOCK_CODES;
+use crate::credential::{AssertionSettings, CertificateSettings, CredentialKind, Proof, is_about_time};
 use crate::diagnosis::commands::{self, quoted_path};
 use crate::diagnosis::failure::Failure;
 use crate::diagnosis::finding::Remediation;
@@ -33,7 +32,7 @@ pub(super) fn configuration(failure: &Failure, facts: &Facts<'_>) -> Vec<Remedia
 
 /// Returns whether this host's clock explains why an assertion is outside of its time.
 pub(super) fn is_clock_wrong(failure: &Failure) -> bool {
-    failure.skew.is_some() && failure.codes.iter().any(|code| CLOCK_CODES.contains(code))
+    failure.skew.is_some() && is_about_time(&failure.codes)
 }
 
 /// Returns what a key must be, and the command that prints the correct value.
@@ -109,14 +108,14 @@ pub(super) fn proof(failure: &Failure, facts: &Facts<'_>) -> Vec<Remediation> {
         CredentialKind::AccessKey { .. } => vec![Remediation::note(SECRET)],
         CredentialKind::ManagedIdentity { .. } => Vec::new(),
     };
-    if failure.skew.is_some() && is_clock_wrong(failure) {
+    if is_clock_wrong(failure) {
         let note = "correct the clock of this host and keep it synchronised (NTP)";
         return vec![
             Remediation::command(note, "timedatectl set-ntp true"),
             Remediation::command("with chrony, to set it at once", "chronyc makestep"),
         ];
     }
-    let is_clock = failure.codes.iter().any(|code| CLOCK_CODES.contains(code)) || failure.tried == "claim exp";
+    let is_clock = is_about_time(&failure.codes) || failure.tried == "claim exp";
     if is_clock || remediation.is_empty() {
         remediation.push(Remediation::command("set this host's clock and keep it synchronised", "timedatectl status"));
     }
