@@ -157,8 +157,7 @@ impl FailureView {
 fn acquisition_fact(cause: &CredentialError, broken: &BrokenStep, at: SystemTime) -> String {
     let skew = broken.skew.as_ref().map(|skew| format!("; {skew}")).unwrap_or_default();
     if let Some(remedy) = remedy(&broken.codes) {
-        let code = broken.codes.iter().find(|code| remedy.codes.contains(code)).unwrap_or(&0);
-        return format!("AADSTS{code}: {}{skew}", remedy.fact);
+        return format!("{}{skew}", remedy.fact_of(&broken.codes));
     }
     let cause = cause.innermost();
     match cause {

@@ -143,6 +143,12 @@ impl Remedy {
             || (self.step == SetupStep::Configuration && self.keys().any(|key| key == "tenant"))
     }
 
+    /// Returns what is wrong, after the one of these codes that says it.
+    pub fn fact_of(&self, codes: &[u32]) -> String {
+        let code = codes.iter().find(|code| self.codes.contains(code)).unwrap_or(&0);
+        format!("AADSTS{code}: {}", self.fact)
+    }
+
     /// Returns the configuration keys in the action.
     pub fn keys(&self) -> impl Iterator<Item = &'static str> {
         self.action.split('`').skip(1).step_by(2)

@@ -202,6 +202,24 @@ impl UnusableResponse {
 }
 
 impl ResponseError {
+    /// Makes an error of Entra that has a status and nothing else.
+    #[cfg(test)]
+    pub(crate) fn of_entra(status: StatusCode) -> Self {
+        Self {
+            endpoint: IdentityEndpoint { kind: IdentityEndpointKind::Entra, authority: "login.example".to_owned() },
+            status,
+            unusable: None,
+            error: None,
+            codes: Vec::new(),
+            description: None,
+            correlation_id: None,
+            trace_id: None,
+            retry_after: None,
+            date: None,
+            federated: false,
+        }
+    }
+
     /// Returns whom Entra throttles, if the response says that it does.
     pub(super) fn throttled_party(&self) -> Option<ThrottledParty> {
         if self.endpoint.kind != IdentityEndpointKind::Entra {
@@ -278,8 +296,7 @@ impl ResponseError {
         }
         match (remedy(&self.codes), self.codes.first(), &self.description) {
             (Some(remedy), _, _) => {
-                let code = self.codes.iter().find(|code| remedy.codes.contains(code)).unwrap_or(&0);
-                write!(f, ": AADSTS{code}: {}", remedy.fact)?;
+                write!(f, ": {}", remedy.fact_of(&self.codes))?;
                 if with_action {
                     write!(f, "; {}", remedy.action)?;
                 }

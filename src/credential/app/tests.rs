@@ -13,7 +13,6 @@ use crate::credential::app_state::Demand;
 use crate::credential::bearer::Bearer;
 use crate::credential::error::CredentialError;
 use crate::credential::file_watch::FileChecks;
-use crate::credential::identity_endpoint::{IdentityEndpoint, IdentityEndpointKind};
 use crate::credential::readiness::Readiness;
 use crate::credential::record::AcquisitionRecord;
 use crate::credential::refresh::Refresher;
@@ -60,17 +59,9 @@ pub(in crate::credential) fn refusal(code: u32) -> CredentialError {
         _ => (StatusCode::BAD_REQUEST, "unauthorized_client"),
     };
     CredentialError::Response(Box::new(ResponseError {
-        endpoint: IdentityEndpoint { kind: IdentityEndpointKind::Entra, authority: "login.example".into() },
-        status,
-        unusable: None,
         error: Some(error.to_owned()),
         codes: vec![code],
-        description: None,
-        correlation_id: None,
-        trace_id: None,
-        retry_after: None,
-        date: None,
-        federated: false,
+        ..ResponseError::of_entra(status)
     }))
 }
 

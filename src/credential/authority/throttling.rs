@@ -142,7 +142,6 @@ mod tests {
     use http::StatusCode;
 
     use super::*;
-    use crate::credential::identity_endpoint::{IdentityEndpoint, IdentityEndpointKind};
     use crate::metrics::MetricRegistry;
 
     fn throttling() -> Throttling {
@@ -150,19 +149,10 @@ mod tests {
     }
 
     fn status_429(code: u32, retry_after: u64) -> CredentialError {
-        let endpoint = IdentityEndpoint { kind: IdentityEndpointKind::Entra, authority: "login.example".into() };
         Box::new(ResponseError {
             codes: vec![code],
             retry_after: Some(Duration::from_secs(retry_after)),
-            endpoint,
-            status: StatusCode::TOO_MANY_REQUESTS,
-            unusable: None,
-            error: None,
-            description: None,
-            correlation_id: None,
-            trace_id: None,
-            date: None,
-            federated: false,
+            ..ResponseError::of_entra(StatusCode::TOO_MANY_REQUESTS)
         })
         .into()
     }

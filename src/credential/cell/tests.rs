@@ -18,7 +18,6 @@ use crate::credential::acquire::{Acquire, Acquired, FileContent, TokenOrKey, Wat
 use crate::credential::app_state::Demand;
 use crate::credential::error::CredentialError;
 use crate::credential::file_watch::FileChecks;
-use crate::credential::identity_endpoint::{IdentityEndpoint, IdentityEndpointKind};
 use crate::credential::lifetime::Lifetime;
 use crate::credential::record::AcquisitionRecord;
 use crate::credential::response_error::ResponseError;
@@ -85,17 +84,9 @@ fn token_of(token: &str, duration: Duration) -> Acquired {
 
 fn rejection(status: u16, error: Option<&str>, retry_after: Option<Duration>) -> CredentialError {
     CredentialError::Response(Box::new(ResponseError {
-        endpoint: IdentityEndpoint { kind: IdentityEndpointKind::Entra, authority: "login.example".into() },
-        status: StatusCode::from_u16(status).unwrap(),
-        unusable: None,
         error: error.map(str::to_owned),
-        codes: Vec::new(),
-        description: None,
-        correlation_id: None,
-        trace_id: None,
         retry_after,
-        date: None,
-        federated: false,
+        ..ResponseError::of_entra(StatusCode::from_u16(status).unwrap())
     }))
 }
 

@@ -36,17 +36,12 @@ fn entra() -> IdentityEndpoint {
 
 fn refused(code: u32, date: Option<SystemTime>) -> CredentialError {
     let response = ResponseError {
-        endpoint: entra(),
-        status: StatusCode::UNAUTHORIZED,
-        unusable: None,
         error: Some("invalid_client".to_owned()),
         codes: vec![code],
         description: Some(format!("AADSTS{code}: text of Entra")),
         correlation_id: Some("c-1".to_owned()),
-        trace_id: None,
-        retry_after: None,
         date,
-        federated: false,
+        ..ResponseError::of_entra(StatusCode::UNAUTHORIZED)
     };
     Box::new(response).into()
 }

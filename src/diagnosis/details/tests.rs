@@ -39,19 +39,12 @@ fn certificate() -> Proof {
 }
 
 fn refused(code: u32, date: Option<SystemTime>) -> CredentialError {
-    let endpoint = IdentityEndpoint { kind: IdentityEndpointKind::Entra, authority: "login.example".to_owned() };
     let response = ResponseError {
-        endpoint,
-        status: StatusCode::UNAUTHORIZED,
-        unusable: None,
         error: Some("invalid_client".to_owned()),
         codes: vec![code],
-        description: None,
         correlation_id: Some("c-1".to_owned()),
-        trace_id: None,
-        retry_after: None,
         date,
-        federated: false,
+        ..ResponseError::of_entra(StatusCode::UNAUTHORIZED)
     };
     Box::new(response).into()
 }
