@@ -4,29 +4,19 @@ use std::collections::{BTreeSet, HashMap};
 use std::fmt::{self, Write as _};
 
 use super::names::names;
-use crate::endpoint::{Endpoint, FailureKind};
+use crate::endpoint::{Endpoint, FailureKind, GatewayAnswer};
 use crate::metrics::{ErrorKind, UpstreamErrorReason};
 use crate::route::{Pick, RouteSettings, WhenUnavailable};
-use crate::signalr::Policy;
 
 /// What a call that only a broken endpoint could take gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
-    /// An error of the gateway with this status. It says whether the endpoint may have processed the call.
-    Gateway(u16, ErrorKind, Processed),
+    /// An error of the gateway.
+    Gateway(GatewayAnswer),
     /// The endpoint's own response with this status. Its calls do not go to another endpoint.
     Refusal(u16),
     /// The endpoint's own response with this status.
     Failure(u16),
-}
-
-/// Whether an endpoint has processed a call that failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Processed {
-    /// It has not.
-    No,
-    /// It may have.
-    Maybe,
 }
 
 /// The endpoints that are broken, and what a call that only one of them could take gets.
@@ -43,7 +33,7 @@ pub(super) enum RouteEffect {
     Fails(Answer),
     /// Those calls fail that go to a broken endpoint.
     SomeFail(Answer),
-    /// The other endpoints of a fan-out get the calls. `is_refused`: callers are told that the delivery is partial.
+    /// The other endpoints of a fan-out get the calls.
     Partial {
         /// Whether callers are answered 502.
         is_refused: bool,
@@ -51,9 +41,10 @@ pub(super) enum RouteEffect {
 }
 
 /// The answer to a call without a valid token.
-const NO_TOKEN: Answer = Answer::Gateway(503, ErrorKind::TokenUnavailable, Processed::No);
+const NO_TOKEN: Answer =
+    Answer::Gateway(GatewayAnswer { status: 503, kind: ErrorKind::TokenUnavailable, may_be_processed: false });
 /// The answer if no endpoint of the route is reached.
-const UNREACHED: Answer = Answer::Gateway(503, ErrorKind::EndpointUnavailable, Processed::No);
+const UNREACHED: Answer = Answer::Gateway(GatewayAnswer::of(UpstreamErrorReason::Connect));
 
 impl Answer {
     /// Returns what a call gets that only this endpoint could take; `state` is its state on `/status`.
@@ -66,47 +57,27 @@ impl Answer {
             None => UNREACHED,
             Some(FailureKind::Response(status)) if state == "unauthorized" => Self::Refusal(status.as_u16()),
             Some(FailureKind::Response(status)) => Self::Failure(status.as_u16()),
-            Some(FailureKind::Transport(reason)) => Self::without_response(reason),
-        }
-    }
-
-    /// Returns what a call gets that got no response of the endpoint.
-    const fn without_response(reason: UpstreamErrorReason) -> Self {
-        match reason {
-            UpstreamErrorReason::Dns
-            | UpstreamErrorReason::Connect
-            | UpstreamErrorReason::Tls
-            | UpstreamErrorReason::Proxy
-            | UpstreamErrorReason::ConnectTimeout
-            | UpstreamErrorReason::ResetBeforeSend => UNREACHED,
-            UpstreamErrorReason::TryTimeout | UpstreamErrorReason::RequestTimeout => {
-                Self::Gateway(504, ErrorKind::Deadline, Processed::Maybe)
-            }
-            UpstreamErrorReason::ResetAfterSend | UpstreamErrorReason::Protocol | UpstreamErrorReason::Body => {
-                Self::Gateway(502, ErrorKind::UpstreamBroken, Processed::Maybe)
-            }
-            UpstreamErrorReason::Local => Self::Gateway(503, ErrorKind::Overload, Processed::No),
+            Some(FailureKind::Transport(reason)) => Self::Gateway(GatewayAnswer::of(reason)),
         }
     }
 
     /// Returns whether the endpoint may have processed the call.
     const fn may_be_processed(self) -> bool {
-        matches!(self, Self::Gateway(_, _, Processed::Maybe) | Self::Failure(_))
+        match self {
+            Self::Gateway(answer) => answer.may_be_processed,
+            Self::Failure(_) => true,
+            Self::Refusal(_) => false,
+        }
     }
 }
 
 impl fmt::Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Gateway(status, kind, Processed::No) => {
-                write!(f, "{status} `{}`, nothing is delivered", kind.label())
-            }
-            Self::Gateway(status, kind, Processed::Maybe) => {
-                write!(f, "{status} `{}`, the message may be delivered", kind.label())
-            }
-            Self::Refusal(status) => write!(f, "the endpoint's own {status}, nothing is delivered"),
-            Self::Failure(status) => write!(f, "the endpoint's own {status}, the message may be delivered"),
+            Self::Gateway(GatewayAnswer { status, kind, .. }) => write!(f, "{status} `{}`", kind.label())?,
+            Self::Refusal(status) | Self::Failure(status) => write!(f, "the endpoint's own {status}")?,
         }
+        f.write_str(if self.may_be_processed() { ", the message may be delivered" } else { ", nothing is delivered" })
     }
 }
 
@@ -137,13 +108,8 @@ impl RouteEffect {
         });
         match (&route.pick, refusal) {
             (Pick::All(policy), _) => {
-                let (all, accepted) = (route.endpoints.len(), route.endpoints.len() - count);
-                let is_refused = match policy {
-                    Policy::All => true,
-                    Policy::Any => false,
-                    Policy::Quorum => accepted < all / 2 + 1,
-                };
-                Self::Partial { is_refused }
+                let all = route.endpoints.len();
+                Self::Partial { is_refused: all - count < policy.required(all) }
             }
             (Pick::First, Some((index, answer))) => {
                 let is_first = route.endpoints.iter().take(index).all(|one| answer_of(one.endpoint.as_str()).is_some());
@@ -159,7 +125,7 @@ impl RouteEffect {
 const fn unavailable(answer: Answer) -> Answer {
     match answer {
         // The circuit of an endpoint without a token, or that refuses it, is closed.
-        Answer::Gateway(_, ErrorKind::TokenUnavailable, _) | Answer::Refusal(_) => answer,
+        Answer::Gateway(GatewayAnswer { kind: ErrorKind::TokenUnavailable, .. }) | Answer::Refusal(_) => answer,
         Answer::Gateway(..) | Answer::Failure(_) => UNREACHED,
     }
 }
@@ -230,6 +196,7 @@ mod tests {
     use super::*;
     use crate::endpoint::EndpointName;
     use crate::route::{MatchSettings, RouteEndpoint, RouteName};
+    use crate::signalr::Policy;
 
     const DOWN: Answer = UNREACHED;
     const FORBIDDEN: Answer = Answer::Refusal(403);

@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderName, Response, StatusCode};
 
 use crate::credential::one_line;
 use crate::egress::{EgressProxy, ProxyLayer};
-use crate::metrics::UpstreamErrorReason;
+use crate::metrics::{ErrorKind, UpstreamErrorReason};
 use crate::runbook::{EndpointRefusal, Section};
 use crate::tls::RefusedCertificate;
 
@@ -84,6 +84,37 @@ pub enum FailureKind {
     Transport(UpstreamErrorReason),
     /// A response with this status.
     Response(StatusCode),
+}
+
+/// What a call gets of the gateway that got no response of an endpoint, and that no other endpoint of its route takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GatewayAnswer {
+    /// The status.
+    pub status: u16,
+    /// The kind of the error.
+    pub kind: ErrorKind,
+    /// Whether the endpoint may have processed the call.
+    pub may_be_processed: bool,
+}
+
+impl GatewayAnswer {
+    /// Returns the answer to a call that was not sent for this reason, or that got no complete response.
+    pub const fn of(reason: UpstreamErrorReason) -> Self {
+        let (status, kind, may_be_processed) = match reason {
+            UpstreamErrorReason::Dns
+            | UpstreamErrorReason::Connect
+            | UpstreamErrorReason::Tls
+            | UpstreamErrorReason::Proxy
+            | UpstreamErrorReason::ConnectTimeout
+            | UpstreamErrorReason::ResetBeforeSend => (503, ErrorKind::EndpointUnavailable, false),
+            UpstreamErrorReason::TryTimeout | UpstreamErrorReason::RequestTimeout => (504, ErrorKind::Deadline, true),
+            UpstreamErrorReason::ResetAfterSend | UpstreamErrorReason::Protocol | UpstreamErrorReason::Body => {
+                (502, ErrorKind::UpstreamBroken, true)
+            }
+            UpstreamErrorReason::Local => (503, ErrorKind::Overload, false),
+        };
+        Self { status, kind, may_be_processed }
+    }
 }
 
 impl FailureCause {

@@ -34,7 +34,7 @@ mod waiting;
 mod worker_pools;
 
 pub use error::{ConnectError, EndpointError};
-pub use failure::{EndpointFailure, ErrorResponse, FailureCause, FailureKind, is_from_front_end};
+pub use failure::{EndpointFailure, ErrorResponse, FailureCause, FailureKind, GatewayAnswer, is_from_front_end};
 pub use health::{CallClass, EndpointHistory, FailureRatio, Health, HealthSettings, History, Permit, ProbeRecord};
 #[cfg(any(test, fuzzing))]
 pub(crate) use http1::fuzzing;

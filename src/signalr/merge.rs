@@ -75,7 +75,8 @@ impl FanOutKind {
 }
 
 impl Policy {
-    const fn required(self, endpoints: usize) -> usize {
+    /// Returns how many of so many endpoints must accept a delivery.
+    pub const fn required(self, endpoints: usize) -> usize {
         match self {
             Self::All => endpoints,
             Self::Any => 1,

@@ -3,9 +3,8 @@
 use http::StatusCode;
 
 use crate::credential::Claims;
-use crate::endpoint::failure::{ErrorResponse, FailureCause, FailureKind};
+use crate::endpoint::failure::{ErrorResponse, FailureCause, FailureKind, GatewayAnswer};
 use crate::endpoint::settings::EndpointSettings;
-use crate::metrics::{ErrorKind, UpstreamErrorReason};
 use crate::redact::is_guid;
 use crate::runbook::{Condition, Section};
 
@@ -43,7 +42,7 @@ impl EndpointLine {
             Some(_) | None => section.remedy_at(settings.name.as_str()),
         };
         Self {
-            address: format!("{}:{}", settings.origin.host, settings.origin.port),
+            address: settings.origin.host_and_port(),
             cause: failure.map(cause),
             callers_get: failure.map(|failure| callers_get(failure.kind())),
             remedy,
@@ -88,37 +87,24 @@ fn cause(failure: &FailureCause) -> String {
 
 /// Returns what a call gets that no other endpoint of its route takes.
 fn callers_get(kind: FailureKind) -> String {
-    let own = |status: u16, kind: ErrorKind| format!("{status} {}", kind.label());
-    match kind {
+    let answer = match kind {
         FailureKind::Response(status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)) => {
-            format!("{} of the endpoint", status.as_u16())
+            return format!("{} of the endpoint", status.as_u16());
         }
-        FailureKind::Response(status) => {
-            format!("{} of the endpoint, if no other endpoint of their route takes them", status.as_u16())
-        }
+        FailureKind::Response(status) => format!("{} of the endpoint", status.as_u16()),
         FailureKind::Transport(reason) => {
-            let answer = match reason {
-                UpstreamErrorReason::TryTimeout | UpstreamErrorReason::RequestTimeout => own(504, ErrorKind::Deadline),
-                UpstreamErrorReason::ResetAfterSend | UpstreamErrorReason::Protocol | UpstreamErrorReason::Body => {
-                    own(502, ErrorKind::UpstreamBroken)
-                }
-                UpstreamErrorReason::Dns
-                | UpstreamErrorReason::Connect
-                | UpstreamErrorReason::Tls
-                | UpstreamErrorReason::Proxy
-                | UpstreamErrorReason::ConnectTimeout
-                | UpstreamErrorReason::ResetBeforeSend
-                | UpstreamErrorReason::Local => own(503, ErrorKind::EndpointUnavailable),
-            };
-            format!("{answer}, if no other endpoint of their route takes them")
+            let GatewayAnswer { status, kind, .. } = GatewayAnswer::of(reason);
+            format!("{status} {}", kind.label())
         }
-    }
+    };
+    format!("{answer}, if no other endpoint of their route takes them")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::endpoint::tests::settings;
+    use crate::metrics::UpstreamErrorReason;
 
     #[test]
     fn remedies_name_the_keys_of_the_endpoint() {
@@ -137,6 +123,8 @@ mod tests {
             assert!(line.callers_get.unwrap().starts_with(status), "{reason:?}");
             assert_eq!(line.address, format!("{}:8443", settings.origin.host));
         }
+        let own = callers_get(FailureKind::Transport(UpstreamErrorReason::Local));
+        assert!(own.starts_with("503 overload"), "a shortage of this host is not the endpoint's: {own}");
     }
 
     #[test]
