@@ -131,26 +131,26 @@ const fn unavailable(answer: Answer) -> Answer {
 }
 
 /// Returns what callers of the routes with broken endpoints get; `None` if there is no such route.
-pub(super) fn callers_get<'r>(routes: impl Iterator<Item = &'r RouteSettings>, broken: &Broken<'_>) -> Option<String> {
-    let mut answers: Vec<(String, Vec<&str>)> = Vec::new();
+pub(super) fn callers_get(effects: &[(&RouteSettings, RouteEffect)], broken: &Broken<'_>) -> Option<String> {
+    let mut answers: Vec<(bool, String, Vec<&str>)> = Vec::new();
     let mut total = 0;
-    for route in routes {
-        let text = match RouteEffect::of(route, broken) {
+    for (route, effect) in effects {
+        let (is_normal, text) = match *effect {
             RouteEffect::None => continue,
-            RouteEffect::FailsOver => "the normal answers, of the route's other endpoints".to_owned(),
-            RouteEffect::Fails(answer) => answer.to_string(),
-            RouteEffect::SomeFail(answer) => format!("{answer}, for calls that go to a broken endpoint"),
-            RouteEffect::Partial { is_refused } => partial(route, broken, is_refused),
+            RouteEffect::FailsOver => (true, "the normal answers, of the route's other endpoints".to_owned()),
+            RouteEffect::Fails(answer) => (false, answer.to_string()),
+            RouteEffect::SomeFail(answer) => (false, format!("{answer}, for calls that go to a broken endpoint")),
+            RouteEffect::Partial { is_refused } => (!is_refused, partial(route, broken, is_refused)),
         };
         total += 1;
-        match answers.iter_mut().find(|(known, _)| *known == text) {
-            Some((_, names)) => names.push(route.name.as_str()),
-            None => answers.push((text, vec![route.name.as_str()])),
+        match answers.iter_mut().find(|(_, known, _)| *known == text) {
+            Some((.., names)) => names.push(route.name.as_str()),
+            None => answers.push((is_normal, text, vec![route.name.as_str()])),
         }
     }
     // What fails comes first.
-    answers.sort_by_key(|(text, _)| text.starts_with("the normal"));
-    let parts = answers.iter().take(MAX_ANSWERS).map(|(text, routes)| {
+    answers.sort_by_key(|(is_normal, ..)| *is_normal);
+    let parts = answers.iter().take(MAX_ANSWERS).map(|(_, text, routes)| {
         let s = if routes.len() == 1 { "" } else { "s" };
         let names = names(routes.iter().map(|name| (*name).to_owned()), routes.len());
         if routes.len() == total { text.clone() } else { format!("{text} (route{s} {names})") }
@@ -265,11 +265,12 @@ mod tests {
             route("other", Pick::First, &["west"]),
         ];
         let broken = Broken::from([("east", DOWN)]);
+        let effects: Vec<_> = routes.iter().map(|route| (route, RouteEffect::of(route, &broken))).collect();
         assert_eq!(
-            callers_get(routes.iter(), &broken).unwrap(),
+            callers_get(&effects, &broken).unwrap(),
             "503 `endpoint_unavailable`, nothing is delivered (routes a, b); the normal answers, of the route's other \
              endpoints (route spare)"
         );
-        assert_eq!(callers_get(routes.iter().skip(3), &broken), None);
+        assert_eq!(callers_get(&effects[3..], &broken), None);
     }
 }

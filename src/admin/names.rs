@@ -1,5 +1,7 @@
 //! Names and texts in the lines of the verdict.
 
+use crate::redact::one_line;
+
 /// The most names in a line.
 const MAX_NAMES: usize = 3;
 /// The longest error in a line, in characters.
@@ -16,7 +18,7 @@ pub(super) fn names(names: impl Iterator<Item = String>, count: usize) -> String
 
 /// Returns a text in one line, and its first words if it is long.
 pub(super) fn shortened(text: &str) -> String {
-    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let text = one_line(text);
     let Some((end, _)) = text.char_indices().nth(MAX_ERROR) else { return text };
     let cut = text.get(..end).unwrap_or(&text);
     // The last part is left out if enough remains. A word that is as long as the limit is cut.

@@ -244,19 +244,19 @@ impl<'a> Situation<'a> {
             problem = problem.or_else(|| Some(ProblemView::of_endpoint(first)));
         }
         let mut lines = vec![facts.join("; ")];
-        lines.extend(self.effect(routes));
+        let effects: Vec<(&RouteSettings, RouteEffect)> =
+            routes.iter().map(|route| (&**route, RouteEffect::of(route, &self.answers))).collect();
+        lines.extend(self.effect(&effects));
         lines.extend(action.map(|action| format!("do this: {action}")));
-        let callers_get = callers_get(routes.iter().map(|route| &**route), &self.answers);
+        let callers_get = callers_get(&effects, &self.answers);
         VerdictView { state: "broken", lines, problem: problem.map(|problem| ProblemView { callers_get, ..problem }) }
     }
 
     /// Returns what broken endpoints mean for calls.
-    fn effect(&self, routes: &[Arc<RouteSettings>]) -> Option<String> {
+    fn effect(&self, effects: &[(&RouteSettings, RouteEffect)]) -> Option<String> {
         let since = clock(self.earliest?, now());
-        let effects: Vec<(&str, RouteEffect)> =
-            routes.iter().map(|route| (route.name.as_str(), RouteEffect::of(route, &self.answers))).collect();
         let of = |is: fn(RouteEffect) -> bool| -> Vec<&str> {
-            effects.iter().filter(|(_, effect)| is(*effect)).map(|(name, _)| *name).collect()
+            effects.iter().filter(|(_, effect)| is(*effect)).map(|(route, _)| route.name.as_str()).collect()
         };
         let failing = of(|effect| matches!(effect, RouteEffect::Fails(_)));
         let some = of(|effect| matches!(effect, RouteEffect::SomeFail(_)));
@@ -268,7 +268,7 @@ impl<'a> Situation<'a> {
         };
         let names = names(self.broken_endpoints.iter().map(|name| (*name).to_owned()), self.broken_endpoints.len());
         let mut parts = Vec::new();
-        if failing.len() == routes.len() && !routes.is_empty() {
+        if failing.len() == effects.len() && !effects.is_empty() {
             parts.push("so all calls fail".to_owned());
         } else if !failing.is_empty() {
             parts.push(format!("so calls of {} fail", routes_of(&failing)));
@@ -281,7 +281,7 @@ impl<'a> Situation<'a> {
             let so = if parts.is_empty() { "so" } else { "and" };
             parts.push(format!("{so} calls of {} reach the other endpoints only{answer}", routes_of(&partial)));
         }
-        let has_endpoints = routes.iter().any(|route| !route.endpoints.is_empty());
+        let has_endpoints = effects.iter().any(|(route, _)| !route.endpoints.is_empty());
         let rest = match parts.is_empty() {
             true if has_endpoints => "; routes with another endpoint use that".to_owned(),
             true => String::new(),
