@@ -150,7 +150,8 @@ impl Section {
                 }
                 EndpointRefusal::Throttled => "add units to the resource, or send less: it throttles the gateway",
                 EndpointRefusal::ServerError => {
-                    "see the resource's health in the Azure portal (Help, Resource health): the service itself fails"
+                    "see the resource's health in the Azure portal (Help, Resource health): the service itself fails; if it is \
+                     available there, open a support request"
                 }
             }),
             Self::Token(reason) => Some(token_remedy(reason)),

@@ -7,6 +7,7 @@ use crate::credential::{
     remedy,
 };
 use crate::metrics::TokenStage;
+use crate::runbook::{EndpointRefusal, Section};
 
 /// The scope that is valid in every tenant with SignalR.
 const SIGNALR_SCOPE: &str = "https://signalr.azure.com/.default";
@@ -136,13 +137,12 @@ pub(super) fn of_health(status: StatusCode) -> Option<(Cause, &'static str)> {
 
 /// Returns what to do about an endpoint's response that neither its token nor its network explains.
 pub(super) const fn remedy_of_status(status: StatusCode) -> Option<&'static str> {
-    match status.as_u16() {
-        429 => Some("add units to the resource, or send less: it throttles the gateway"),
-        500.. => Some(
-            "see the resource's health in the Azure portal (Help, Resource health): the service itself fails; if it is available \
-                 there, open a support request",
-        ),
-        _ => None,
+    match EndpointRefusal::of(status.as_u16()) {
+        Some(refusal @ (EndpointRefusal::Throttled | EndpointRefusal::ServerError)) => {
+            Section::Refusal(refusal).remedy()
+        }
+        // What to do about these depends on the cause.
+        Some(EndpointRefusal::Unauthorized | EndpointRefusal::Forbidden) | None => None,
     }
 }
 
