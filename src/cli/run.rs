@@ -86,9 +86,8 @@ pub(super) async fn serve(
 ) -> anyhow::Result<()> {
     let Surroundings { file, reloads, sockets, manager } = surroundings;
     let (started, summary) = (Instant::now(), Summary::of(&settings, file.as_deref()));
-    if let Some(file) = file.filter(|file| file.as_os_str() != "-") {
-        let file = std::path::absolute(&file).unwrap_or(file);
-        runbook::set_config(quoted_path(&file));
+    if let Some(file) = &settings.file {
+        runbook::set_config(quoted_path(file));
     }
     let control = tokio::runtime::Handle::current();
     let gateway = Gateway::build_with(settings, sockets, &control).await.map_err(usage)?;
