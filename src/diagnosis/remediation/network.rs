@@ -42,8 +42,7 @@ pub(super) fn identity_endpoint(failure: &Failure, facts: &Facts<'_>) -> Vec<Rem
         || "https://login.microsoftonline.com".to_owned(),
         |origin| format!("{origin}/{}/v2.0/.well-known/openid-configuration", facts.tenant()),
     );
-    let proxy = failure.proxy.as_ref().map_or_else(|| "--noproxy '*'".to_owned(), |proxy| format!("--proxy {proxy}"));
-    remediation.push(Remediation::command("show which server answers", format!("curl -v {proxy} {discovery}")));
+    remediation.push(Remediation::command("show which server answers", curl(failure, &discovery)));
     remediation
 }
 
@@ -59,8 +58,7 @@ pub(super) fn endpoint_network(failure: &Failure, facts: &Facts<'_>) -> Vec<Reme
         remediation.push(certificate::show(&origin.host, origin.port, failure.proxy.as_deref()));
         return remediation;
     }
-    let proxy = failure.proxy.as_ref().map_or_else(|| "--noproxy '*'".to_owned(), |proxy| format!("--proxy {proxy}"));
-    let show = Remediation::command("show what answers this host", format!("curl -v {proxy} {origin}/api/health"));
+    let show = Remediation::command("show what answers this host", curl(failure, &format!("{origin}/api/health")));
     if failure.answer.is_some() && failure.remedy.is_some() {
         remediation.extend(failure.remedy.map(Remediation::note));
         remediation.push(show);
@@ -108,6 +106,14 @@ pub(super) fn endpoint_network(failure: &Failure, facts: &Facts<'_>) -> Vec<Reme
         Some(Layer::Name | Layer::Tls | Layer::Proxy(_)) => {}
     }
     remediation
+}
+
+/// Returns the command that requests a URL in the way of the gateway: through its proxy, or without one.
+fn curl(failure: &Failure, url: &str) -> String {
+    match &failure.proxy {
+        Some(proxy) => format!("curl -v --proxy {proxy} {url}"),
+        None => format!("curl -v --noproxy '*' {url}"),
+    }
 }
 
 /// How a server is named in a remediation.
