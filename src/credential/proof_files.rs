@@ -156,6 +156,8 @@ impl ProofFiles {
         if now < self.due || self.is_trying(app) {
             return;
         }
+        // Without one, the files need not be read.
+        let Some((index, cell)) = self.next_cell(app) else { return };
         if self.judged.is_some() && self.digest().await == self.judged {
             self.is_judged = true;
             return;
@@ -164,7 +166,10 @@ impl ProofFiles {
         if !is_complete && now.duration_since(self.since) < INCOMPLETE {
             return;
         }
-        self.try_next(app);
+        let names: Vec<String> = cell.state().ids().iter().map(ToString::to_string).collect();
+        tracing::info!(credential = names.join(", "), "changed files of an app are tried: a token is requested");
+        self.number = cell.renew();
+        self.tried.push(index);
     }
 
     /// Returns whether no other cell is to be tried: one is being tried, repeats a request that failed for a while, or enough were
@@ -175,18 +180,14 @@ impl ProofFiles {
         self.tried.len() >= MAX_TRIES || !cell.has_ended(self.number) || !is_refused_by_tenant()
     }
 
-    /// Requests a token of the next cell: the one in use whose token expires first, or with tokens on demand any cell if none is in
-    /// use. Those that fail follow the files themselves.
-    fn try_next(&mut self, app: &App) {
+    /// Returns the next cell to try, with its index: the one in use whose token expires first, or with tokens on demand any cell if
+    /// none is in use. Those that fail follow the files themselves.
+    fn next_cell<'a>(&self, app: &'a App) -> Option<(usize, &'a Arc<TokenCell>)> {
         let untried = || app.cells.iter().enumerate().filter(|(index, _)| !self.tried.contains(index));
         let expires = |cell: &TokenCell| cell.state().dates().and_then(|(_, expires)| expires);
         let first = untried().filter(|(_, cell)| cell.is_ready()).min_by_key(|(_, cell)| expires(cell));
         let is_unused = app.state.is_on_demand() && !app.cells.iter().any(|cell| cell.is_running());
-        let Some((index, cell)) = first.or_else(|| untried().next().filter(|_| is_unused)) else { return };
-        let names: Vec<String> = cell.state().ids().iter().map(ToString::to_string).collect();
-        tracing::info!(credential = names.join(", "), "changed files of an app are tried: a token is requested");
-        self.number = cell.renew();
-        self.tried.push(index);
+        first.or_else(|| untried().next().filter(|_| is_unused))
     }
 
     /// Returns the digest of the files, if they are those that were seen.
