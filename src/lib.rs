@@ -60,16 +60,16 @@
 //! egress            →  files, redact, runbook, tls
 //! credential        →  egress, files, metrics, redact, runbook, tls
 //! idempotency       →  credential, files, metrics, redact, runbook, tls
-//! otlp              →  trace, credential, egress, files, metrics, runbook, tls
+//! otlp              →  trace, credential, egress, files, metrics, redact, runbook, tls
 //! endpoint          →  credential, descriptors, egress, limits, metrics, redact, runbook, write_batch, tls
-//! canary            →  endpoint, credential, runbook
+//! canary            →  endpoint, credential, redact, runbook
 //! route             →  endpoint, limits, signalr
 //! tail              →  route
 //! serve             →  descriptors, files, metrics, redact, runbook, write_batch
-//! delivery          →  route, endpoint, credential, signalr, serve, limits, idempotency, metrics, runbook, trace, write_batch
-//! proxy             →  delivery, tail, route, endpoint, credential, signalr, serve, limits, idempotency, metrics, runbook, trace, write_batch
+//! delivery          →  route, endpoint, credential, signalr, serve, limits, idempotency, metrics, redact, runbook, trace, write_batch
+//! proxy             →  delivery, tail, route, endpoint, credential, signalr, serve, limits, idempotency, metrics, redact, runbook, trace, write_batch
 //! diagnosis         →  canary, endpoint, credential, egress, files, redact, signalr, metrics, runbook, tls
-//! admin             →  serve, tail, metrics, otlp, route, endpoint, credential, canary, idempotency, signalr, runbook, diagnosis
+//! admin             →  serve, tail, metrics, otlp, route, endpoint, credential, canary, idempotency, signalr, redact, runbook, diagnosis
 //! gateway           →  all above
 //! setup             →  gateway, endpoint, credential, signalr, diagnosis
 //! config            →  gateway, the parts' settings, signalr

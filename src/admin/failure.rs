@@ -8,11 +8,11 @@ use serde::Serialize;
 use super::repair;
 use super::time::seconds;
 use crate::credential::{
-    CertificateError, Claims, CredentialError, CredentialSettings, FailedAcquisition, Remedy, SetupStep, in_one_line,
-    remedy,
+    CertificateError, Claims, CredentialError, CredentialSettings, FailedAcquisition, Remedy, SetupStep, remedy,
 };
 use crate::diagnosis::{self, BrokenStep, Detail, Remediation};
 use crate::endpoint::{Endpoint, EndpointFailure, EndpointSettings};
+use crate::redact::in_one_line;
 use crate::runbook::{EndpointRefusal, Section};
 
 /// A failure on `/status`.

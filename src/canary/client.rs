@@ -215,10 +215,10 @@ impl Client {
                 Some(Ok(Message::Binary(_) | Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => 0,
                 None | Some(Err(Error::ConnectionClosed | Error::AlreadyClosed)) => return closed(None),
                 Some(Err(err @ (Error::Protocol(_) | Error::Capacity(_) | Error::Utf8(_)))) => {
-                    let problem = crate::credential::in_one_line(&err);
+                    let problem = crate::redact::in_one_line(&err);
                     return Err(DeliveryError::Unusable { stage, problem });
                 }
-                Some(Err(err)) => return closed(Some(crate::credential::in_one_line(&err))),
+                Some(Err(err)) => return closed(Some(crate::redact::in_one_line(&err))),
             };
             if pending > MAX_MESSAGE {
                 let problem = "the service sent a record that is too long".to_owned();
@@ -229,7 +229,7 @@ impl Client {
 
     async fn write(&mut self, record: &'static str, stage: Stage) -> Result<(), DeliveryError> {
         let sent = self.socket.send(Message::Text(record.into())).await;
-        sent.map_err(|err| DeliveryError::Closed { stage, reason: Some(crate::credential::in_one_line(&err)) })
+        sent.map_err(|err| DeliveryError::Closed { stage, reason: Some(crate::redact::in_one_line(&err)) })
     }
 }
 

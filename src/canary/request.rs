@@ -10,8 +10,8 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::error::{DeliveryError, Stage};
-use crate::credential::one_line;
 use crate::endpoint::{Endpoint, UnpooledError, is_from_front_end};
+use crate::redact::one_line;
 
 /// How long each request may take.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);

@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use super::error::DeliveryError;
-use crate::credential::in_one_line;
 use crate::endpoint::CanarySettings;
+use crate::redact::in_one_line;
 
 /// The status of a canary.
 #[derive(Clone, Debug, PartialEq, Eq)]

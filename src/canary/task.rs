@@ -11,8 +11,9 @@ use super::authorization::Authorization;
 use super::client::Client;
 use super::error::DeliveryError;
 use super::status::{CanaryFailure, Change, SharedStatus};
-use crate::credential::{RequestUrl, in_one_line};
+use crate::credential::RequestUrl;
 use crate::endpoint::{CanarySettings, Endpoint, EndpointName};
+use crate::redact::in_one_line;
 use crate::runbook::{Condition, Section};
 
 /// How long a message may take to arrive after the REST API has accepted it. Chosen: it takes milliseconds; a service that is

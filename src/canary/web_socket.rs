@@ -39,7 +39,7 @@ pub(super) async fn open(
     authorization: HeaderValue,
 ) -> Result<WebSocket, DeliveryError> {
     let unusable = |problem: String| DeliveryError::Unusable { stage: Stage::WebSocket, problem };
-    let lost = |err: hyper::Error| unusable(crate::credential::in_one_line(&err));
+    let lost = |err: hyper::Error| unusable(crate::redact::in_one_line(&err));
     let key = STANDARD.encode(fastrand::u128(..).to_le_bytes());
     let request = Request::get(target)
         .header(HOST, endpoint.host())

@@ -14,11 +14,12 @@ use super::runtime::block_on;
 use super::service_user::UserOption;
 use crate::admin;
 use crate::config::{Loaded, Problem};
-use crate::credential::{Credentials, Inspection, in_one_line};
+use crate::credential::{Credentials, Inspection};
 use crate::egress::inspect_password;
 use crate::endpoint::{Endpoint, Proxies, TlsClients};
 use crate::gateway::Settings;
 use crate::metrics::{Label, Metrics};
+use crate::redact::in_one_line;
 use crate::serve::{CertificateReport, check_certificate, check_certificate_alone};
 
 #[derive(Debug, Args)]

@@ -15,11 +15,11 @@ use super::options::ConfigOptions;
 use super::output::{FileReport, Outcome, eprint, print, problems_to_json, usage};
 use super::runtime::block_on;
 use super::service_user::UserOption;
-use crate::credential::in_one_line;
 use crate::diagnosis::{self, DELIVERY_HUB, Deliver, Examination, Progress, SharedCause, shared_causes};
 use crate::endpoint::{DisabledEndpoint, EndpointSettings};
 use crate::idempotency::{SharedStore, StoreCheck};
 use crate::metrics::Metrics;
+use crate::redact::in_one_line;
 use crate::route::{Case, Pattern};
 use crate::serve::{CertificateReport, check_certificate};
 

@@ -1,5 +1,6 @@
 //! `tail`: prints live summaries of the requests that pass through a running gateway.
 
+use crate::redact::one_line;
 use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +22,6 @@ use tokio_rustls::TlsConnector;
 use super::admin_options::AdminOptions;
 use super::output::{Outcome, usage};
 use super::runtime::block_on;
-use crate::credential::one_line;
 
 /// The timeout for connecting, and for the head of the response.
 const TIMEOUT: Duration = Duration::from_secs(5);

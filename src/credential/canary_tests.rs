@@ -20,7 +20,7 @@ use super::response::{IdentityResponse, parse_error};
 use super::*;
 use crate::config::from_connection_strings;
 use crate::files;
-use crate::redact::SentSecrets;
+use crate::redact::{SentSecrets, in_one_line};
 
 /// A way in which a secret is changed when it is written to a file.
 #[derive(Clone, Copy, Debug)]

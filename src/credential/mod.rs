@@ -125,7 +125,6 @@ mod transport;
 mod waiting_callers;
 
 pub use crate::files::{Secret, SecretSource};
-pub(crate) use crate::redact::{in_one_line, one_line};
 pub use acquirers::CredentialProblem;
 pub use authority_settings::{AuthoritySettings, Cloud};
 pub use bearer::{Actor, Bearer, Fingerprint, NotAToken, RequestUrl, TokenUnavailable};

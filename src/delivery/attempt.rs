@@ -14,10 +14,11 @@ use super::outcome::{AttemptOutcome, ERROR_CODE, Fault, Sent, is_transient};
 use super::steps::step;
 use super::upstream::Upstream;
 use super::worker::WorkerDelivery;
-use crate::credential::{Bearer, RequestUrl, in_one_line};
+use crate::credential::{Bearer, RequestUrl};
 use crate::endpoint::{Endpoint, ErrorResponse, FailureCause, FailureKind, transport_failure};
 use crate::limits::{ConcurrencyPermit, Queued, RateExceeded};
 use crate::metrics::{RetryOutcome, UnauthorizedAction, UpstreamErrorReason, UpstreamResponse};
+use crate::redact::in_one_line;
 use crate::signalr::Operation;
 
 /// A response, and the bearer that its request carried.

@@ -7,8 +7,8 @@ use std::rc::Rc;
 use http::StatusCode;
 
 use super::outcome::AttemptOutcome;
-use crate::credential::in_one_line;
 use crate::metrics::FanOutOutcome;
+use crate::redact::in_one_line;
 use crate::signalr::LegOutcome;
 
 /// The maximum number of legs that a log line lists. Chosen: more than anybody reads; a route may have thousands.

@@ -18,11 +18,11 @@ use super::finding::{Check, Verdict};
 use crate::credential::{
     AcquisitionReport, AcquisitionStep, Authorization, Bearer, Claims, CredentialError, CredentialId, CredentialKind,
     CredentialSettings, Credentials, IdentityEndpointKind, NotAfter, RENEW_CERTIFICATE, SetupStep, SigningKey,
-    StepOutcome, in_one_line,
+    StepOutcome,
 };
 use crate::files::expires_soon;
 use crate::metrics::{TokenErrorReason, TokenMetrics, TokenStage};
-use crate::redact::is_guid;
+use crate::redact::{in_one_line, is_guid};
 use crate::tls::Trust;
 
 /// How long an acquisition may take. Chosen: a request to Entra times out after ten seconds; the rest is enough to report which

@@ -16,9 +16,10 @@ use super::details::explained;
 use super::failure::Failure;
 use super::finding::{BrokenStep, Check, Finding, Progress};
 use super::remediation::{self, Facts};
-use crate::credential::{Bearer, CredentialSettings, NoBearer, RequestUrl, SetupStep, in_one_line};
+use crate::credential::{Bearer, CredentialSettings, NoBearer, RequestUrl, SetupStep};
 use crate::endpoint::{Endpoint, EndpointSettings, Proxies, TlsClients, UnpooledError, is_from_front_end};
 use crate::metrics::Label;
+use crate::redact::in_one_line;
 use crate::tls::Trust;
 
 /// The header with SignalR's error code. A 404 without it is not from a SignalR resource.

@@ -8,8 +8,8 @@ use serde_json::Value;
 use super::finding::{Check, Verdict};
 pub(super) use crate::credential::noteworthy_skew;
 pub(super) use crate::credential::token_expiry as expiry;
-use crate::credential::{Claims, CredentialSettings, one_line};
-use crate::redact::is_guid;
+use crate::credential::{Claims, CredentialSettings};
+use crate::redact::{is_guid, one_line};
 
 /// What the configuration expects of the tokens of a credential.
 struct Expected<'a> {

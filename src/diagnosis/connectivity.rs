@@ -17,10 +17,10 @@ use tokio_util::either::Either;
 use x509_parser::parse_x509_certificate;
 
 use super::finding::Check;
-use crate::credential::{in_one_line, one_line};
 use crate::egress::{Authorization, Egress, EgressProxy, ProxyLayer, Target};
 use crate::endpoint::localhost_addresses;
 use crate::files::Validity;
+use crate::redact::{in_one_line, one_line};
 use crate::tls::{self, RefusedCertificate, Trust};
 
 /// How long connecting to a server may take, and each request to an endpoint. The sum of the acquisition (10.3 s), the connection,

@@ -8,8 +8,9 @@ use super::acquisition::Acquisition;
 use super::failure::Failure;
 use super::finding::Check;
 use crate::canary::{Authorization, Client, DeliveryError, Stage, is_hub};
-use crate::credential::{RequestUrl, SetupStep, in_one_line};
+use crate::credential::{RequestUrl, SetupStep};
 use crate::endpoint::Endpoint;
+use crate::redact::in_one_line;
 
 /// The hub of a delivery, unless another is named. It need not exist.
 pub const DELIVERY_HUB: &str = "signalr_gateway_doctor";

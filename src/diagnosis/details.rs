@@ -11,9 +11,9 @@ use super::remediation::{self, Facts};
 use crate::credential::{
     AcquisitionStep, AppSettings, AssertionSettings, CertificateError, Claims, CredentialError, CredentialKind,
     IdentityEndpoint, IdentityEndpointKind, ManagedIdentitySettings, NoResponse, NotAfter, Proof, ResponseError,
-    SetupStep, is_about_time, one_line, presented_assertion, token_time,
+    SetupStep, is_about_time, presented_assertion, token_time,
 };
-use crate::redact::is_guid;
+use crate::redact::{is_guid, one_line};
 use crate::tls::{CertificateProblem, RefusedCertificate};
 
 /// The most details of one step.

@@ -6,9 +6,9 @@ use std::time::SystemTime;
 use http::header::{CONTENT_TYPE, SERVER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, Response, StatusCode};
 
-use crate::credential::one_line;
 use crate::egress::{EgressProxy, ProxyLayer};
 use crate::metrics::{ErrorKind, UpstreamErrorReason};
+use crate::redact::one_line;
 use crate::runbook::{EndpointRefusal, Section};
 use crate::tls::RefusedCertificate;
 

@@ -14,7 +14,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::error::ConnectError;
 use super::settings::HttpVersion;
-use crate::credential::in_one_line;
+use crate::redact::in_one_line;
 use crate::tls::{self, Trust, TrustError};
 
 /// The ALPN protocol name of HTTP/2.

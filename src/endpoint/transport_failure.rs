@@ -6,9 +6,9 @@ use std::sync::Arc;
 use super::error::ConnectError;
 use super::failure::FailureCause;
 use super::unpooled::UnpooledError;
-use crate::credential::in_one_line;
 use crate::egress::{EgressProxy, ProxyLayer};
 use crate::metrics::UpstreamErrorReason;
+use crate::redact::in_one_line;
 use crate::tls::RefusedCertificate;
 
 /// Returns the cause of an error without a response.

@@ -12,7 +12,8 @@ use super::collector::{Collector, Rejected};
 use super::error::{ExportError, SEE_ITS_LOG};
 use super::settings::OtlpSettings;
 use super::status::{Change, ExportMonitor};
-use crate::credential::{NoResponse, in_one_line};
+use crate::credential::NoResponse;
+use crate::redact::in_one_line;
 use crate::runbook::{Condition, Section};
 use crate::trace::{Batch, SpanQueue, Tracer};
 

@@ -10,9 +10,9 @@ use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 
-use crate::credential::in_one_line;
 use crate::delivery::{DeliveryError, ERROR_HEADER, EndpointOutcome, REPLAYED_HEADER, Side};
 use crate::metrics::{ErrorKind, FanOutOutcome};
+use crate::redact::in_one_line;
 use crate::route::{CallerRefusal, NamedEndpointError, RouteInput, Table};
 use crate::runbook::Section;
 use crate::serve::HeadError;

@@ -10,9 +10,9 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
 use super::record::RequestRecord;
-use crate::credential::in_one_line;
 use crate::delivery::{RequestBody, Side, UpstreamBody};
 use crate::endpoint::{Download, TransportError};
+use crate::redact::in_one_line;
 
 /// A response's body on its way to the caller. It carries the request's record, which is finished when the body ends or
 /// is dropped.

@@ -5,11 +5,12 @@ use super::traffic::percent;
 use super::verdict::sentence;
 use crate::admin::Status;
 use crate::admin::time::clock;
+use crate::redact::one_line;
 
 /// Writes what is wrong with the configuration unless the banner has all of it, and the state of the idempotency store.
 pub(super) fn notices(html: &mut Html, status: &Status, now: u64) {
     let banner = banner(status);
-    let is_shown = |text: &str| banner.contains(&in_one_line(text));
+    let is_shown = |text: &str| banner.contains(&one_line(text));
     if let Some(problem) = status.refused_reload.as_deref().filter(|problem| !problem.lines().all(is_shown)) {
         html.section("rejected", "Rejected configuration").raw("</div>");
         html.element("p", "The previous configuration is in force until the file is corrected.");
@@ -55,11 +56,7 @@ fn banner(status: &Status) -> String {
     let details =
         status.verdict.problem.iter().flat_map(|problem| &problem.details).map(|detail| detail.value.as_str());
     let lines = status.verdict.lines.iter().map(String::as_str);
-    in_one_line(&lines.chain(details).collect::<Vec<_>>().join("\n"))
-}
-
-fn in_one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
+    one_line(&lines.chain(details).collect::<Vec<_>>().join("\n"))
 }
 
 /// Writes where traces are exported to, and with what result.
@@ -84,7 +81,7 @@ pub(super) fn traces(html: &mut Html, status: &Status, now: u64) {
     html.fact("Last export", traces.last_success.map_or_else(|| "–".to_owned(), |at| clock(at, now)));
     html.raw("</dl>");
     let banner = banner(status);
-    let is_new = |text: &&str| !banner.contains(&in_one_line(text));
+    let is_new = |text: &&str| !banner.contains(&one_line(text));
     if let (Some(problem), Some(at)) = (traces.problem.as_deref().filter(is_new), traces.last_failure) {
         html.raw("<p>").prose(&sentence(&format!("last failure {}: {problem}", clock(at, now)))).raw("</p>");
     }

@@ -15,8 +15,8 @@ use zeroize::Zeroizing;
 
 use super::error::{StoreError, StoreFailure};
 use super::settings::{StoreAddress, StoreSettings};
-use crate::credential::in_one_line;
 use crate::files::SecretText;
+use crate::redact::in_one_line;
 use crate::runbook::{Condition, Section};
 use crate::tls::{self, Trust, client_config};
 

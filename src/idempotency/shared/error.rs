@@ -112,13 +112,13 @@ impl StoreError {
 
 impl From<TrustError> for StoreError {
     fn from(err: TrustError) -> Self {
-        Self { what: StoreFailure::Tls, cause: crate::credential::in_one_line(&err), fix: None }
+        Self { what: StoreFailure::Tls, cause: crate::redact::in_one_line(&err), fix: None }
     }
 }
 
 impl From<SecretSourceError> for StoreError {
     fn from(err: SecretSourceError) -> Self {
-        Self { what: StoreFailure::Secret, cause: crate::credential::in_one_line(&err), fix: None }
+        Self { what: StoreFailure::Secret, cause: crate::redact::in_one_line(&err), fix: None }
     }
 }
 
