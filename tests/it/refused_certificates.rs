@@ -115,9 +115,9 @@ async fn certificates_of_endpoints_that_are_refused_are_explained_to_operators_a
     let mut caller = Caller::connect(process.listener()).await;
     let answer = caller.send(broadcast_request(), BROADCAST_BODY).await;
     assert_eq!(answer.status, 503);
-    let told = format!("{:?}{}", answer.headers, answer.text()).to_lowercase();
+    let received = format!("{:?}{}", answer.headers, answer.text()).to_lowercase();
     for secret in ["contoso", "our ca", "ca_file", "localhost"] {
-        assert!(!told.contains(secret), "{told}");
+        assert!(!received.contains(secret), "{received}");
     }
 
     let ca = format!("(`ca_file` {})", ours.ca().display());
@@ -198,8 +198,8 @@ async fn certificate_of_entra_that_is_refused_is_explained_to_operators_alone() 
     let mut caller = Caller::connect(process.listener()).await;
     let answer = caller.send(broadcast_request(), BROADCAST_BODY).await;
     assert_eq!(answer.status, 503);
-    let told = format!("{:?}{}", answer.headers, answer.text()).to_lowercase();
-    assert!(!told.contains("contoso") && !told.contains("certificate"), "{told}");
+    let received = format!("{:?}{}", answer.headers, answer.text()).to_lowercase();
+    assert!(!received.contains("contoso") && !received.contains("certificate"), "{received}");
 }
 
 #[tokio::test]
